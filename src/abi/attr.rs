@@ -1,0 +1,174 @@
+//! The variants of `union bpf_attr`, decoded from bytes at named offsets.
+//!
+//! Addresses are those of the caller; nothing is read through them here.
+//!
+//! Source: `include/uapi/linux/bpf.h`, `union bpf_attr`.
+
+use super::info::array_at;
+use super::{AttachFlags, AttachType, Fd, MapFlags, MapType, OBJ_NAME_LEN, UpdateFlags};
+
+/// The bytes of one attr, as long as the kernel's own; what the caller did not give is 0.
+#[derive(Clone, Copy, Debug)]
+pub struct Attr<'a>(pub &'a [u8]);
+
+impl Attr<'_> {
+    /// The `u32` at that offset.
+    pub fn u32(self, at: usize) -> u32 {
+        u32::from_ne_bytes(array_at(self.0, at))
+    }
+
+    /// The `u64` at that offset.
+    pub fn u64(self, at: usize) -> u64 {
+        u64::from_ne_bytes(array_at(self.0, at))
+    }
+
+    /// All bytes from that offset on are 0.
+    pub fn zero_from(self, at: usize) -> bool {
+        self.0
+            .get(at..)
+            .unwrap_or_default()
+            .iter()
+            .all(|&byte| byte == 0)
+    }
+}
+
+macro_rules! attr {
+    ($(#[$doc:meta])* $type:ident, ends at $end:literal: $($(#[$field_doc:meta])* $field:ident: $kind:ty = $read:expr;)*) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug)]
+        pub struct $type {
+            $($(#[$field_doc])* pub $field: $kind,)*
+        }
+
+        impl $type {
+            /// The first byte after its last field.
+            pub const END: usize = $end;
+
+            /// Reads the fields.
+            pub fn decode(attr: Attr<'_>) -> Self {
+                Self { $($field: ($read)(attr),)* }
+            }
+        }
+    };
+}
+
+attr! {
+    /// The arguments of `BPF_MAP_CREATE`.
+    CreateAttr, ends at 92:
+    /// Type.
+    map_type: MapType = |a: Attr<'_>| MapType(a.u32(0));
+    /// Bytes of a key.
+    key_size: u32 = |a: Attr<'_>| a.u32(4);
+    /// Bytes of a value.
+    value_size: u32 = |a: Attr<'_>| a.u32(8);
+    /// Number of elements at most.
+    max_entries: u32 = |a: Attr<'_>| a.u32(12);
+    /// Flags.
+    map_flags: MapFlags = |a: Attr<'_>| MapFlags::from_bits_retain(a.u32(16));
+    /// The template of a map of maps.
+    inner_map_fd: Fd = |a: Attr<'_>| a.u32(20);
+    /// NUMA node, with [`MapFlags::NUMA_NODE`].
+    numa_node: u32 = |a: Attr<'_>| a.u32(24);
+    /// Name.
+    map_name: [u8; OBJ_NAME_LEN] = |a: Attr<'_>| array_at(a.0, 28);
+    /// Interface whose device holds the map.
+    map_ifindex: u32 = |a: Attr<'_>| a.u32(44);
+    /// BTF with the types of key and value.
+    btf_fd: Fd = |a: Attr<'_>| a.u32(48);
+    /// The key's type.
+    btf_key_type_id: u32 = |a: Attr<'_>| a.u32(52);
+    /// The value's type.
+    btf_value_type_id: u32 = |a: Attr<'_>| a.u32(56);
+    /// `struct_ops`: the value's type in the kernel's BTF.
+    btf_vmlinux_value_type_id: u32 = |a: Attr<'_>| a.u32(60);
+    /// What the type makes of it.
+    map_extra: u64 = |a: Attr<'_>| a.u64(64);
+    /// `struct_ops`: the BTF of a module.
+    value_type_btf_obj_fd: Fd = |a: Attr<'_>| a.u32(72);
+    /// Token, with [`MapFlags::TOKEN_FD`].
+    map_token_fd: Fd = |a: Attr<'_>| a.u32(76);
+    /// Address of the hash of the only program that may use the map.
+    excl_prog_hash: u64 = |a: Attr<'_>| a.u64(80);
+    /// Bytes of that hash.
+    excl_prog_hash_size: u32 = |a: Attr<'_>| a.u32(88);
+}
+
+attr! {
+    /// The arguments of the element commands (`BPF_MAP_LOOKUP_ELEM` and its kin).
+    ElemAttr, ends at 32:
+    /// Map.
+    map_fd: Fd = |a: Attr<'_>| a.u32(0);
+    /// Address of the key, `key_size` bytes.
+    key: u64 = |a: Attr<'_>| a.u64(8);
+    /// Address of the value, or of the next key.
+    value: u64 = |a: Attr<'_>| a.u64(16);
+    /// Flags.
+    flags: UpdateFlags = |a: Attr<'_>| UpdateFlags::from_bits_retain(a.u64(24));
+}
+
+attr! {
+    /// The arguments of the batch commands.
+    BatchAttr, ends at 56:
+    /// Address of the token to go on from, or 0.
+    in_batch: u64 = |a: Attr<'_>| a.u64(0);
+    /// Address for the next token.
+    out_batch: u64 = |a: Attr<'_>| a.u64(8);
+    /// Address of the keys.
+    keys: u64 = |a: Attr<'_>| a.u64(16);
+    /// Address of the values.
+    values: u64 = |a: Attr<'_>| a.u64(24);
+    /// Number of elements; written back.
+    count: u32 = |a: Attr<'_>| a.u32(32);
+    /// Map.
+    map_fd: Fd = |a: Attr<'_>| a.u32(36);
+    /// Flags of each element.
+    elem_flags: UpdateFlags = |a: Attr<'_>| UpdateFlags::from_bits_retain(a.u64(40));
+    /// Flags of the batch.
+    flags: u64 = |a: Attr<'_>| a.u64(48);
+}
+
+impl BatchAttr {
+    /// Offset of `count`, which is written back.
+    pub const COUNT_AT: usize = 32;
+}
+
+attr! {
+    /// The arguments of `BPF_OBJ_PIN` and `BPF_OBJ_GET`.
+    ObjAttr, ends at 20:
+    /// Address of the path, with its NUL.
+    pathname: u64 = |a: Attr<'_>| a.u64(0);
+    /// The object to pin.
+    bpf_fd: Fd = |a: Attr<'_>| a.u32(8);
+    /// Flags.
+    file_flags: u32 = |a: Attr<'_>| a.u32(12);
+    /// Directory that a relative path starts from, with `BPF_F_PATH_FD`.
+    path_fd: Fd = |a: Attr<'_>| a.u32(16);
+}
+
+attr! {
+    /// The arguments of `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`.
+    ProgAttachAttr, ends at 32:
+    /// Cgroup, or what else the program is attached to.
+    target_fd: Fd = |a: Attr<'_>| a.u32(0);
+    /// Program.
+    attach_bpf_fd: Fd = |a: Attr<'_>| a.u32(4);
+    /// Place.
+    attach_type: AttachType = |a: Attr<'_>| AttachType(a.u32(8));
+    /// Flags.
+    attach_flags: AttachFlags = |a: Attr<'_>| AttachFlags::from_bits_retain(a.u32(12));
+    /// The program whose place is taken, with [`AttachFlags::REPLACE`].
+    replace_bpf_fd: Fd = |a: Attr<'_>| a.u32(16);
+}
+
+attr! {
+    /// The arguments of `BPF_LINK_CREATE`, as far as cgroups go; those of the other `BPF_LINK_*` begin alike.
+    LinkAttr, ends at 16:
+    /// Program (or, for an update or detach, the link).
+    prog_fd: Fd = |a: Attr<'_>| a.u32(0);
+    /// Cgroup (or, for an update, the new program).
+    target_fd: Fd = |a: Attr<'_>| a.u32(4);
+    /// Place (or, for an update, the flags).
+    attach_type: AttachType = |a: Attr<'_>| AttachType(a.u32(8));
+    /// Flags.
+    flags: u32 = |a: Attr<'_>| a.u32(12);
+}

@@ -1,0 +1,220 @@
+//! What a caller of bpf(2) has to do with: the trait [`Bpf`], and the memory that its addresses point into.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use super::{Cmd, Errno, Result};
+
+/// A file descriptor, as attrs hold it.
+pub type Fd = u32;
+
+/// Memory that the addresses in an attr point into.
+///
+/// The same code serves the buffers of one call ([`Memory`]), this process, another process, or a fuzzer's bytes.
+pub trait UserMem {
+    /// Copies `out.len()` bytes from `addr` on.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if any of them is not readable.
+    fn read(&self, addr: u64, out: &mut [u8]) -> Result<()>;
+
+    /// Copies `bytes` to `addr`.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if any of them is not writable.
+    fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<()>;
+}
+
+/// A kernel that answers bpf(2): the emulated one, the running one, or something that wraps either.
+///
+/// Safe whatever the attr holds: its addresses reach the buffers of `mem` and nothing else, on every kernel.
+pub trait Bpf: Send + Sync {
+    /// One call of bpf(2): `attr` is the address in `mem` of `size` bytes of `union bpf_attr`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    fn bpf(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut Memory<'_>) -> Result<u32>;
+
+    /// mmap(2) of an fd of this kernel.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>>;
+
+    /// close(2).
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open.
+    fn close(&self, fd: Fd) -> Result<()>;
+
+    /// Number of possible CPUs: a per-CPU value has one part for each.
+    fn nr_cpus(&self) -> u32;
+
+    /// The same kernel, called on that CPU.
+    fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf>;
+}
+
+/// Protection of a mapping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Prot {
+    /// `PROT_READ`
+    pub read: bool,
+    /// `PROT_WRITE`
+    pub write: bool,
+    /// `PROT_EXEC`
+    pub exec: bool,
+}
+
+/// The arguments of mmap(2) that a map judges.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MapRequest {
+    /// Length in bytes.
+    pub len: usize,
+    /// Offset in bytes, a multiple of the page size.
+    pub offset: u64,
+    /// Protection.
+    pub prot: Prot,
+    /// `MAP_SHARED`, else `MAP_PRIVATE`.
+    pub shared: bool,
+}
+
+/// A mapping of a map's memory; munmap(2) when dropped.
+pub trait Mapping: Send + fmt::Debug {
+    /// Copies bytes out, from `offset` in the mapping on.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` where a real access would be a signal: outside, or not readable.
+    fn read(&self, offset: usize, out: &mut [u8]) -> Result<()>;
+
+    /// Copies bytes in, from `offset` in the mapping on.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` where a real access would be a signal: outside, or not writable.
+    fn write(&self, offset: usize, bytes: &[u8]) -> Result<()>;
+
+    /// mprotect(2) of the whole mapping.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` if it can never be made writable.
+    fn protect(&mut self, prot: Prot) -> Result<()>;
+}
+
+/// The buffers of one call, each with an address that can be put in the attr.
+///
+/// Nothing else is mapped: any other address, and every byte past a buffer's end, is `EFAULT`.
+#[derive(Default)]
+pub struct Memory<'a> {
+    buffers: SmallVec<[Buffer<'a>; 6]>,
+}
+
+enum Buffer<'a> {
+    In(&'a [u8]),
+    Out(&'a mut [u8]),
+}
+
+impl<'a> Memory<'a> {
+    /// Addresses of buffers begin here; no process of a 64-bit Linux has memory there.
+    pub const BASE: u64 = 0x6d61_0000_0000_0000;
+
+    /// The bits of an address that are the offset in its buffer.
+    const OFFSET_BITS: u32 = 32;
+
+    /// Memory with nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds bytes that can only be read; gives their address.
+    pub fn input(&mut self, bytes: &'a [u8]) -> u64 {
+        self.add(Buffer::In(bytes))
+    }
+
+    /// Adds bytes that can be read and written; gives their address.
+    pub fn output(&mut self, bytes: &'a mut [u8]) -> u64 {
+        self.add(Buffer::Out(bytes))
+    }
+
+    fn add(&mut self, buffer: Buffer<'a>) -> u64 {
+        self.buffers.push(buffer);
+        // The index is small, so nothing is lost.
+        Self::BASE + ((self.buffers.len() as u64) << Self::OFFSET_BITS)
+    }
+
+    /// The buffers in the order they were added: their address, their bytes, and whether those can be written.
+    pub fn buffers(&mut self) -> impl Iterator<Item = (u64, BufferBytes<'_>)> {
+        self.buffers
+            .iter_mut()
+            .zip(1_u64..)
+            .map(|(buffer, number)| {
+                let bytes = match buffer {
+                    Buffer::In(bytes) => BufferBytes::In(bytes),
+                    Buffer::Out(bytes) => BufferBytes::Out(bytes),
+                };
+                (Self::BASE + (number << Self::OFFSET_BITS), bytes)
+            })
+    }
+
+    /// Buffer and range of the bytes at an address, if they lie in one buffer.
+    fn find(&self, addr: u64, len: usize) -> Result<(usize, std::ops::Range<usize>)> {
+        let from_base = addr.wrapping_sub(Self::BASE);
+        let number = usize::try_from(from_base >> Self::OFFSET_BITS).map_err(|_| Errno::EFAULT)?;
+        let index = number.wrapping_sub(1);
+        let buffer = self.buffers.get(index).ok_or(Errno::EFAULT)?;
+        let size = match buffer {
+            Buffer::In(bytes) => bytes.len(),
+            Buffer::Out(bytes) => bytes.len(),
+        };
+        let start = usize::try_from(from_base & ((1 << Self::OFFSET_BITS) - 1))
+            .map_err(|_| Errno::EFAULT)?;
+        if start > size || len > size - start {
+            return Err(Errno::EFAULT);
+        }
+        Ok((index, start..start + len))
+    }
+}
+
+/// The bytes of one buffer of a [`Memory`].
+#[derive(Debug)]
+pub enum BufferBytes<'a> {
+    /// Can only be read.
+    In(&'a [u8]),
+    /// Can be read and written.
+    Out(&'a mut [u8]),
+}
+
+impl UserMem for Memory<'_> {
+    fn read(&self, addr: u64, out: &mut [u8]) -> Result<()> {
+        let (index, range) = self.find(addr, out.len())?;
+        match &self.buffers[index] {
+            Buffer::In(bytes) => out.copy_from_slice(&bytes[range]),
+            Buffer::Out(bytes) => out.copy_from_slice(&bytes[range]),
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<()> {
+        let (index, range) = self.find(addr, bytes.len())?;
+        match &mut self.buffers[index] {
+            Buffer::In(_) => Err(Errno::EFAULT),
+            Buffer::Out(out) => {
+                out[range].copy_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Memory<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory of {} buffers", self.buffers.len())
+    }
+}

@@ -1,0 +1,117 @@
+//! All that comes from outside the maps: CPUs, memory, the release of the kernel, chance.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::abi::Errno;
+
+/// Bytes of a page.
+pub const PAGE_SIZE: usize = 4096;
+
+/// What one kernel's maps stand in. The same calls in the same `Env` give the same answers.
+#[derive(Debug)]
+pub struct Env {
+    /// Number of possible CPUs, numbered from 0.
+    pub nr_cpus: u32,
+    /// The release whose behaviour is given.
+    pub release: &'static Release,
+    /// Bytes that all maps together may take; past that, `ENOMEM`.
+    pub memory_limit: u64,
+    /// What happens where this crate does not know the kernel's answer.
+    pub unsupported: Unsupported,
+    random: AtomicU64,
+    memory_used: AtomicU64,
+}
+
+/// What happens where a request cannot be emulated yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unsupported {
+    /// A panic that names the request: nobody mistakes it for the kernel's answer.
+    #[default]
+    Panic,
+    /// That errno, for callers who would rather go on.
+    Errno(Errno),
+}
+
+/// What differs between releases of the kernel, as named facts.
+#[derive(Debug)]
+pub struct Release {
+    /// Point release, such as `6.18.44`.
+    pub name: &'static str,
+    /// Bytes of `union bpf_attr` that the kernel knows.
+    pub attr_size: usize,
+    /// The first number that is no map type.
+    pub map_types: u32,
+    /// The first number that is no command.
+    pub commands: u32,
+    /// Bytes of the kernel's header of a local storage element; the value has to fit in 65,535 with it.
+    pub local_storage_header: u32,
+}
+
+/// Linux 6.18.44.
+pub static LINUX_6_18_44: Release = Release {
+    name: "6.18.44",
+    attr_size: 168,
+    map_types: 34,
+    commands: 38,
+    local_storage_header: 128,
+};
+
+impl Env {
+    /// An environment with nothing used.
+    pub fn new(
+        nr_cpus: u32,
+        release: &'static Release,
+        seed: u64,
+        memory_limit: u64,
+        unsupported: Unsupported,
+    ) -> Self {
+        Self {
+            nr_cpus,
+            release,
+            memory_limit,
+            unsupported,
+            random: AtomicU64::new(seed),
+            memory_used: AtomicU64::new(0),
+        }
+    }
+
+    /// The next random number: of a hash's seed, say. (SplitMix64 of the environment's seed.)
+    pub fn random(&self) -> u64 {
+        const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self
+            .random
+            .fetch_add(GAMMA, Ordering::Relaxed)
+            .wrapping_add(GAMMA);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Takes `bytes` from the memory limit; gives them back with [`Env::uncharge`].
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if that is more than is left.
+    pub fn charge(&self, bytes: u64) -> Result<(), Errno> {
+        self.memory_used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes)
+                    .filter(|&used| used <= self.memory_limit)
+            })
+            .map(|_| ())
+            .map_err(|_| Errno::ENOMEM)
+    }
+
+    /// Gives memory back.
+    pub fn uncharge(&self, bytes: u64) {
+        self.memory_used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// What cannot be emulated: the errno that the user chose for it, or a panic that names it.
+    pub fn unsupported(&self, what: std::fmt::Arguments<'_>) -> Errno {
+        match self.unsupported {
+            Unsupported::Panic => panic!("mapemu does not emulate {what} yet"),
+            Unsupported::Errno(errno) => errno,
+        }
+    }
+}

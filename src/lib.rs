@@ -1,0 +1,7 @@
+//! Linux's BPF maps, in process and without root, for tests.
+
+pub mod abi;
+pub mod btf;
+pub mod env;
+pub mod map;
+pub mod store;

@@ -1,0 +1,335 @@
+//! The rule books: one file for each type of map, named after it. They say the errnos.
+//!
+//! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
+//! slot. [`create`] holds the only match on the map's type.
+
+pub mod object;
+mod value;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use crate::abi::{Caps, Errno, Fd, MapFlags, MapType, OBJ_NAME_LEN, Result, UpdateFlags};
+use crate::btf::{Btf, Fields};
+use crate::env::Env;
+pub use value::Value;
+
+/// What a map was made with, as `BPF_OBJ_GET_INFO_BY_FD` shows it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MapDef {
+    /// Type.
+    pub map_type: MapType,
+    /// Bytes of a key.
+    pub key_size: u32,
+    /// Bytes of a value, of one CPU.
+    pub value_size: u32,
+    /// Number of elements at most.
+    pub max_entries: u32,
+    /// Flags, without those of the fd.
+    pub map_flags: MapFlags,
+    /// What the type makes of it.
+    pub map_extra: u64,
+    /// Name, filled up with NUL.
+    pub name: [u8; OBJ_NAME_LEN],
+}
+
+impl MapDef {
+    /// Bytes of one CPU's part of a value, or of an element's place: rounded up to 8.
+    pub const fn elem_size(&self) -> usize {
+        (self.value_size as usize).next_multiple_of(8)
+    }
+
+    /// Bytes of a value on the bpf(2) side.
+    pub const fn user_value_size(&self, nr_cpus: u32) -> usize {
+        if self.map_type.is_percpu() {
+            self.elem_size() * nr_cpus as usize
+        } else if self.map_type.is_fd_map() {
+            4
+        } else {
+            self.value_size as usize
+        }
+    }
+}
+
+/// BTF of a map: the blob, and the types of key and value in it.
+#[derive(Clone, Debug)]
+pub struct MapBtf {
+    /// The blob.
+    pub btf: Arc<Btf>,
+    /// The key's type, 0 if there is none.
+    pub key_type_id: u32,
+    /// The value's type.
+    pub value_type_id: u32,
+}
+
+/// One map, whoever holds it: fds, pins, programs, other maps.
+#[derive(Debug)]
+pub struct Map {
+    /// Id, unique in one kernel.
+    pub id: u32,
+    /// What it was made with.
+    pub def: MapDef,
+    /// Types of key and value.
+    pub btf: Option<MapBtf>,
+    /// Special fields of the value: locks, timers, …
+    pub fields: Fields,
+    /// The environment of its kernel.
+    pub env: Arc<Env>,
+    /// System calls cannot write any more.
+    pub frozen: AtomicBool,
+    /// Writable mappings and write commands in flight; `BPF_MAP_FREEZE` waits for none.
+    pub writers: AtomicU32,
+    /// What its type does.
+    pub ops: Box<dyn MapOps>,
+}
+
+/// Who makes a system call: the CPU it happens on, its rights, and what its fds stand for.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// The CPU, below `nr_cpus`.
+    pub cpu: u32,
+    /// Capabilities in effect.
+    pub caps: Caps,
+    /// The caller's open files.
+    pub files: &'a dyn Files,
+}
+
+/// What the fds in keys and values stand for.
+pub trait Files: fmt::Debug + Sync {
+    /// The object behind an fd, whatever its kind.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open (an `O_PATH` fd counts as not open).
+    fn object(&self, fd: Fd) -> Result<object::Object>;
+}
+
+/// What a type of map does. Program side: values of `value_size` bytes, in place. System call side (the `user_` methods):
+/// values as bpf(2) copies them, [`MapDef::user_value_size`] bytes.
+///
+/// Lengths of keys and values are checked by the caller; here they are promises.
+pub trait MapOps: Send + Sync + fmt::Debug {
+    // --- program side -----------------------------------------------------------------------------------------------
+
+    /// The value of a key, in place; of a per-CPU map, that CPU's part.
+    fn lookup_elem(&self, _cpu: u32, _key: &[u8]) -> Option<Value<'_>> {
+        None
+    }
+
+    /// The value of a key on `of_cpu`, called on `cpu` (per-CPU maps). `None` too if there is no such CPU.
+    fn lookup_percpu_elem(&self, _cpu: u32, _key: &[u8], _of_cpu: u32) -> Option<Value<'_>> {
+        None
+    }
+
+    /// Makes or changes an element.
+    ///
+    /// # Errors
+    ///
+    /// Those of the type, in its order.
+    fn update_elem(
+        &self,
+        _cpu: u32,
+        _key: &[u8],
+        _value: &[u8],
+        _flags: UpdateFlags,
+    ) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Removes an element. Both sides.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is none; `ENOTSUPP` for every type without this operation.
+    fn delete_elem(&self, _cpu: u32, _key: &[u8]) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Puts a value in (queue, stack, Bloom filter). Both sides.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for flags, `E2BIG` if it is full; `ENOTSUPP` for every type without this operation.
+    fn push_elem(&self, _value: &[u8], _flags: UpdateFlags) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Takes a value out (queue, stack). Both sides.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is none; `ENOTSUPP` for every type without this operation.
+    fn pop_elem(&self, _value: &mut [u8]) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Shows the value that would be taken out (queue, stack), or asks for `value` (Bloom filter). Both sides.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is none; `ENOTSUPP` for every type without this operation.
+    fn peek_elem(&self, _value: &mut [u8]) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Calls `callback(key, value)` for each element until it answers `false`; the number of calls.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUPP` for every type without this operation.
+    fn for_each_elem(
+        &self,
+        _cpu: u32,
+        _callback: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
+    ) -> Result<u64> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    // --- system call side -------------------------------------------------------------------------------------------
+
+    /// Copies the value of a key out. `flags` is 0, or `LOCK` where the value has a lock. Special fields show as zeros.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such key; `ENOTSUPP` for every type without this operation.
+    fn user_lookup_elem(
+        &self,
+        _caller: &Caller<'_>,
+        _key: &[u8],
+        _value: &mut [u8],
+        _flags: UpdateFlags,
+    ) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Makes or changes an element from the bytes that user space gave.
+    ///
+    /// # Errors
+    ///
+    /// Those of the type, in its order.
+    fn user_update_elem(
+        &self,
+        caller: &Caller<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        self.update_elem(caller.cpu, key, value, flags)
+    }
+
+    /// Removes an element (for keys that are fds: with what they stand for).
+    ///
+    /// # Errors
+    ///
+    /// As [`MapOps::delete_elem`].
+    fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
+        self.delete_elem(caller.cpu, key)
+    }
+
+    /// Copies the value of a key out and removes the element.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if there is no such key; `ENOTSUPP` for every type without this operation.
+    fn user_lookup_and_delete_elem(
+        &self,
+        _caller: &Caller<'_>,
+        _key: &[u8],
+        _value: &mut [u8],
+        _flags: UpdateFlags,
+    ) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// The key after `key`, or the first.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` after the last one; `ENOTSUPP` for every type without this operation.
+    fn get_next_key(&self, _key: Option<&[u8]>, _next_key: &mut [u8]) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Which batch commands the type has, and how its lookups go.
+    fn batches(&self) -> Batches {
+        Batches::default()
+    }
+
+    /// Number of buckets, of a type whose batches go by bucket.
+    fn n_buckets(&self) -> u32 {
+        0
+    }
+
+    /// Appends all keys and values of one bucket, unless there are more than `room`; then removes them if `delete`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC` if there are more; nothing happened then.
+    fn user_lookup_bucket(
+        &self,
+        _caller: &Caller<'_>,
+        _bucket: u32,
+        _request: &mut BucketRequest<'_>,
+    ) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Whether that map may be an element of a map of maps whose template this is. Type, sizes, flags and special fields
+    /// are compared already.
+    ///
+    /// Kernel: `kernel/bpf/syscall.c:bpf_map_meta_equal`, `kernel/bpf/arraymap.c:array_map_meta_equal`.
+    fn fits_template(&self, _template: &MapDef, _map: &MapDef) -> bool {
+        true
+    }
+
+    /// The memory that can be mapped, of the types that have such.
+    fn mappable(&self) -> Option<&Arc<crate::store::Words>> {
+        None
+    }
+
+    /// The last fd and the last pin are gone: arrays of programs let go of them.
+    fn release_user_references(&self) {}
+
+    /// The last dup of one open file of this map was closed (perf events belong to the file that put them).
+    fn release_file(&self, _file: u64) {}
+
+    /// That cgroup is gone, and its elements with it.
+    fn release_cgroup(&self, _cgroup_id: u64) {}
+
+    /// The special fields that BTF finds in the value; told once, before anybody else can reach the map.
+    fn set_fields(&mut self, _fields: Fields) {}
+
+    /// This type, for those who know more about it than this trait says.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// Which batch commands a type has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Batches {
+    /// `BPF_MAP_LOOKUP_BATCH`
+    pub lookup: bool,
+    /// `BPF_MAP_LOOKUP_AND_DELETE_BATCH`
+    pub lookup_and_delete: bool,
+    /// `BPF_MAP_UPDATE_BATCH`
+    pub update: bool,
+    /// `BPF_MAP_DELETE_BATCH`
+    pub delete: bool,
+    /// Lookups go by bucket, with a bucket's number as token; else by key.
+    pub by_bucket: bool,
+}
+
+/// One bucket's part of a lookup batch.
+#[derive(Debug)]
+pub struct BucketRequest<'a> {
+    /// How many elements there is room for.
+    pub room: usize,
+    /// Remove what was read.
+    pub delete: bool,
+    /// 0, or `LOCK` where the value has a lock.
+    pub elem_flags: UpdateFlags,
+    /// Keys go here, `key_size` bytes each.
+    pub keys: &'a mut Vec<u8>,
+    /// Values go here, as bpf(2) copies them.
+    pub values: &'a mut Vec<u8>,
+}
