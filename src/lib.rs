@@ -2,6 +2,7 @@
 
 pub mod abi;
 pub mod btf;
+pub mod calls;
 pub mod env;
 pub mod map;
 pub mod store;

@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use smallvec::SmallVec;
-
 use super::{Cmd, Errno, Result};
 
 /// A file descriptor, as attrs hold it.
@@ -113,12 +111,23 @@ pub trait Mapping: Send + fmt::Debug {
 /// Nothing else is mapped: any other address, and every byte past a buffer's end, is `EFAULT`.
 #[derive(Default)]
 pub struct Memory<'a> {
-    buffers: SmallVec<[Buffer<'a>; 6]>,
+    /// The first buffers; those past `len` are empty and have no address.
+    first: [Buffer<'a>; 6],
+    /// Number of buffers.
+    len: usize,
+    /// Those that the first places have no room for: only odd calls have so many.
+    more: Vec<Buffer<'a>>,
 }
 
 enum Buffer<'a> {
     In(&'a [u8]),
     Out(&'a mut [u8]),
+}
+
+impl Default for Buffer<'_> {
+    fn default() -> Self {
+        Self::In(&[])
+    }
 }
 
 impl<'a> Memory<'a> {
@@ -144,15 +153,22 @@ impl<'a> Memory<'a> {
     }
 
     fn add(&mut self, buffer: Buffer<'a>) -> u64 {
-        self.buffers.push(buffer);
-        // The index is small, so nothing is lost.
-        Self::BASE + ((self.buffers.len() as u64) << Self::OFFSET_BITS)
+        match self.first.get_mut(self.len) {
+            Some(place) => *place = buffer,
+            None => self.more.push(buffer),
+        }
+        self.len += 1;
+        // The number is small, so nothing is lost.
+        Self::BASE + ((self.len as u64) << Self::OFFSET_BITS)
     }
 
     /// The buffers in the order they were added: their address, their bytes, and whether those can be written.
     pub fn buffers(&mut self) -> impl Iterator<Item = (u64, BufferBytes<'_>)> {
-        self.buffers
+        let Self { first, len, more } = self;
+        first
             .iter_mut()
+            .take(*len)
+            .chain(more)
             .zip(1_u64..)
             .map(|(buffer, number)| {
                 let bytes = match buffer {
@@ -163,12 +179,19 @@ impl<'a> Memory<'a> {
             })
     }
 
+    fn buffer(&self, index: usize) -> Option<&Buffer<'a>> {
+        match index.checked_sub(self.first.len()) {
+            None => self.first.get(index).filter(|_| index < self.len),
+            Some(index) => self.more.get(index),
+        }
+    }
+
     /// Buffer and range of the bytes at an address, if they lie in one buffer.
     fn find(&self, addr: u64, len: usize) -> Result<(usize, std::ops::Range<usize>)> {
         let from_base = addr.wrapping_sub(Self::BASE);
         let number = usize::try_from(from_base >> Self::OFFSET_BITS).map_err(|_| Errno::EFAULT)?;
         let index = number.wrapping_sub(1);
-        let buffer = self.buffers.get(index).ok_or(Errno::EFAULT)?;
+        let buffer = self.buffer(index).ok_or(Errno::EFAULT)?;
         let size = match buffer {
             Buffer::In(bytes) => bytes.len(),
             Buffer::Out(bytes) => bytes.len(),
@@ -194,16 +217,22 @@ pub enum BufferBytes<'a> {
 impl UserMem for Memory<'_> {
     fn read(&self, addr: u64, out: &mut [u8]) -> Result<()> {
         let (index, range) = self.find(addr, out.len())?;
-        match &self.buffers[index] {
-            Buffer::In(bytes) => out.copy_from_slice(&bytes[range]),
-            Buffer::Out(bytes) => out.copy_from_slice(&bytes[range]),
-        }
+        let bytes = match self.buffer(index).ok_or(Errno::EFAULT)? {
+            Buffer::In(bytes) => *bytes,
+            Buffer::Out(bytes) => bytes,
+        };
+        out.copy_from_slice(&bytes[range]);
         Ok(())
     }
 
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<()> {
         let (index, range) = self.find(addr, bytes.len())?;
-        match &mut self.buffers[index] {
+        let places = self.first.len();
+        let buffer = match index.checked_sub(places) {
+            None => &mut self.first[index],
+            Some(index) => &mut self.more[index],
+        };
+        match buffer {
             Buffer::In(_) => Err(Errno::EFAULT),
             Buffer::Out(out) => {
                 out[range].copy_from_slice(bytes);
@@ -215,6 +244,6 @@ impl UserMem for Memory<'_> {
 
 impl fmt::Debug for Memory<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Memory of {} buffers", self.buffers.len())
+        write!(f, "Memory of {} buffers", self.len)
     }
 }
