@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cmd, Errno, Result};
+use super::{Cmd, Errno, Result, UpdateFlags};
 
 /// A file descriptor, as attrs hold it.
 pub type Fd = u32;
@@ -51,11 +51,61 @@ pub trait Bpf: Send + Sync {
     /// `EBADF` if it is not open.
     fn close(&self, fd: Fd) -> Result<()>;
 
+    /// The map behind an fd, for calls without an attr; none where each call has to be made with one.
+    fn map_handle(&self, _fd: Fd) -> Option<Box<dyn MapHandle>> {
+        None
+    }
+
     /// Number of possible CPUs: a per-CPU value has one part for each.
     fn nr_cpus(&self) -> u32;
 
     /// The same kernel, called on that CPU.
     fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf>;
+}
+
+/// A map behind an fd that was looked up once: the element commands, without an attr and the caller's memory.
+///
+/// Keys and values have the map's sizes ([`EFAULT`](Errno::EFAULT) if they are shorter); answers are those of bpf(2).
+pub trait MapHandle: Send + Sync + fmt::Debug {
+    /// `BPF_MAP_LOOKUP_ELEM`
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()>;
+
+    /// `BPF_MAP_UPDATE_ELEM`
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()>;
+
+    /// `BPF_MAP_DELETE_ELEM`
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    fn delete_elem(&self, key: &[u8]) -> Result<()>;
+
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM`
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    fn lookup_and_delete_elem(
+        &self,
+        key: &[u8],
+        value: &mut [u8],
+        flags: UpdateFlags,
+    ) -> Result<()>;
+
+    /// `BPF_MAP_GET_NEXT_KEY`
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()>;
 }
 
 /// Protection of a mapping.

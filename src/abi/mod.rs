@@ -10,7 +10,7 @@ mod map_type;
 mod prog_type;
 
 pub use attr::{Attr, BatchAttr, CreateAttr, ElemAttr, LinkAttr, ObjAttr, ProgAttachAttr};
-pub use call::{Bpf, BufferBytes, Fd, MapRequest, Mapping, Memory, Prot, UserMem};
+pub use call::{Bpf, BufferBytes, Fd, MapHandle, MapRequest, Mapping, Memory, Prot, UserMem};
 pub use cmd::Cmd;
 pub use errno::{Errno, Result};
 pub use flags::{AttachFlags, AttachType, Caps, MapFlags, UpdateFlags};
