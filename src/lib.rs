@@ -6,3 +6,4 @@ pub mod calls;
 pub mod env;
 pub mod map;
 pub mod store;
+pub mod typed;
