@@ -1,0 +1,164 @@
+//! Ratios to the running kernel, to dashmap and to the open-coded limit, as docs/performance.md names them.
+//!
+//! Absolute times are good to a third only on a shared machine, so each figure is a ratio within one round: the columns
+//! take turns in short bursts, a burst is the median over chunks of operations, and the figure is the median over the
+//! rounds. Nothing is asserted here.
+#![allow(missing_docs, clippy::cast_possible_truncation, clippy::print_stdout, reason = "a bench")]
+
+mod common;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use common::{Column, DashArr, DashBox, Emulated, EmulatedBpf, Limit, Running, keys};
+
+const ROUNDS: usize = 9;
+const BURST: usize = 4096;
+const CHUNK: usize = 128;
+
+/// Median of what one operation took, in ns, over chunks of a burst.
+fn burst(mut op: impl FnMut(usize)) -> f64 {
+    let mut chunks: Vec<f64> = (0..BURST / CHUNK)
+        .map(|chunk| {
+            let start = Instant::now();
+            for i in 0..CHUNK {
+                op(chunk * CHUNK + i);
+            }
+            start.elapsed().as_nanos() as f64 / CHUNK as f64
+        })
+        .collect();
+    median(&mut chunks)
+}
+
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
+
+const OPS: [&str; 6] = ["hit", "miss", "update", "insert+delete", "next key", "batch, each"];
+
+/// One round of one column: ns of each of [`OPS`]; 0 where the column has no such operation.
+fn round<const K: usize, const V: usize, C: Column<K, V>>(
+    column: &C,
+    present: &[[u8; K]],
+    absent: &[[u8; K]],
+    at: usize,
+) -> [f64; 6] {
+    let key = |i: usize| &present[(at + i) % present.len()];
+    let gone = |i: usize| &absent[(at + i) % absent.len()];
+    let mut value = [1; V];
+    let hit = burst(|i| assert!(column.lookup(black_box(key(i)), &mut value)));
+    let miss = burst(|i| assert!(!column.lookup(black_box(gone(i)), &mut value)));
+    let update = burst(|i| column.update(black_box(key(i)), &value));
+    let cycle = burst(|i| {
+        column.delete(black_box(key(i)));
+        column.update(key(i), &value);
+    });
+    let mut next = [0; K];
+    let walks = column.next(None, &mut next);
+    let walk = if walks {
+        burst(|_| {
+            let key = next;
+            if !column.next(Some(&key), &mut next) {
+                column.next(None, &mut next);
+            }
+        })
+    } else {
+        0.0
+    };
+    let start = Instant::now();
+    let read = column.batch();
+    let batch = if read == 0 { 0.0 } else { start.elapsed().as_nanos() as f64 / read as f64 };
+    [hit, miss, update, cycle, walk, batch]
+}
+
+fn filled<const K: usize, const V: usize, C: Column<K, V>>(entries: usize, present: &[[u8; K]]) -> Option<C> {
+    let column = C::new(entries as u32)?;
+    for key in present {
+        column.update(key, &[7; V]);
+    }
+    Some(column)
+}
+
+/// ns of two threads that look up at once, by what one of them takes.
+fn two_threads<const K: usize, const V: usize, C: Column<K, V>>(column: &C, present: &[[u8; K]]) -> f64 {
+    let one = |from: usize| {
+        let mut value = [0; V];
+        burst(|i| assert!(column.lookup(black_box(&present[(from + i) % present.len()]), &mut value)))
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| one(present.len() / 2));
+        (one(0) + other.join().expect("it does not panic")) / 2.0
+    })
+}
+
+fn cell<const K: usize, const V: usize>(entries: usize) {
+    let present = keys::<K>(entries * 96 / 100, 0);
+    let absent = keys::<K>(entries * 96 / 100, 1 << 31);
+    let emulated: Emulated = filled::<K, V, _>(entries, &present).expect("always there");
+    let by_bpf: EmulatedBpf = filled::<K, V, _>(entries, &present).expect("always there");
+    let running: Option<Running> = filled::<K, V, _>(entries, &present);
+    let arr: DashArr<K, V> = filled(entries, &present).expect("always there");
+    let boxed: DashBox = filled::<K, V, _>(entries, &present).expect("always there");
+    let limit: Limit<K, V> = filled(entries, &present).expect("always there");
+
+    let mut rounds: Vec<[[f64; 6]; 6]> = Vec::new();
+    let mut pairs: Vec<[f64; 3]> = Vec::new();
+    for number in 0..ROUNDS {
+        let at = number * BURST;
+        rounds.push([
+            round::<K, V, _>(&emulated, &present, &absent, at),
+            round::<K, V, _>(&by_bpf, &present, &absent, at),
+            running.as_ref().map_or([0.0; 6], |kernel| round::<K, V, _>(kernel, &present, &absent, at)),
+            round::<K, V, _>(&arr, &present, &absent, at),
+            round::<K, V, _>(&boxed, &present, &absent, at),
+            round::<K, V, _>(&limit, &present, &absent, at),
+        ]);
+        let alone = round::<K, V, _>(&emulated, &present, &absent, at)[0];
+        let together = two_threads::<K, V, _>(&emulated, &present);
+        let same_key = two_threads::<K, V, _>(&emulated, &present[..1]);
+        pairs.push([2.0 * alone / together, alone, 2.0 * alone / same_key]);
+    }
+    let ratio = |over: usize, under: usize, op: usize| {
+        let mut ratios: Vec<f64> = rounds.iter().map(|r| r[over][op] / r[under][op]).collect();
+        median(&mut ratios)
+    };
+    println!("\n{K}/{V} {entries}: ns, then ratios (kernel ÷ own: more is better; own ÷ the others: less is better)");
+    println!("{:>14} {:>8} {:>8} {:>9} {:>9} {:>9}", "", "own ns", "kernel÷", "÷dashmap", "÷boxed", "÷limit");
+    for (op, name) in OPS.iter().enumerate() {
+        let mut own: Vec<f64> = rounds.iter().map(|r| r[0][op]).collect();
+        println!(
+            "{name:>14} {:>8.1} {:>8.1} {:>9.2} {:>9.2} {:>9.2}",
+            median(&mut own),
+            ratio(2, 0, op),
+            ratio(0, 3, op),
+            ratio(0, 4, op),
+            ratio(0, 5, op)
+        );
+    }
+    let column = |index: usize| {
+        let mut figures: Vec<f64> = pairs.iter().map(|pair| pair[index]).collect();
+        median(&mut figures)
+    };
+    println!(
+        "bpf(2) hit: kernel ÷ own {:.1}; two threads: scaling {:.2}, on one key {:.2}",
+        ratio(2, 1, 0),
+        column(0),
+        column(2)
+    );
+}
+
+fn main() {
+    // Called by `cargo bench --no-run` and `cargo test` alike: a word as argument is a filter that names no cell.
+    if std::env::args().any(|arg| arg == "--test") {
+        return;
+    }
+    cell::<4, 8>(10_000);
+    cell::<16, 64>(10_000);
+    cell::<64, 8>(10_000);
+    cell::<16, 1024>(10_000);
+    cell::<4, 8>(1_000_000);
+    cell::<16, 64>(1_000_000);
+    cell::<64, 8>(1_000_000);
+    cell::<16, 1024>(100_000);
+}
