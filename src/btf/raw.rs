@@ -264,7 +264,7 @@ pub(super) fn sections(data: &[u8]) -> Result<Sections> {
     {
         return Err(Errno::EINVAL);
     }
-    if types.0 % 4 != 0 || types.1 == 0 {
+    if !types.0.is_multiple_of(4) || types.1 == 0 {
         return Err(Errno::EINVAL);
     }
     Ok(Sections {

@@ -265,7 +265,7 @@ impl<'b> Finder<'b> {
         for index in 0..t.vlen() {
             let member = self.btf.member(t, index);
             let bits = member.bit_offset(t);
-            if bits % 8 != 0 {
+            if !bits.is_multiple_of(8) {
                 return Err(Errno::EINVAL);
             }
             let place = Place {
@@ -331,7 +331,7 @@ impl<'b> Finder<'b> {
             }
             return repeat(inner, n, size, room);
         };
-        if !has_size(size) || place.offset % align != 0 {
+        if !has_size(size) || !place.offset.is_multiple_of(align) {
             return Ok(Vec::new());
         }
         let is_right_struct = is_struct && self.btf.type_of(type_id).size_or_type == size;
@@ -497,7 +497,7 @@ impl<'b> Finder<'b> {
             let fits = !is_there
                 && node.kind() == Kind::STRUCT
                 && self.btf.name(node.name_off) == node_type
-                && member.bit_offset(node) % 64 == 0;
+                && member.bit_offset(node).is_multiple_of(64);
             if !fits {
                 return Err(Errno::EINVAL);
             }
