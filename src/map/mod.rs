@@ -3,6 +3,10 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
+mod charge;
+mod create;
+mod create_btf;
+mod create_rules;
 pub mod object;
 mod value;
 
@@ -13,6 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use crate::abi::{Caps, Errno, Fd, MapFlags, MapType, OBJ_NAME_LEN, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
+pub use charge::Charge;
+pub use create::{CreateRequest, create};
 pub use value::Value;
 
 /// What a map was made with, as `BPF_OBJ_GET_INFO_BY_FD` shows it.
@@ -80,6 +86,10 @@ pub struct Map {
     pub frozen: AtomicBool,
     /// Writable mappings and write commands in flight; `BPF_MAP_FREEZE` waits for none.
     pub writers: AtomicU32,
+    /// Open files and pins; when the last goes, [`MapOps::release_user_references`].
+    pub user_references: AtomicU32,
+    /// The memory it takes.
+    pub charge: Charge,
     /// What its type does.
     pub ops: Box<dyn MapOps>,
 }
@@ -103,6 +113,11 @@ pub trait Files: fmt::Debug + Sync {
     ///
     /// `EBADF` if it is not open (an `O_PATH` fd counts as not open).
     fn object(&self, fd: Fd) -> Result<object::Object>;
+
+    /// The open file through which the map is called, unique in one kernel: see [`MapOps::release_file`].
+    fn map_file(&self) -> u64 {
+        0
+    }
 }
 
 /// What a type of map does. Program side: values of `value_size` bytes, in place. System call side (the `user_` methods):
@@ -293,6 +308,15 @@ pub trait MapOps: Send + Sync + fmt::Debug {
 
     /// The last dup of one open file of this map was closed (perf events belong to the file that put them).
     fn release_file(&self, _file: u64) {}
+
+    /// The object of that id is gone (a process, a socket, an inode), and its elements with it.
+    fn release_owner(&self, _object_id: u64) {}
+
+    /// The state of the map's file for poll(2), as its bits: `POLLERR`, unless the type has something to wait for.
+    fn poll(&self) -> u32 {
+        const POLLERR: u32 = 8;
+        POLLERR
+    }
 
     /// That cgroup is gone, and its elements with it.
     fn release_cgroup(&self, _cgroup_id: u64) {}
