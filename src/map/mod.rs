@@ -3,14 +3,22 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
+pub mod bloom_filter;
+pub mod lpm_trie;
 pub mod object;
+pub mod queue_stack;
+pub mod ringbuf;
+pub mod ringbuf_user;
+mod signal;
 mod value;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use crate::abi::{Caps, Errno, Fd, MapFlags, MapType, OBJ_NAME_LEN, Result, UpdateFlags};
+use crate::abi::{
+    Caps, Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
+};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
 pub use value::Value;
@@ -286,6 +294,25 @@ pub trait MapOps: Send + Sync + fmt::Debug {
     /// The memory that can be mapped, of the types that have such.
     fn mappable(&self) -> Option<&Arc<crate::store::Words>> {
         None
+    }
+
+    /// Judges a mapping of that memory, beyond what holds for all maps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUPP` for every type without this operation.
+    fn mmap(&self, _request: &MapRequest) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Which page of [`MapOps::mappable`] is at a page of the file that user space maps.
+    fn mapped_page(&self, page: usize) -> usize {
+        page
+    }
+
+    /// The state of the map's file, as poll(2) shows it.
+    fn poll(&self) -> PollEvents {
+        PollEvents::ERR
     }
 
     /// The last fd and the last pin are gone: arrays of programs let go of them.
