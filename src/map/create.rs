@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use super::create_btf::{self, BtfRule};
 use super::object::Object;
-use super::{Charge, Files, Map, MapDef, MapOps, create_rules as rule};
+use super::{Files, Map, MapDef, MapOps, create_rules as rule};
 use crate::abi::{Caps, CreateAttr, Errno, MapFlags, MapType, OBJ_NAME_LEN, Result};
 use crate::btf::Fields;
-use crate::env::Env;
+use crate::env::{Charge, Env};
 
 /// Who asks for a map, and for what.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +71,6 @@ fn missing(making: Making<'_>) -> Result<Box<dyn MapOps>> {
 }
 
 /// `new` of a type, boxed.
-#[expect(unused_macros, reason = "types come one by one")]
 macro_rules! new {
     ($type:path) => {
         |making| Ok(Box::new(<$type>::new(making.def, making.env)?))
@@ -112,13 +111,13 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         MapType::ARRAY_OF_MAPS =>
             rules(rule::fd_array, Nothing, rule::inner_map, rule::array_memory, NotAtAll, missing),
         MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, missing),
-        MapType::LPM_TRIE => rules(rule::none, BPF, rule::lpm_trie, rule::small_memory, StructKey, missing),
+        MapType::LPM_TRIE => rules(rule::none, BPF, rule::lpm_trie, rule::small_memory, StructKey, new!(super::lpm_trie::LpmTrie)),
         MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE =>
             rules(rule::none, Nothing, rule::cgroup_storage, rule::small_memory, CgroupStorageKey, missing),
         MapType::QUEUE | MapType::STACK =>
-            rules(rule::queue_stack, BPF, rule::none, rule::array_memory, Unchecked, missing),
+            rules(rule::queue_stack, BPF, rule::none, rule::array_memory, Unchecked, new!(super::queue_stack::QueueStack)),
         MapType::BLOOM_FILTER =>
-            rules(rule::bloom_size, BPF, rule::bloom_filter, rule::bloom_memory, NoKey, missing),
+            rules(rule::bloom_size, BPF, rule::bloom_filter, rule::bloom_memory, NoKey, new!(super::bloom_filter::BloomFilter)),
         MapType::DEVMAP | MapType::DEVMAP_HASH =>
             rules(rule::devmap, NET_ADMIN, rule::none, rule::array_memory, NotAtAll, missing),
         MapType::SOCKMAP => rules(rule::none, NET_ADMIN, rule::sockmap, rule::array_memory, NotAtAll, missing),
@@ -131,7 +130,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
             rules(rule::local_storage, BPF, rule::none, rule::small_memory, IntKey, missing),
         MapType::STRUCT_OPS => rules(rule::struct_ops, BPF, rule::struct_ops_value, rule::small_memory, Unchecked, missing),
         MapType::RINGBUF | MapType::USER_RINGBUF =>
-            rules(rule::none, Nothing, rule::ringbuf, rule::ringbuf_memory, Unchecked, missing),
+            rules(rule::none, Nothing, rule::ringbuf, rule::ringbuf_memory, Unchecked, new!(super::ringbuf::Ringbuf)),
         MapType::ARENA => rules(rule::none, BPF, rule::arena, rule::small_memory, Unchecked, missing),
         _ => None,
     }
@@ -168,7 +167,8 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
 
     let def = stored(request);
     let template = template(request)?;
-    let charge = Charge::new(request.env, (rules.memory)(&def, request.env.nr_cpus))?;
+    let memlock = (rules.memory)(&def, request.env.nr_cpus);
+    let charge = Charge::new(request.env, memlock)?;
     let mut ops = (rules.make)(Making {
         def: &def,
         env: request.env,
@@ -189,6 +189,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         writers: AtomicU32::new(0),
         user_references: AtomicU32::new(0),
         charge,
+        memlock,
         ops,
     })
 }

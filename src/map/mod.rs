@@ -3,21 +3,27 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
-mod charge;
+pub mod bloom_filter;
 mod create;
 mod create_btf;
 mod create_rules;
+pub mod lpm_trie;
 pub mod object;
+pub mod queue_stack;
+pub mod ringbuf;
+pub mod ringbuf_user;
+mod signal;
 mod value;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use crate::abi::{Caps, Errno, Fd, MapFlags, MapType, OBJ_NAME_LEN, Result, UpdateFlags};
+use crate::abi::{
+    Caps, Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
+};
 use crate::btf::{Btf, Fields};
-use crate::env::Env;
-pub use charge::Charge;
+use crate::env::{Charge, Env};
 pub use create::{CreateRequest, create};
 pub use value::Value;
 
@@ -90,6 +96,8 @@ pub struct Map {
     pub user_references: AtomicU32,
     /// The memory it takes.
     pub charge: Charge,
+    /// The bytes of that at its creation.
+    pub memlock: u64,
     /// What its type does.
     pub ops: Box<dyn MapOps>,
 }
@@ -303,6 +311,25 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Judges a mapping of that memory, beyond what holds for all maps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUPP` for every type without this operation.
+    fn mmap(&self, _request: &MapRequest) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Which page of [`MapOps::mappable`] is at a page of the file that user space maps.
+    fn mapped_page(&self, page: usize) -> usize {
+        page
+    }
+
+    /// The state of the map's file, as poll(2) shows it.
+    fn poll(&self) -> PollEvents {
+        PollEvents::ERR
+    }
+
     /// The last fd and the last pin are gone: arrays of programs let go of them.
     fn release_user_references(&self) {}
 
@@ -311,12 +338,6 @@ pub trait MapOps: Send + Sync + fmt::Debug {
 
     /// The object of that id is gone (a process, a socket, an inode), and its elements with it.
     fn release_owner(&self, _object_id: u64) {}
-
-    /// The state of the map's file for poll(2), as its bits: `POLLERR`, unless the type has something to wait for.
-    fn poll(&self) -> u32 {
-        const POLLERR: u32 = 8;
-        POLLERR
-    }
 
     /// That cgroup is gone, and its elements with it.
     fn release_cgroup(&self, _cgroup_id: u64) {}
