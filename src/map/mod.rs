@@ -7,6 +7,8 @@ pub mod bloom_filter;
 mod create;
 mod create_btf;
 mod create_rules;
+pub mod fields;
+pub mod lock;
 pub mod lpm_trie;
 pub mod object;
 pub mod queue_stack;
@@ -142,6 +144,11 @@ pub trait MapOps: Send + Sync + fmt::Debug {
 
     /// The value of a key on `of_cpu`, called on `cpu` (per-CPU maps). `None` too if there is no such CPU.
     fn lookup_percpu_elem(&self, _cpu: u32, _key: &[u8], _of_cpu: u32) -> Option<Value<'_>> {
+        None
+    }
+
+    /// The inner map of a key, of maps of maps.
+    fn lookup_inner(&self, _key: &[u8]) -> Option<Arc<Map>> {
         None
     }
 
