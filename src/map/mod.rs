@@ -3,6 +3,8 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
+pub mod fields;
+pub mod lock;
 pub mod object;
 mod value;
 
@@ -119,6 +121,11 @@ pub trait MapOps: Send + Sync + fmt::Debug {
 
     /// The value of a key on `of_cpu`, called on `cpu` (per-CPU maps). `None` too if there is no such CPU.
     fn lookup_percpu_elem(&self, _cpu: u32, _key: &[u8], _of_cpu: u32) -> Option<Value<'_>> {
+        None
+    }
+
+    /// The inner map of a key, of maps of maps.
+    fn lookup_inner(&self, _key: &[u8]) -> Option<Arc<Map>> {
         None
     }
 
