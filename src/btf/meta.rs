@@ -14,10 +14,10 @@ pub(super) fn check_all(btf: &mut Btf, (start, end): (usize, usize)) -> Result<(
     let mut at = start;
     while at < end {
         let size = check(btf, at, end)?;
-        if btf.types.len() == raw::MAX_TYPE as usize {
-            return Err(Errno::E2BIG);
+        // The kernel judges what is past the limit, and then forgets it.
+        if btf.types.len() < raw::MAX_TYPE as usize {
+            btf.types.push(at);
         }
-        btf.types.push(at);
         at += size;
     }
     Ok(())

@@ -11,8 +11,10 @@ mod meta;
 mod raw;
 mod resolve;
 mod special;
+mod writer;
 
 pub use fields::{Field, FieldKind, Fields};
+pub use writer::Writer;
 
 use std::collections::HashMap;
 

@@ -11,7 +11,7 @@ use super::raw::{Kind, Member, Type};
 use super::{Btf, Resolved};
 use crate::abi::{Errno, Result};
 
-/// Types that may be under way at once, and types in a chain of modifiers.
+/// Types that may be under way at once.
 pub(super) const MAX_DEPTH: usize = 32;
 
 /// At what a chain of references ends.
@@ -97,30 +97,23 @@ pub(super) fn sized(btf: &Btf, resolved: &[Resolved], id: u32) -> Option<(u32, u
     size_of(id).map(|size| (id, size))
 }
 
-/// Tags on a type come before its qualifiers, and chains of both are short.
+/// Tags on a type come before its qualifiers.
 ///
 /// # Errors
 ///
-/// `ELOOP` for a chain that is too long; `EINVAL` for a tag after a qualifier.
+/// `EINVAL` for a qualifier of a tag.
 pub(super) fn check_type_tags(btf: &Btf) -> Result<()> {
-    for id in 1..btf.n_types() {
-        let mut t = btf.type_of(id);
-        let mut in_tags = t.kind() == Kind::TYPE_TAG;
-        let mut chain = 0;
-        while t.kind().is_modifier() {
-            if chain == MAX_DEPTH {
-                return Err(Errno::ELOOP);
-            }
-            chain += 1;
-            let is_tag = t.kind() == Kind::TYPE_TAG;
-            if is_tag && !in_tags {
-                return Err(Errno::EINVAL);
-            }
-            in_tags = is_tag;
-            t = btf.type_by_id(t.size_or_type).ok_or(Errno::EINVAL)?;
-        }
+    let is_broken = (1..btf.n_types()).any(|id| {
+        let t = btf.type_of(id);
+        t.kind().is_modifier()
+            && t.kind() != Kind::TYPE_TAG
+            && btf.type_of(t.size_or_type).kind() == Kind::TYPE_TAG
+    });
+    if is_broken {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(())
     }
-    Ok(())
 }
 
 impl Resolver<'_> {

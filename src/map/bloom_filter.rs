@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Caller, MapDef, MapOps};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
-use crate::env::{Charge, Env};
+use crate::env::Env;
 use crate::store::{Bits, jhash};
 
 /// Hash functions, if `map_extra` does not say.
@@ -24,7 +24,6 @@ pub struct BloomFilter {
     mask: u32,
     seed: u32,
     n_hashes: u32,
-    _charge: Charge,
 }
 
 impl BloomFilter {
@@ -41,8 +40,6 @@ impl BloomFilter {
             Ok(n_hashes) => n_hashes,
         };
         let mask = mask(def.max_entries, n_hashes);
-        let n_bits = u64::from(mask) + 1;
-        let charge = Charge::new(env, n_bits / 8)?;
         let seed = if def.map_flags.contains(MapFlags::ZERO_SEED) {
             0
         } else {
@@ -50,11 +47,10 @@ impl BloomFilter {
             (env.random() >> 32) as u32
         };
         Ok(Self {
-            bits: Bits::new(n_bits).map_err(|_| Errno::ENOMEM)?,
+            bits: Bits::new(u64::from(mask) + 1).map_err(|_| Errno::ENOMEM)?,
             mask,
             seed,
             n_hashes,
-            _charge: charge,
         })
     }
 

@@ -7,12 +7,12 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use super::{Batches, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::Fields;
-use crate::env::{Charge, Env};
+use crate::env::Env;
 use crate::store::{Entry, Full, Trie, WORD, Words};
 
 /// Bytes of a key before its data.
@@ -30,7 +30,7 @@ pub struct LpmTrie {
     value_size: u32,
     /// Bytes that one element takes.
     elem_charge: u64,
-    charge: Mutex<Charge>,
+    env: Arc<Env>,
     fields: Fields,
 }
 
@@ -50,7 +50,7 @@ impl LpmTrie {
             trie: RwLock::new(trie),
             value_size: def.value_size,
             elem_charge: NODE_HEADER + u64::from(def.key_size) + u64::from(def.value_size),
-            charge: Mutex::new(Charge::new(env, 0)?),
+            env: Arc::clone(env),
             fields: Fields::default(),
         })
     }
@@ -75,15 +75,22 @@ impl LpmTrie {
         (prefix_len, data): (u32, &[u8]),
         value: &[u8],
     ) -> Result<()> {
-        self.charge.lock().grow(self.elem_charge)?;
+        self.env.charge(self.elem_charge)?;
         let inserted = self.new_value(value).and_then(|value| {
             trie.insert(prefix_len, data, value)
                 .map_err(|Full| Errno::ENOSPC)
         });
         if inserted.is_err() {
-            self.charge.lock().shrink(self.elem_charge);
+            self.env.uncharge(self.elem_charge);
         }
         inserted
+    }
+}
+
+impl Drop for LpmTrie {
+    fn drop(&mut self) {
+        self.env
+            .uncharge(self.trie.get_mut().len() as u64 * self.elem_charge);
     }
 }
 
@@ -126,7 +133,7 @@ impl MapOps for LpmTrie {
         let (prefix_len, data) = self.prefix(key).ok_or(Errno::EINVAL)?;
         let removed = self.trie.write().remove(prefix_len, data);
         removed.ok_or(Errno::ENOENT)?;
-        self.charge.lock().shrink(self.elem_charge);
+        self.env.uncharge(self.elem_charge);
         Ok(())
     }
 

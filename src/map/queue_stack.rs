@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{Caller, MapDef, MapOps};
 use crate::abi::{Errno, MapType, Result, UpdateFlags};
-use crate::env::{Charge, Env};
+use crate::env::Env;
 use crate::store::{Fifo, Full};
 
 /// Both types.
@@ -18,7 +18,6 @@ pub struct QueueStack {
     /// Newest first, as a stack.
     newest_first: bool,
     values: Mutex<Fifo>,
-    _charge: Charge,
 }
 
 impl QueueStack {
@@ -29,16 +28,12 @@ impl QueueStack {
     /// `ENOMEM`.
     ///
     /// Kernel: `queue_stack_map_alloc`.
-    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
-        // The kernel's ring has a place that is never used.
-        let places = u64::from(def.max_entries) + 1;
-        let charge = Charge::new(env, places * u64::from(def.value_size))?;
+    pub(super) fn new(def: &MapDef, _env: &Arc<Env>) -> Result<Self> {
         let values = Fifo::new(def.max_entries as usize, def.value_size as usize)
             .map_err(|_| Errno::ENOMEM)?;
         Ok(Self {
             newest_first: def.map_type == MapType::STACK,
             values: Mutex::new(values),
-            _charge: charge,
         })
     }
 

@@ -17,7 +17,7 @@ use crate::abi::{
     Errno, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ,
     Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
 };
-use crate::env::{Charge, Env, PAGE_SIZE};
+use crate::env::{Env, PAGE_SIZE};
 use crate::store::{Header, Ring, Words};
 
 /// Bytes of data of the longest record.
@@ -42,7 +42,6 @@ pub struct Ringbuf {
     pending: Mutex<u64>,
     draining: AtomicBool,
     signal: Signal,
-    _charge: Charge,
 }
 
 /// A record that a program has reserved: to be submitted or discarded.
@@ -136,16 +135,14 @@ impl Ringbuf {
     /// `ENOMEM`.
     ///
     /// Kernel: `ringbuf_map_alloc`.
-    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
+    pub(super) fn new(def: &MapDef, _env: &Arc<Env>) -> Result<Self> {
         let size = def.max_entries as usize;
-        let charge = Charge::new(env, (POSITION_PAGES * PAGE_SIZE + size) as u64)?;
         Ok(Self {
             ring: Ring::new(size, PAGE_SIZE).map_err(|_| Errno::ENOMEM)?,
             user_produces: def.map_type == MapType::USER_RINGBUF,
             pending: Mutex::new(0),
             draining: AtomicBool::new(false),
             signal: Signal::default(),
-            _charge: charge,
         })
     }
 
@@ -420,16 +417,16 @@ impl Ringbuf {
 
 impl MapOps for Ringbuf {
     /// Kernel: `ringbuf_map_poll_kern`, `ringbuf_map_poll_user`.
-    fn poll(&self) -> PollEvents {
+    fn poll(&self) -> u32 {
         let available = self.available();
         if self.user_produces {
             if available < self.ring.size() {
-                return PollEvents::OUT | PollEvents::WRNORM;
+                return (PollEvents::OUT | PollEvents::WRNORM).bits();
             }
         } else if available != 0 {
-            return PollEvents::IN | PollEvents::RDNORM;
+            return (PollEvents::IN | PollEvents::RDNORM).bits();
         }
-        PollEvents::empty()
+        0
     }
 
     fn mappable(&self) -> Option<&Arc<Words>> {

@@ -76,6 +76,16 @@ impl<V> Trie<V> {
         }
     }
 
+    /// Number of prefixes stored.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Bits of the longest prefix.
     pub fn max_prefix_len(&self) -> u32 {
         // At most a few hundred bytes.
@@ -356,4 +366,94 @@ impl<V> Trie<V> {
 /// The bit at `index`, counted from the highest of the first byte.
 fn bit(data: &[u8], index: u32) -> usize {
     usize::from(data[index as usize / 8] >> (7 - index % 8) & 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Entry, Full, Trie, bit};
+    use proptest::prelude::*;
+
+    /// A prefix of at most 16 bits, that ends often at the ends of bytes, and has bits past its end.
+    type Prefix = (u32, [u8; 2]);
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(Prefix),
+        Remove(Prefix),
+    }
+
+    fn prefix() -> impl Strategy<Value = Prefix> {
+        let byte = prop_oneof![Just(0), Just(0x80), Just(0xc0), Just(0xff), any::<u8>()];
+        let len = prop_oneof![Just(0), Just(8), Just(16), 0..=16_u32];
+        (len, [byte.clone(), byte]).prop_map(|(len, data)| (len, data))
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => prefix().prop_map(Op::Insert),
+            2 => prefix().prop_map(Op::Remove),
+        ]
+    }
+
+    /// The bits of a prefix, as a string that sorts in the order of a walk: `2` after the last bit comes after both.
+    fn key((len, data): Prefix) -> String {
+        let bits = (0..len).map(|i| if bit(&data, i) == 0 { '0' } else { '1' });
+        bits.chain(['2']).collect()
+    }
+
+    fn walk(trie: &Trie<u32>) -> Vec<(u32, Vec<u8>)> {
+        let mut seen: Vec<(u32, Vec<u8>)> = Vec::new();
+        let mut next = trie.next(None);
+        while let Some((len, data)) = next {
+            seen.push((len, data.to_vec()));
+            assert!(seen.len() < 1000, "a walk ends");
+            next = trie.next(Some((len, data)));
+            // The trie answers with the first prefix for what it lacks; here it has all.
+        }
+        seen
+    }
+
+    proptest! {
+        /// Against a sorted list of prefixes.
+        #[test]
+        fn is_a_set_of_prefixes(ops in prop::collection::vec(op(), 0..60), asked in prop::collection::vec(prefix(), 8)) {
+            let max_len = 12;
+            let mut trie = Trie::new(max_len, 2);
+            let mut model: BTreeMap<String, (Prefix, u32)> = BTreeMap::new();
+            for (number, op) in (0..).zip(ops) {
+                match op {
+                    Op::Insert((len, data)) => match trie.entry(len, &data) {
+                        Entry::Stored(value, stored) => {
+                            *value = number;
+                            stored.copy_from_slice(&data);
+                            prop_assert!(model.insert(key((len, data)), ((len, data), number)).is_some());
+                        }
+                        Entry::Missing => {
+                            prop_assert!(!model.contains_key(&key((len, data))));
+                            let full = model.len() == max_len;
+                            let inserted = trie.insert(len, &data, number);
+                            prop_assert_eq!(inserted, if full { Err(Full) } else { Ok(()) });
+                            if !full {
+                                model.insert(key((len, data)), ((len, data), number));
+                            }
+                        }
+                    },
+                    Op::Remove((len, data)) => {
+                        let removed = model.remove(&key((len, data))).map(|(_, value)| value);
+                        prop_assert_eq!(trie.remove(len, &data), removed);
+                    }
+                }
+                prop_assert_eq!(trie.len(), model.len());
+                let order: Vec<_> = model.values().map(|((len, data), _)| (*len, data.to_vec())).collect();
+                prop_assert_eq!(walk(&trie), order);
+            }
+            for (len, data) in asked {
+                let whole = key((len, data));
+                let longest = (0..=len as usize).rev().find_map(|n| model.get(&format!("{}2", &whole[..n])));
+                prop_assert_eq!(trie.longest_match(len, &data), longest.map(|(_, value)| value));
+            }
+        }
+    }
 }
