@@ -6,4 +6,5 @@ pub mod calls;
 pub mod env;
 pub mod map;
 pub mod store;
+pub mod sys;
 pub mod typed;
