@@ -7,4 +7,5 @@ pub mod env;
 pub mod helper;
 pub mod map;
 pub mod store;
+pub mod sys;
 pub mod typed;
