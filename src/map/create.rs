@@ -113,7 +113,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, missing),
         MapType::LPM_TRIE => rules(rule::none, BPF, rule::lpm_trie, rule::small_memory, StructKey, new!(super::lpm_trie::LpmTrie)),
         MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE =>
-            rules(rule::none, Nothing, rule::cgroup_storage, rule::small_memory, CgroupStorageKey, missing),
+            rules(rule::none, Nothing, rule::cgroup_storage, rule::small_memory, CgroupStorageKey, new!(super::cgroup_storage::CgroupStorage)),
         MapType::QUEUE | MapType::STACK =>
             rules(rule::queue_stack, BPF, rule::none, rule::array_memory, Unchecked, new!(super::queue_stack::QueueStack)),
         MapType::BLOOM_FILTER =>

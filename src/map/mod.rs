@@ -4,6 +4,7 @@
 //! slot. [`create`] holds the only match on the map's type.
 
 pub mod bloom_filter;
+pub mod cgroup_storage;
 mod charge;
 mod create;
 mod create_btf;

@@ -52,6 +52,7 @@ impl Kernel {
             next_ids,
             bpffs: Mutex::new(Bpffs::default()),
             cgroups: Arc::new(Mutex::new(Cgroups::new())),
+            sockets: Mutex::new(BTreeMap::new()),
             freezing: Mutex::new(()),
         };
         let kernel = Self {
