@@ -1,6 +1,7 @@
 //! Containers of bytes: no errno, no flag, no type of map.
 
 mod bits;
+mod chains;
 mod fifo;
 mod jhash;
 mod lru;
@@ -9,6 +10,7 @@ mod trie;
 mod words;
 
 pub use bits::Bits;
+pub use chains::Chains;
 pub use fifo::Fifo;
 pub use jhash::jhash;
 pub use lru::Lru;
