@@ -107,7 +107,12 @@ impl MapOps for Arena {
     /// Kernel: `arena_map_mmap`.
     fn mmap(&self, request: &MapRequest) -> Result<()> {
         let len = request.len.next_multiple_of(PAGE_SIZE);
-        *self.place.lock() = Some(Place { len });
+        let mut place = self.place.lock();
+        if place.is_some() {
+            // Another thread was first.
+            return Err(Errno::EBUSY);
+        }
+        *place = Some(Place { len });
         Ok(())
     }
 
