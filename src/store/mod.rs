@@ -3,6 +3,7 @@
 mod bits;
 mod fifo;
 mod jhash;
+mod lru;
 mod ring;
 mod trie;
 mod words;
@@ -10,6 +11,7 @@ mod words;
 pub use bits::Bits;
 pub use fifo::Fifo;
 pub use jhash::jhash;
+pub use lru::Lru;
 pub use ring::{Header, Ring};
 pub use trie::{Entry, Trie};
 pub use words::{WORD, Words};
