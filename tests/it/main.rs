@@ -1,5 +1,4 @@
 //! Facts about the kernel's maps: each is a function of any [`Bpf`](mapemu::abi::Bpf), named after what it says.
-#![expect(missing_docs, reason = "the names of the tests say it all")]
 
 mod bloom_filter;
 mod common;

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use mapemu::abi::{Bpf, Errno, Fd, MapType};
 use mapemu::calls::{
-    bpf_map_delete_elem, bpf_map_freeze, bpf_map_get_next_key, bpf_map_lookup_and_delete_elem_flags,
-    bpf_map_lookup_elem, bpf_map_lookup_elem_flags, bpf_map_peek_elem, bpf_map_pop_elem,
-    bpf_map_push_elem, bpf_map_update_elem,
+    bpf_map_delete_elem, bpf_map_freeze, bpf_map_get_next_key,
+    bpf_map_lookup_and_delete_elem_flags, bpf_map_lookup_elem, bpf_map_lookup_elem_flags,
+    bpf_map_peek_elem, bpf_map_pop_elem, bpf_map_push_elem, bpf_map_update_elem,
 };
 use mapemu::sys::Kernel;
 use proptest::prelude::*;
@@ -101,8 +101,7 @@ fn flags_of_peek_and_pop_are_einval() {
                 let mut value = [0; 4];
                 let looked_up = bpf_map_lookup_elem_flags(bpf, fd, &[], &mut value, flags);
                 assert_eq!(looked_up, Err(Errno::EINVAL));
-                let popped =
-                    bpf_map_lookup_and_delete_elem_flags(bpf, fd, &[], &mut value, flags);
+                let popped = bpf_map_lookup_and_delete_elem_flags(bpf, fd, &[], &mut value, flags);
                 assert_eq!(popped, Err(Errno::EINVAL));
             }
         }
