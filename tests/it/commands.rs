@@ -5,14 +5,14 @@ use mapemu::calls;
 
 use crate::common::{
     BPF_ANY, BPF_F_LOCK, BPF_F_RDONLY, BPF_F_WRONLY, BPF_NOEXIST, NOT_OPEN, Pointer, delete, elem,
-    lookup, map, map_with_flags, on_emulated, queue, raw, update,
+    lookup, on_both, queue, raw, small, small_with_flags, update,
 };
 
 const UNKNOWN: Cmd = Cmd(99);
 
 #[test]
 fn attr_size_comes_before_everything() {
-    on_emulated(|bpf| {
+    on_both(|bpf| {
         let mut page = [0; 4096];
         assert_eq!(raw(bpf, UNKNOWN, &mut page, 4097), Err(Errno::E2BIG));
         assert_eq!(raw(bpf, UNKNOWN, &mut page, 4096), Err(Errno::EINVAL));
@@ -24,7 +24,7 @@ fn attr_size_comes_before_everything() {
 
 #[test]
 fn missing_bytes_of_an_attr_are_zero() {
-    on_emulated(|bpf| {
+    on_both(|bpf| {
         // fd 0 is open, and no map.
         let lookup = raw(bpf, Cmd::MAP_LOOKUP_ELEM, &mut [], 0);
         assert_eq!(lookup, Err(Errno::EINVAL));
@@ -35,7 +35,7 @@ fn missing_bytes_of_an_attr_are_zero() {
 
 #[test]
 fn bytes_after_the_last_field_come_before_the_fd() {
-    on_emulated(|bpf| {
+    on_both(|bpf| {
         let mut attr = [0; 40];
         attr[..4].copy_from_slice(&NOT_OPEN.to_ne_bytes());
         let lookup = |attr: &mut [u8; 40]| raw(bpf, Cmd::MAP_LOOKUP_ELEM, attr, 40);
@@ -49,7 +49,7 @@ fn bytes_after_the_last_field_come_before_the_fd() {
 
 #[test]
 fn lookup_flags_come_before_the_fd_and_update_flags_after() {
-    on_emulated(|bpf| {
+    on_both(|bpf| {
         let to = |cmd, flags| {
             let (key, value) = (Pointer::Bad, Pointer::Bad);
             elem(bpf, cmd, NOT_OPEN, &key, &value, flags)
@@ -63,11 +63,11 @@ fn lookup_flags_come_before_the_fd_and_update_flags_after() {
 
 #[test]
 fn access_comes_before_key_and_value() {
-    on_emulated(|bpf| {
-        let read_only = map_with_flags(bpf, MapType::HASH, BPF_F_RDONLY);
-        let write_only = map_with_flags(bpf, MapType::HASH, BPF_F_WRONLY);
+    on_both(|bpf| {
+        let read_only = small_with_flags(bpf, MapType::HASH, BPF_F_RDONLY);
+        let write_only = small_with_flags(bpf, MapType::HASH, BPF_F_WRONLY);
         let to = |cmd, fd, flags| elem(bpf, cmd, fd, &Pointer::Bad, &Pointer::Bad, flags);
-        assert_eq!(to(Cmd::MAP_UPDATE_ELEM, read_only, 77), Err(Errno::EPERM));
+        assert_eq!(to(Cmd::MAP_UPDATE_ELEM, read_only, 72), Err(Errno::EPERM));
         assert_eq!(to(Cmd::MAP_DELETE_ELEM, read_only, 0), Err(Errno::EPERM));
         let lock = BPF_F_LOCK;
         assert_eq!(
@@ -83,8 +83,8 @@ fn access_comes_before_key_and_value() {
 
 #[test]
 fn lock_flag_without_a_lock_comes_before_the_key() {
-    on_emulated(|bpf| {
-        let fd = map(bpf, MapType::HASH);
+    on_both(|bpf| {
+        let fd = small(bpf, MapType::HASH);
         for cmd in [
             Cmd::MAP_LOOKUP_ELEM,
             Cmd::MAP_UPDATE_ELEM,
@@ -98,14 +98,14 @@ fn lock_flag_without_a_lock_comes_before_the_key() {
 
 #[test]
 fn a_missing_key_wins_over_a_bad_output_and_loses_to_a_bad_input() {
-    on_emulated(|bpf| {
-        let fd = map(bpf, MapType::HASH);
+    on_both(|bpf| {
+        let fd = small(bpf, MapType::HASH);
         let key = Pointer::To(4);
         let lookup = elem(bpf, Cmd::MAP_LOOKUP_ELEM, fd, &key, &Pointer::Bad, 0);
         assert_eq!(lookup, Err(Errno::ENOENT));
-        let update = elem(bpf, Cmd::MAP_UPDATE_ELEM, fd, &key, &Pointer::Bad, 77);
+        let update = elem(bpf, Cmd::MAP_UPDATE_ELEM, fd, &key, &Pointer::Bad, 72);
         assert_eq!(update, Err(Errno::EFAULT), "the flags are judged later");
-        let update = elem(bpf, Cmd::MAP_UPDATE_ELEM, fd, &key, &Pointer::To(8), 77);
+        let update = elem(bpf, Cmd::MAP_UPDATE_ELEM, fd, &key, &Pointer::To(8), 72);
         assert_eq!(update, Err(Errno::EINVAL));
         let short = elem(
             bpf,
@@ -121,8 +121,8 @@ fn a_missing_key_wins_over_a_bad_output_and_loses_to_a_bad_input() {
 
 #[test]
 fn an_element_is_gone_even_if_its_value_cannot_be_copied_out() {
-    on_emulated(|bpf| {
-        let fd = map(bpf, MapType::HASH);
+    on_both(|bpf| {
+        let fd = small(bpf, MapType::HASH);
         assert_eq!(update(bpf, fd, 0, 5, BPF_ANY), Ok(()));
         let (key, bad) = (Pointer::To(4), Pointer::Bad);
         let take = elem(bpf, Cmd::MAP_LOOKUP_AND_DELETE_ELEM, fd, &key, &bad, 0);
@@ -133,7 +133,7 @@ fn an_element_is_gone_even_if_its_value_cannot_be_copied_out() {
 
 #[test]
 fn a_map_without_keys_takes_no_key_pointer() {
-    on_emulated(|bpf| {
+    on_both(|bpf| {
         let fd = queue(bpf);
         let push = |key: &Pointer| elem(bpf, Cmd::MAP_UPDATE_ELEM, fd, key, &Pointer::To(8), 0);
         assert_eq!(push(&Pointer::Bad), Err(Errno::EINVAL));
@@ -157,8 +157,8 @@ fn a_map_without_keys_takes_no_key_pointer() {
 
 #[test]
 fn a_frozen_map_is_read_only_to_system_calls() {
-    on_emulated(|bpf| {
-        let fd = map(bpf, MapType::HASH);
+    on_both(|bpf| {
+        let fd = small(bpf, MapType::HASH);
         assert_eq!(update(bpf, fd, 1, 5, BPF_ANY), Ok(()));
         assert_eq!(calls::bpf_map_freeze(bpf, fd), Ok(()));
         let again = calls::bpf_map_freeze(bpf, fd);
@@ -178,8 +178,8 @@ fn a_batch_of_none_succeeds_before_pointers_are_read() {
         attr[40..48].copy_from_slice(&elem_flags.to_ne_bytes());
         raw(bpf, Cmd::MAP_UPDATE_BATCH, &mut attr, 56)
     }
-    on_emulated(|bpf| {
-        let fd = map(bpf, MapType::HASH);
+    on_both(|bpf| {
+        let fd = small(bpf, MapType::HASH);
         assert_eq!(batch(bpf, fd, 0, 0), Ok(0));
         assert_eq!(batch(bpf, fd, 1, 0), Err(Errno::EFAULT));
         assert_eq!(batch(bpf, fd, 0, BPF_NOEXIST), Err(Errno::EINVAL));

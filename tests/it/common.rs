@@ -1,8 +1,30 @@
-//! What the facts are written with.
+//! What all facts need.
 
 use mapemu::abi::{Bpf, Cmd, Fd, MapType, Memory, Result};
-use mapemu::calls::{self, CreateOpts};
+use mapemu::calls::{self, CreateOpts, bpf_map_create};
 use mapemu::sys::Kernel;
+
+/// Holds a fact against every kernel there is.
+pub(crate) fn on_both(fact: fn(&dyn Bpf)) {
+    fact(&Kernel::new());
+}
+
+/// A map without a name.
+#[track_caller]
+pub(crate) fn map(
+    bpf: &dyn Bpf,
+    map_type: MapType,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+) -> Fd {
+    let opts = CreateOpts {
+        map_flags,
+        ..CreateOpts::default()
+    };
+    bpf_map_create(bpf, map_type, "", key_size, value_size, max_entries, &opts).expect("a map")
+}
 
 /// Flags of maps.
 pub(crate) const BPF_F_RDONLY: u32 = 1 << 3;
@@ -14,33 +36,22 @@ pub(crate) const BPF_F_LOCK: u64 = 4;
 /// A number that is not open.
 pub(crate) const NOT_OPEN: Fd = 100;
 
-/// Runs a fact on the emulated kernel.
-#[track_caller]
-pub(crate) fn on_emulated(fact: impl Fn(&dyn Bpf)) {
-    fact(&Kernel::new());
-}
-
 /// A map of that type with those flags; keys of 4 bytes, values of 8, at most 4 elements.
 #[track_caller]
-pub(crate) fn map_with_flags(bpf: &dyn Bpf, map_type: MapType, map_flags: u32) -> Fd {
-    let opts = CreateOpts {
-        map_flags,
-        ..CreateOpts::default()
-    };
-    calls::bpf_map_create(bpf, map_type, "fact", 4, 8, 4, &opts).expect("a map")
+pub(crate) fn small_with_flags(bpf: &dyn Bpf, map_type: MapType, map_flags: u32) -> Fd {
+    map(bpf, map_type, 4, 8, 4, map_flags)
 }
 
-/// As [`map_with_flags`], without flags.
+/// As [`small_with_flags`], without flags.
 #[track_caller]
-pub(crate) fn map(bpf: &dyn Bpf, map_type: MapType) -> Fd {
-    map_with_flags(bpf, map_type, 0)
+pub(crate) fn small(bpf: &dyn Bpf, map_type: MapType) -> Fd {
+    small_with_flags(bpf, map_type, 0)
 }
 
 /// A queue of 4 values of 8 bytes.
 #[track_caller]
 pub(crate) fn queue(bpf: &dyn Bpf) -> Fd {
-    let opts = CreateOpts::default();
-    calls::bpf_map_create(bpf, MapType::QUEUE, "fact", 0, 8, 4, &opts).expect("a queue")
+    map(bpf, MapType::QUEUE, 0, 8, 4, 0)
 }
 
 /// Makes or changes an element.

@@ -4,11 +4,11 @@ use mapemu::abi::{Errno, MapType};
 use mapemu::calls;
 use mapemu::sys::Kernel;
 
-use crate::common::{BPF_ANY, NOT_OPEN, lookup, map, on_emulated, queue, update};
+use crate::common::{BPF_ANY, NOT_OPEN, lookup, on_both, queue, small, update};
 
 #[test]
 fn an_fd_that_is_not_open_has_its_own_errno_in_each_command() {
-    on_emulated(|bpf| {
+    on_both(|bpf| {
         assert_eq!(lookup(bpf, NOT_OPEN, 0), Err(Errno::EBADF));
         assert_eq!(lookup(bpf, 0, 0), Err(Errno::EINVAL), "open, and no map");
         let info = calls::bpf_map_get_info_by_fd(bpf, NOT_OPEN);
@@ -21,7 +21,7 @@ fn an_fd_that_is_not_open_has_its_own_errno_in_each_command() {
 #[test]
 fn a_map_lives_as_long_as_an_fd_or_a_pin() {
     let kernel = &Kernel::new();
-    let fd = map(kernel, MapType::HASH);
+    let fd = small(kernel, MapType::HASH);
     update(kernel, fd, 1, 5, BPF_ANY).expect("there is room");
     let id = calls::bpf_map_get_info_by_fd(kernel, fd).expect("info").id;
     let path = "/sys/fs/bpf/kept";
@@ -40,7 +40,7 @@ fn a_map_lives_as_long_as_an_fd_or_a_pin() {
 
 #[test]
 fn new_fds_take_the_lowest_free_number() {
-    on_emulated(|bpf| {
+    on_both(|bpf| {
         let (first, second) = (queue(bpf), queue(bpf));
         assert_eq!((first, second), (3, 4));
         bpf.close(first).expect("it is open");
@@ -52,7 +52,7 @@ fn new_fds_take_the_lowest_free_number() {
 
 #[test]
 fn ids_are_not_used_again() {
-    on_emulated(|bpf| {
+    on_both(|bpf| {
         let id = |fd| calls::bpf_map_get_info_by_fd(bpf, fd).expect("info").id;
         let fd = queue(bpf);
         let first = id(fd);
@@ -64,7 +64,7 @@ fn ids_are_not_used_again() {
 #[test]
 fn a_handle_keeps_its_file_open() {
     let kernel = Kernel::new();
-    let fd = map(&kernel, MapType::HASH);
+    let fd = small(&kernel, MapType::HASH);
     let handle = mapemu::abi::Bpf::map_handle(&kernel, fd).expect("a map");
     close(&kernel, fd);
     let (key, mut value) = ([0; 4], [0; 8]);
