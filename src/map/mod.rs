@@ -3,6 +3,7 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
+pub mod array;
 pub mod bloom_filter;
 pub mod cgroup_storage;
 mod charge;
@@ -10,9 +11,13 @@ mod create;
 mod create_btf;
 mod create_rules;
 pub mod fields;
+pub mod hash;
+mod index;
 pub mod lock;
 pub mod lpm_trie;
 pub mod object;
+pub mod percpu_array;
+pub mod percpu_hash;
 pub mod queue_stack;
 pub mod ringbuf;
 pub mod ringbuf_user;
