@@ -8,3 +8,4 @@ pub mod map;
 pub mod store;
 pub mod sys;
 pub mod typed;
+pub use sys::Kernel;

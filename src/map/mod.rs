@@ -14,6 +14,7 @@ mod create_btf;
 mod create_rules;
 pub mod devmap;
 pub mod fields;
+pub mod hash;
 pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
