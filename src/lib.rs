@@ -3,7 +3,11 @@
 pub mod abi;
 pub mod btf;
 pub mod calls;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod env;
 pub mod map;
 pub mod store;
+#[cfg(feature = "trace")]
+pub mod trace;
 pub mod typed;
