@@ -3,7 +3,12 @@
 //! Absolute times are good to a third only on a shared machine, so each figure is a ratio within one round: the columns
 //! take turns in short bursts, a burst is the median over chunks of operations, and the figure is the median over the
 //! rounds. Nothing is asserted here.
-#![allow(missing_docs, clippy::cast_possible_truncation, clippy::print_stdout, reason = "a bench")]
+#![allow(
+    missing_docs,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a bench"
+)]
 
 mod common;
 
@@ -35,7 +40,14 @@ fn median(figures: &mut [f64]) -> f64 {
     figures[figures.len() / 2]
 }
 
-const OPS: [&str; 6] = ["hit", "miss", "update", "insert+delete", "next key", "batch, each"];
+const OPS: [&str; 6] = [
+    "hit",
+    "miss",
+    "update",
+    "insert+delete",
+    "next key",
+    "batch, each",
+];
 
 /// One round of one column: ns of each of [`OPS`]; 0 where the column has no such operation.
 fn round<const K: usize, const V: usize, C: Column<K, V>>(
@@ -68,11 +80,18 @@ fn round<const K: usize, const V: usize, C: Column<K, V>>(
     };
     let start = Instant::now();
     let read = column.batch();
-    let batch = if read == 0 { 0.0 } else { start.elapsed().as_nanos() as f64 / read as f64 };
+    let batch = if read == 0 {
+        0.0
+    } else {
+        start.elapsed().as_nanos() as f64 / read as f64
+    };
     [hit, miss, update, cycle, walk, batch]
 }
 
-fn filled<const K: usize, const V: usize, C: Column<K, V>>(entries: usize, present: &[[u8; K]]) -> Option<C> {
+fn filled<const K: usize, const V: usize, C: Column<K, V>>(
+    entries: usize,
+    present: &[[u8; K]],
+) -> Option<C> {
     let column = C::new(entries as u32)?;
     for key in present {
         column.update(key, &[7; V]);
@@ -81,10 +100,15 @@ fn filled<const K: usize, const V: usize, C: Column<K, V>>(entries: usize, prese
 }
 
 /// ns of two threads that look up at once, by what one of them takes.
-fn two_threads<const K: usize, const V: usize, C: Column<K, V>>(column: &C, present: &[[u8; K]]) -> f64 {
+fn two_threads<const K: usize, const V: usize, C: Column<K, V>>(
+    column: &C,
+    present: &[[u8; K]],
+) -> f64 {
     let one = |from: usize| {
         let mut value = [0; V];
-        burst(|i| assert!(column.lookup(black_box(&present[(from + i) % present.len()]), &mut value)))
+        burst(|i| {
+            assert!(column.lookup(black_box(&present[(from + i) % present.len()]), &mut value))
+        })
     };
     std::thread::scope(|scope| {
         let other = scope.spawn(|| one(present.len() / 2));
@@ -109,7 +133,9 @@ fn cell<const K: usize, const V: usize>(entries: usize) {
         rounds.push([
             round::<K, V, _>(&emulated, &present, &absent, at),
             round::<K, V, _>(&by_bpf, &present, &absent, at),
-            running.as_ref().map_or([0.0; 6], |kernel| round::<K, V, _>(kernel, &present, &absent, at)),
+            running.as_ref().map_or([0.0; 6], |kernel| {
+                round::<K, V, _>(kernel, &present, &absent, at)
+            }),
             round::<K, V, _>(&arr, &present, &absent, at),
             round::<K, V, _>(&boxed, &present, &absent, at),
             round::<K, V, _>(&limit, &present, &absent, at),
@@ -123,8 +149,13 @@ fn cell<const K: usize, const V: usize>(entries: usize) {
         let mut ratios: Vec<f64> = rounds.iter().map(|r| r[over][op] / r[under][op]).collect();
         median(&mut ratios)
     };
-    println!("\n{K}/{V} {entries}: ns, then ratios (kernel ÷ own: more is better; own ÷ the others: less is better)");
-    println!("{:>14} {:>8} {:>8} {:>9} {:>9} {:>9}", "", "own ns", "kernel÷", "÷dashmap", "÷boxed", "÷limit");
+    println!(
+        "\n{K}/{V} {entries}: ns, then ratios (kernel ÷ own: more is better; own ÷ the others: less is better)"
+    );
+    println!(
+        "{:>14} {:>8} {:>8} {:>9} {:>9} {:>9}",
+        "", "own ns", "kernel÷", "÷dashmap", "÷boxed", "÷limit"
+    );
     for (op, name) in OPS.iter().enumerate() {
         let mut own: Vec<f64> = rounds.iter().map(|r| r[0][op]).collect();
         println!(

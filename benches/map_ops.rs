@@ -86,7 +86,9 @@ fn walks<const K: usize, const V: usize>(c: &mut Criterion, present: &[[u8; K]],
             });
         });
         group.throughput(Throughput::Elements(present.len() as u64));
-        group.bench_function(format!("{}, batches of 256", C::NAME), |b| b.iter(|| column.batch()));
+        group.bench_function(format!("{}, batches of 256", C::NAME), |b| {
+            b.iter(|| column.batch())
+        });
     }
     let mut group = c.benchmark_group(format!("walk {K}/{V} {entries}"));
     one::<K, V, Emulated>(&mut group, present, entries);
@@ -99,7 +101,16 @@ fn program_side(c: &mut Criterion) {
     let kernel = Kernel::new();
     let mut group = c.benchmark_group("program side 16/64 10000");
     group.throughput(Throughput::Elements(1));
-    let fd = calls::bpf_map_create(&kernel, MapType::HASH, "", 16, 64, 10_000, &CreateOpts::default()).expect("a map");
+    let fd = calls::bpf_map_create(
+        &kernel,
+        MapType::HASH,
+        "",
+        16,
+        64,
+        10_000,
+        &CreateOpts::default(),
+    )
+    .expect("a map");
     let present = keys::<16>(9600, 0);
     for key in &present {
         calls::bpf_map_update_elem(&kernel, fd, key, &[7; 64], 0).expect("room");
@@ -110,7 +121,8 @@ fn program_side(c: &mut Criterion) {
     group.bench_function("hash lookup", |b| {
         b.iter(|| {
             i = (i + 1) % present.len();
-            prog.map_lookup_elem(&map, black_box(&present[i])).map(|value| value.load_u64(0))
+            prog.map_lookup_elem(&map, black_box(&present[i]))
+                .map(|value| value.load_u64(0))
         });
     });
     group.bench_function("hash delete and insert", |b| {
@@ -130,8 +142,16 @@ fn array<const V: usize>(c: &mut Criterion) {
     let kernel = Kernel::new();
     let mut group = c.benchmark_group(format!("array lookup {V} {ENTRIES}"));
     group.throughput(Throughput::Elements(1));
-    let fd = calls::bpf_map_create(&kernel, MapType::ARRAY, "", 4, V as u32, ENTRIES, &CreateOpts::default())
-        .expect("a map");
+    let fd = calls::bpf_map_create(
+        &kernel,
+        MapType::ARRAY,
+        "",
+        4,
+        V as u32,
+        ENTRIES,
+        &CreateOpts::default(),
+    )
+    .expect("a map");
     let handle = kernel.map_handle(fd).expect("a handle");
     let plain = vec![[7_u8; V]; ENTRIES as usize];
     let mut out = [0; V];

@@ -12,13 +12,22 @@ const BPF_F_ZERO_SEED: u32 = 1 << 6;
 
 fn main() -> Result<(), Error> {
     let kernel = Kernel::new();
-    let map: HashMap<u32, u64> =
-        HashMap::builder().name("ports").max_entries(8).map_flags(BPF_F_ZERO_SEED).create(&kernel)?;
+    let map: HashMap<u32, u64> = HashMap::builder()
+        .name("ports")
+        .max_entries(8)
+        .map_flags(BPF_F_ZERO_SEED)
+        .create(&kernel)?;
 
     // The three flags.
     map.insert(1, 10, BPF_NOEXIST)?;
-    assert_eq!(map.insert(1, 11, BPF_NOEXIST).unwrap_err().errno, Errno::EEXIST);
-    assert_eq!(map.insert(2, 20, BPF_EXIST).unwrap_err().errno, Errno::ENOENT);
+    assert_eq!(
+        map.insert(1, 11, BPF_NOEXIST).unwrap_err().errno,
+        Errno::EEXIST
+    );
+    assert_eq!(
+        map.insert(2, 20, BPF_EXIST).unwrap_err().errno,
+        Errno::ENOENT
+    );
     map.insert(2, 20, BPF_ANY)?;
     map.insert(1, 12, BPF_EXIST)?;
 

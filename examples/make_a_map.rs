@@ -15,8 +15,20 @@ struct MapData {
 }
 
 const MAPS: [MapData; 2] = [
-    MapData { name: "counters", map_type: MapType::ARRAY, key_size: 4, value_size: 8, max_entries: 256 },
-    MapData { name: "sessions", map_type: MapType::HASH, key_size: 16, value_size: 32, max_entries: 1024 },
+    MapData {
+        name: "counters",
+        map_type: MapType::ARRAY,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 256,
+    },
+    MapData {
+        name: "sessions",
+        map_type: MapType::HASH,
+        key_size: 16,
+        value_size: 32,
+        max_entries: 1024,
+    },
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,19 +44,38 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let by_attr = kernel.bpf(Cmd::MAP_CREATE, addr, 72, &mut mem)?;
 
     // By the function.
-    let by_function = calls::bpf_map_create(&kernel, MapType::HASH, "ports", 4, 8, 16, &CreateOpts::default())?;
+    let by_function = calls::bpf_map_create(
+        &kernel,
+        MapType::HASH,
+        "ports",
+        4,
+        8,
+        16,
+        &CreateOpts::default(),
+    )?;
 
     // Declared by name in a table.
     let by_name = MAPS
         .iter()
         .map(|map| {
             let opts = CreateOpts::default();
-            calls::bpf_map_create(&kernel, map.map_type, map.name, map.key_size, map.value_size, map.max_entries, &opts)
-                .map(|fd| (map.name, fd))
+            calls::bpf_map_create(
+                &kernel,
+                map.map_type,
+                map.name,
+                map.key_size,
+                map.value_size,
+                map.max_entries,
+                &opts,
+            )
+            .map(|fd| (map.name, fd))
         })
         .collect::<Result<Vec<_>, _>>()?;
 
-    for fd in [by_attr, by_function].into_iter().chain(by_name.iter().map(|(_, fd)| *fd)) {
+    for fd in [by_attr, by_function]
+        .into_iter()
+        .chain(by_name.iter().map(|(_, fd)| *fd))
+    {
         let info = calls::bpf_map_get_info_by_fd(&kernel, fd)?;
         let name = String::from_utf8_lossy(&info.name);
         println!(
@@ -56,7 +87,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             info.value_size
         );
     }
-    let sessions = by_name.iter().find(|(name, _)| *name == "sessions").expect("it is in the table");
+    let sessions = by_name
+        .iter()
+        .find(|(name, _)| *name == "sessions")
+        .expect("it is in the table");
     calls::bpf_map_update_elem(&kernel, sessions.1, &[1; 16], &[2; 32], 0)?;
     Ok(())
 }

@@ -55,9 +55,21 @@ pub struct Emulated {
     fd: u32,
 }
 
-fn create<const K: usize, const V: usize>(kernel: &Kernel, map_type: MapType, max_entries: u32) -> u32 {
-    calls::bpf_map_create(kernel, map_type, "bench", K as u32, V as u32, max_entries, &CreateOpts::default())
-        .expect("a map")
+fn create<const K: usize, const V: usize>(
+    kernel: &Kernel,
+    map_type: MapType,
+    max_entries: u32,
+) -> u32 {
+    calls::bpf_map_create(
+        kernel,
+        map_type,
+        "bench",
+        K as u32,
+        V as u32,
+        max_entries,
+        &CreateOpts::default(),
+    )
+    .expect("a map")
 }
 
 impl<const K: usize, const V: usize> Column<K, V> for Emulated {
@@ -66,17 +78,25 @@ impl<const K: usize, const V: usize> Column<K, V> for Emulated {
     fn new(max_entries: u32) -> Option<Self> {
         let kernel = Kernel::new();
         let fd = create::<K, V>(&kernel, MapType::HASH, max_entries);
-        Some(Self { handle: kernel.map_handle(fd).expect("a handle"), kernel, fd })
+        Some(Self {
+            handle: kernel.map_handle(fd).expect("a handle"),
+            kernel,
+            fd,
+        })
     }
 
     #[inline]
     fn lookup(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
-        self.handle.lookup_elem(key, value, UpdateFlags::ANY).is_ok()
+        self.handle
+            .lookup_elem(key, value, UpdateFlags::ANY)
+            .is_ok()
     }
 
     #[inline]
     fn update(&self, key: &[u8; K], value: &[u8; V]) {
-        self.handle.update_elem(key, value, UpdateFlags::ANY).expect("room");
+        self.handle
+            .update_elem(key, value, UpdateFlags::ANY)
+            .expect("room");
     }
 
     #[inline]
@@ -86,7 +106,9 @@ impl<const K: usize, const V: usize> Column<K, V> for Emulated {
 
     #[inline]
     fn next(&self, key: Option<&[u8; K]>, next: &mut [u8; K]) -> bool {
-        self.handle.get_next_key(key.map(|key| &key[..]), next).is_ok()
+        self.handle
+            .get_next_key(key.map(|key| &key[..]), next)
+            .is_ok()
     }
 
     fn batch(&self) -> usize {
@@ -101,8 +123,15 @@ fn batches<const K: usize, const V: usize>(bpf: &dyn Bpf, fd: u32) -> usize {
     let mut total = 0;
     loop {
         let from = token.as_ref().map(|token| &token[..]);
-        let done =
-            calls::bpf_map_lookup_batch(bpf, fd, from, &mut next, &mut keys, &mut values, COUNT as u32);
+        let done = calls::bpf_map_lookup_batch(
+            bpf,
+            fd,
+            from,
+            &mut next,
+            &mut keys,
+            &mut values,
+            COUNT as u32,
+        );
         total += done.count as usize;
         if done.result.is_err() {
             return total;
@@ -156,7 +185,12 @@ struct ElemAttr {
 impl Running {
     #[inline]
     fn elem(&self, cmd: Cmd, key: *const u8, value: *const u8) -> bool {
-        let attr = ElemAttr { fd: self.fd.into(), key: key as u64, value: value as u64, flags: 0 };
+        let attr = ElemAttr {
+            fd: self.fd.into(),
+            key: key as u64,
+            value: value as u64,
+            flags: 0,
+        };
         bpf(cmd, &raw const attr as u64, 32) >= 0
     }
 }
@@ -176,7 +210,26 @@ impl<const K: usize, const V: usize> Column<K, V> for Running {
     const NAME: &'static str = "kernel";
 
     fn new(max_entries: u32) -> Option<Self> {
-        let attr = [MapType::HASH.0, K as u32, V as u32, max_entries, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let attr = [
+            MapType::HASH.0,
+            K as u32,
+            V as u32,
+            max_entries,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+        ];
         let fd = bpf(Cmd::MAP_CREATE, attr.as_ptr() as u64, 72);
         u32::try_from(fd).ok().map(|fd| Self { fd })
     }
@@ -235,7 +288,9 @@ impl Drop for Running {
 }
 
 /// dashmap with keys and values whose sizes are known at compile time.
-pub struct DashArr<const K: usize, const V: usize>(dashmap::DashMap<[u8; K], [u8; V], foldhash::fast::RandomState>);
+pub struct DashArr<const K: usize, const V: usize>(
+    dashmap::DashMap<[u8; K], [u8; V], foldhash::fast::RandomState>,
+);
 
 impl<const K: usize, const V: usize> Column<K, V> for DashArr<K, V> {
     const NAME: &'static str = "dashmap";
@@ -278,7 +333,10 @@ impl<const K: usize, const V: usize> Column<K, V> for DashBox {
 
     #[inline]
     fn lookup(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
-        self.0.get(&key[..]).map(|found| value.copy_from_slice(&found)).is_some()
+        self.0
+            .get(&key[..])
+            .map(|found| value.copy_from_slice(&found))
+            .is_some()
     }
 
     #[inline]
@@ -380,7 +438,12 @@ impl<const K: usize, const V: usize> Column<K, V> for Limit<K, V> {
     const NAME: &'static str = "limit";
 
     fn new(max_entries: u32) -> Option<Self> {
-        let elem = LimitElem { next: END, hash: 0, key: [0; K], value: [0; V] };
+        let elem = LimitElem {
+            next: END,
+            hash: 0,
+            key: [0; K],
+            value: [0; V],
+        };
         Some(Self {
             table: UnsafeCell::new(LimitTable {
                 heads: vec![END; (max_entries as usize).next_power_of_two()],
@@ -415,7 +478,12 @@ impl<const K: usize, const V: usize> Column<K, V> for Limit<K, V> {
         let at = table.free.pop().expect("room");
         let bucket = hash as usize & (table.heads.len() - 1);
         let next = table.heads[bucket];
-        table.elems[at as usize] = LimitElem { next, hash, key: *key, value: *value };
+        table.elems[at as usize] = LimitElem {
+            next,
+            hash,
+            key: *key,
+            value: *value,
+        };
         table.heads[bucket] = at;
     }
 

@@ -72,6 +72,7 @@ errnos! {
     ENAMETOOLONG = 36, "a name is too long";
     ENOSYS = 38, "no such system call";
     ENOTEMPTY = 39, "a directory is not empty";
+    ELOOP = 40, "a loop, or too long a chain";
     ENOLINK = 67, "no link";
     EOVERFLOW = 75, "too large a value";
     EBADFD = 77, "a file descriptor in a bad state";

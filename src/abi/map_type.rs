@@ -58,6 +58,16 @@ impl MapType {
         )
     }
 
+    /// A queue or stack.
+    pub const fn is_queue(self) -> bool {
+        matches!(self, Self::QUEUE | Self::STACK)
+    }
+
+    /// This type has values and no keys: they are pushed, peeked at and popped.
+    pub const fn is_keyless(self) -> bool {
+        self.is_queue() || matches!(self, Self::BLOOM_FILTER)
+    }
+
     /// Values of this type are maps: fds going in, ids coming out.
     pub const fn is_map_in_map(self) -> bool {
         matches!(self, Self::ARRAY_OF_MAPS | Self::HASH_OF_MAPS)

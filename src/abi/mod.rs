@@ -8,6 +8,7 @@ mod flags;
 mod info;
 mod map_type;
 mod prog_type;
+mod ringbuf;
 
 pub use attr::{Attr, BatchAttr, CreateAttr, ElemAttr, LinkAttr, ObjAttr, ProgAttachAttr};
 pub use call::{Bpf, BufferBytes, Fd, MapHandle, MapRequest, Mapping, Memory, Prot, UserMem};
@@ -17,6 +18,10 @@ pub use flags::{AttachFlags, AttachType, Caps, MapFlags, UpdateFlags};
 pub use info::{INFO_SIZE, MapInfo, OBJ_NAME_LEN};
 pub use map_type::MapType;
 pub use prog_type::ProgType;
+pub use ringbuf::{
+    PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ, RingbufFlags, ringbuf_query,
+    ringbuf_record_size,
+};
 
 /// A newtype over `u32` with named constants, its kernel name as `Display`.
 macro_rules! numbers {

@@ -3,16 +3,30 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
+pub mod bloom_filter;
+mod create;
+mod create_btf;
+mod create_rules;
+pub mod fields;
+pub mod lock;
+pub mod lpm_trie;
 pub mod object;
+pub mod queue_stack;
+pub mod ringbuf;
+pub mod ringbuf_user;
+mod signal;
 mod value;
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
-use crate::abi::{Caps, Errno, Fd, MapFlags, MapType, OBJ_NAME_LEN, Result, UpdateFlags};
+use crate::abi::{
+    Caps, Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
+};
 use crate::btf::{Btf, Fields};
-use crate::env::Env;
+use crate::env::{Charge, Env};
+pub use create::{CreateRequest, create};
 pub use value::Value;
 
 /// What a map was made with, as `BPF_OBJ_GET_INFO_BY_FD` shows it.
@@ -80,6 +94,12 @@ pub struct Map {
     pub frozen: AtomicBool,
     /// Writable mappings and write commands in flight; `BPF_MAP_FREEZE` waits for none.
     pub writers: AtomicU32,
+    /// Open files and pins; when the last goes, [`MapOps::release_user_references`].
+    pub user_references: AtomicU32,
+    /// The memory it takes.
+    pub charge: Charge,
+    /// The bytes of that at its creation.
+    pub memlock: u64,
     /// What its type does.
     pub ops: Box<dyn MapOps>,
 }
@@ -103,6 +123,11 @@ pub trait Files: fmt::Debug + Sync {
     ///
     /// `EBADF` if it is not open (an `O_PATH` fd counts as not open).
     fn object(&self, fd: Fd) -> Result<object::Object>;
+
+    /// The open file through which the map is called, unique in one kernel: see [`MapOps::release_file`].
+    fn map_file(&self) -> u64 {
+        0
+    }
 }
 
 /// What a type of map does. Program side: values of `value_size` bytes, in place. System call side (the `user_` methods):
@@ -119,6 +144,11 @@ pub trait MapOps: Send + Sync + fmt::Debug {
 
     /// The value of a key on `of_cpu`, called on `cpu` (per-CPU maps). `None` too if there is no such CPU.
     fn lookup_percpu_elem(&self, _cpu: u32, _key: &[u8], _of_cpu: u32) -> Option<Value<'_>> {
+        None
+    }
+
+    /// The inner map of a key, of maps of maps.
+    fn lookup_inner(&self, _key: &[u8]) -> Option<Arc<Map>> {
         None
     }
 
@@ -288,11 +318,33 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Judges a mapping of that memory, beyond what holds for all maps.
+    ///
+    /// # Errors
+    ///
+    /// `ENOTSUPP` for every type without this operation.
+    fn mmap(&self, _request: &MapRequest) -> Result<()> {
+        Err(Errno::ENOTSUPP)
+    }
+
+    /// Which page of [`MapOps::mappable`] is at a page of the file that user space maps.
+    fn mapped_page(&self, page: usize) -> usize {
+        page
+    }
+
+    /// The state of the map's file, as poll(2) shows it.
+    fn poll(&self) -> u32 {
+        PollEvents::ERR.bits()
+    }
+
     /// The last fd and the last pin are gone: arrays of programs let go of them.
     fn release_user_references(&self) {}
 
     /// The last dup of one open file of this map was closed (perf events belong to the file that put them).
     fn release_file(&self, _file: u64) {}
+
+    /// The object of that id is gone (a process, a socket, an inode), and its elements with it.
+    fn release_owner(&self, _object_id: u64) {}
 
     /// That cgroup is gone, and its elements with it.
     fn release_cgroup(&self, _cgroup_id: u64) {}

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::btf::Fields;
 use crate::store::{WORD, Words};
@@ -70,7 +71,7 @@ impl<'m> Value<'m> {
     ///
     /// # Panics
     ///
-    /// If they do not lie in the value: the verifier refuses such a load.
+    /// If they do not lie in the value, or are of a special field: the verifier refuses such a load.
     pub fn read(&self, offset: usize, out: &mut [u8]) {
         self.check(offset, out.len());
         let (words, at) = self.place();
@@ -85,27 +86,181 @@ impl<'m> Value<'m> {
     ///
     /// # Panics
     ///
-    /// If they do not lie in the value: the verifier refuses such a store.
+    /// If they do not lie in the value, or are of a special field: the verifier refuses such a store.
     pub fn write(&self, offset: usize, bytes: &[u8]) {
         self.check(offset, bytes.len());
         let (words, at) = self.place();
         words.write_bytes(at * WORD + offset, bytes);
     }
 
-    /// A copy of all bytes.
+    /// A copy of all bytes; special fields show as user space sees them.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut out = vec![0; self.size];
-        self.read(0, &mut out);
+        let (words, at) = self.place();
+        words.read(at, &mut out);
+        self.fields.hide(&mut out);
         out
     }
 
-    fn check(&self, offset: usize, len: usize) {
-        assert!(
-            offset <= self.size && len <= self.size - offset,
-            "the verifier refuses: {len} bytes at {offset} are outside of a value of {} bytes",
-            self.size
-        );
+    /// Why the verifier refuses an access to `len` bytes at `offset`, if it does (`EACCES`).
+    ///
+    /// Kernel: `kernel/bpf/verifier.c:check_map_access`.
+    pub fn refusal(&self, offset: usize, len: usize) -> Option<&'static str> {
+        if offset > self.size || len > self.size - offset {
+            Some("the bytes are outside of the value")
+        } else if self.fields.touched_by(offset, len).is_some() {
+            Some("a special field cannot be accessed directly by load or store")
+        } else {
+            None
+        }
     }
+
+    #[track_caller]
+    fn check(&self, offset: usize, len: usize) {
+        if let Some(rule) = self.refusal(offset, len) {
+            panic!(
+                "the verifier refuses {len} bytes at {offset} of a value of {} bytes (EACCES): {rule}",
+                self.size
+            );
+        }
+    }
+
+    /// What an atomic operation works on: the word, and the shift of its bytes in there.
+    #[track_caller]
+    fn atomic(&self, offset: usize, len: usize) -> (&AtomicU64, u32) {
+        self.check(offset, len);
+        assert!(
+            offset.is_multiple_of(len),
+            "the verifier refuses an atomic operation at {offset}, which is no multiple of {len} (EACCES)"
+        );
+        let (words, at) = self.place();
+        let in_word = offset % WORD;
+        let bytes_before = if cfg!(target_endian = "little") {
+            in_word
+        } else {
+            WORD - in_word - len
+        };
+        let shift = u32::try_from(bytes_before * 8).expect("less than 64");
+        (words.word(at + offset / WORD), shift)
+    }
+}
+
+/// Loads and stores of one size. Aligned, they are one access; else as [`Value::read`] and [`Value::write`].
+macro_rules! loads_and_stores {
+    ($($int:ident: $load:ident, $store:ident;)*) => {
+        impl Value<'_> {
+            $(
+                #[doc = concat!("Loads a `", stringify!($int), "`.")]
+                ///
+                /// # Panics
+                ///
+                /// As [`Value::read`].
+                #[track_caller]
+                pub fn $load(&self, offset: usize) -> $int {
+                    let mut bytes = [0; size_of::<$int>()];
+                    self.check(offset, bytes.len());
+                    let (words, at) = self.place();
+                    if offset % WORD + bytes.len() <= WORD {
+                        let word = words.word(at + offset / WORD).load(Ordering::Relaxed);
+                        bytes.copy_from_slice(&word.to_ne_bytes()[offset % WORD..][..size_of::<$int>()]);
+                    } else {
+                        words.read_bytes(at * WORD + offset, &mut bytes);
+                    }
+                    $int::from_ne_bytes(bytes)
+                }
+
+                #[doc = concat!("Stores a `", stringify!($int), "`.")]
+                ///
+                /// # Panics
+                ///
+                /// As [`Value::write`].
+                #[track_caller]
+                pub fn $store(&self, offset: usize, value: $int) {
+                    self.check(offset, size_of::<$int>());
+                    let (words, at) = self.place();
+                    let bytes = value.to_ne_bytes();
+                    if bytes.len() == WORD && offset.is_multiple_of(WORD) {
+                        words.write(at + offset / WORD, &bytes);
+                    } else {
+                        words.write_bytes(at * WORD + offset, &bytes);
+                    }
+                }
+            )*
+        }
+    };
+}
+
+loads_and_stores! {
+    u8: load_u8, store_u8;
+    u16: load_u16, store_u16;
+    u32: load_u32, store_u32;
+    u64: load_u64, store_u64;
+}
+
+/// The atomic operations of BPF, on the word that the bytes lie in.
+macro_rules! atomics {
+    ($int:ident: $update:ident, $compare_exchange:ident; $($name:ident = $op:expr, $what:literal;)*) => {
+        impl Value<'_> {
+                #[track_caller]
+                fn $update(&self, offset: usize, new: impl Fn($int) -> Option<$int>) -> Result<$int, $int> {
+                    let (word, shift) = self.atomic(offset, size_of::<$int>());
+                    let mask = u64::from($int::MAX);
+                    // The cut-off is what picks the bytes.
+                    let part = |word: u64| $int::try_from((word >> shift) & mask).expect("masked");
+                    word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |old| {
+                        let new = u64::from(new(part(old))?);
+                        Some(old & !(mask << shift) | new << shift)
+                    })
+                    .map(part)
+                    .map_err(part)
+                }
+
+                #[doc = concat!("Stores `new` in a `", stringify!($int), "` if it is `expected`; what it was (`BPF_CMPXCHG`).")]
+                ///
+                /// # Panics
+                ///
+                /// As [`Value::write`], and if `offset` is no multiple of the size.
+                #[track_caller]
+                pub fn $compare_exchange(&self, offset: usize, expected: $int, new: $int) -> $int {
+                    match self.$update(offset, |old| (old == expected).then_some(new)) {
+                        Ok(old) | Err(old) => old,
+                    }
+                }
+
+                $(
+                    #[doc = concat!($what, " a `", stringify!($int), "`; what it was.")]
+                    ///
+                    /// # Panics
+                    ///
+                    /// As [`Value::write`], and if `offset` is no multiple of the size.
+                    #[track_caller]
+                    pub fn $name(&self, offset: usize, operand: $int) -> $int {
+                        let op: fn($int, $int) -> $int = $op;
+                        match self.$update(offset, |old| Some(op(old, operand))) {
+                            Ok(old) | Err(old) => old,
+                        }
+                    }
+                )*
+        }
+    };
+}
+
+atomics! {
+    u32: update_u32, compare_exchange_u32;
+        fetch_add_u32 = u32::wrapping_add, "Adds to (`BPF_ADD | BPF_FETCH`)";
+        fetch_and_u32 = |old, new| old & new, "Ands with (`BPF_AND | BPF_FETCH`)";
+        fetch_or_u32 = |old, new| old | new, "Ors with (`BPF_OR | BPF_FETCH`)";
+        fetch_xor_u32 = |old, new| old ^ new, "Exclusive-ors with (`BPF_XOR | BPF_FETCH`)";
+        exchange_u32 = |_, new| new, "Exchanges (`BPF_XCHG`)";
+}
+
+atomics! {
+    u64: update_u64, compare_exchange_u64;
+        fetch_add_u64 = u64::wrapping_add, "Adds to (`BPF_ADD | BPF_FETCH`)";
+        fetch_and_u64 = |old, new| old & new, "Ands with (`BPF_AND | BPF_FETCH`)";
+        fetch_or_u64 = |old, new| old | new, "Ors with (`BPF_OR | BPF_FETCH`)";
+        fetch_xor_u64 = |old, new| old ^ new, "Exclusive-ors with (`BPF_XOR | BPF_FETCH`)";
+        exchange_u64 = |_, new| new, "Exchanges (`BPF_XCHG`)";
 }
 
 impl fmt::Debug for Value<'_> {

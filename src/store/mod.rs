@@ -1,5 +1,21 @@
 //! Containers of bytes: no errno, no flag, no type of map.
 
+mod bits;
+mod fifo;
+mod jhash;
+mod lru;
+mod ring;
+mod trie;
 mod words;
 
+pub use bits::Bits;
+pub use fifo::Fifo;
+pub use jhash::jhash;
+pub use lru::Lru;
+pub use ring::{Header, Ring};
+pub use trie::{Entry, Trie};
 pub use words::{WORD, Words};
+
+/// There is no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;

@@ -23,35 +23,48 @@ pub const WORD: usize = 8;
 /// From this many bytes on, huge pages are asked for.
 const HUGE_PAGES_FROM: usize = 1 << 22;
 
+/// From this many bytes on, the words have a mapping of their own: whole pages, which are taken when they are used.
+const MAPPING_FROM: usize = 1 << 14;
+
 /// See the module.
 pub struct Words {
     words: NonNull<AtomicU64>,
     len: usize,
-    _memory: Option<MmapMut>,
+    _memory: Memory,
     file: Option<std::fs::File>,
 }
 
-// SAFETY: the words are only reached through `&AtomicU64`, and the mapping is private to this value.
+/// What keeps the words.
+enum Memory {
+    Mapped { _mapping: MmapMut },
+    Heap { words: NonNull<[AtomicU64]> },
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Self::Heap { words } = *self {
+            // SAFETY: `words` came from `Box::into_raw` in `Words::on_heap`, and this is the only place that gives it back.
+            drop(unsafe { Box::from_raw(words.as_ptr()) });
+        }
+    }
+}
+
+// SAFETY: the words are only reached through `&AtomicU64`, and the memory is private to this value.
 unsafe impl Send for Words {}
 // SAFETY: as for `Send`: all access is atomic.
 unsafe impl Sync for Words {}
 
 impl Words {
-    /// `len` zero words; memory is taken from the system as they are used.
+    /// `len` zero words; if they are many, memory is taken from the system as they are used.
     ///
     /// # Errors
     ///
     /// Those of the system: there is no such room.
     pub fn new(len: usize) -> io::Result<Self> {
-        if len == 0 {
-            return Ok(Self {
-                words: NonNull::dangling(),
-                len,
-                _memory: None,
-                file: None,
-            });
-        }
         let bytes = len.checked_mul(WORD).ok_or(io::ErrorKind::OutOfMemory)?;
+        if bytes < MAPPING_FROM {
+            return Ok(Self::on_heap(len));
+        }
         let memory = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
         #[cfg(target_os = "linux")]
         if bytes >= HUGE_PAGES_FROM {
@@ -89,13 +102,24 @@ impl Words {
         Self::new(len)
     }
 
+    fn on_heap(len: usize) -> Self {
+        let words: Box<[AtomicU64]> = (0..len).map(|_| AtomicU64::new(0)).collect();
+        let words = NonNull::new(Box::into_raw(words)).expect("a box is not at 0");
+        Self {
+            words: words.cast(),
+            len,
+            _memory: Memory::Heap { words },
+            file: None,
+        }
+    }
+
     fn of(mut memory: MmapMut, len: usize, file: Option<std::fs::File>) -> Self {
         let words =
             NonNull::new(memory.as_mut_ptr().cast::<AtomicU64>()).expect("a mapping is not at 0");
         Self {
             words,
             len,
-            _memory: Some(memory),
+            _memory: Memory::Mapped { _mapping: memory },
             file,
         }
     }
@@ -125,7 +149,7 @@ impl Words {
         assert!(index < self.len, "word {index} of {}", self.len);
         // SAFETY: `index < len`, so it lies in the block, by the invariant of the struct.
         let at = unsafe { self.words.add(index) };
-        // SAFETY: the word is initialised (the system gives zeros), aligned (mappings begin at pages), lives as long as
+        // SAFETY: the word is initialised (all are zero at first), aligned (so is a box of words; mappings begin at pages), lives as long as
         // `self`, and is only ever accessed as an `AtomicU64`.
         unsafe { at.as_ref() }
     }

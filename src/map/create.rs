@@ -1,0 +1,309 @@
+//! `BPF_MAP_CREATE`: what is checked, in which order, and what each type asks for.
+//!
+//! A type's rules are in two parts: the early ones come before the caller's rights are looked at, the late ones after.
+//! [`rules_of`] is the only match on the type.
+//!
+//! Kernel: `kernel/bpf/syscall.c:map_create` (v6.18), and the `map_alloc_check` and `map_alloc` of each type.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use super::create_btf::{self, BtfRule};
+use super::object::Object;
+use super::{Files, Map, MapDef, MapOps, create_rules as rule};
+use crate::abi::{Caps, CreateAttr, Errno, MapFlags, MapType, OBJ_NAME_LEN, Result};
+use crate::btf::Fields;
+use crate::env::{Charge, Env};
+
+/// Who asks for a map, and for what.
+#[derive(Clone, Copy, Debug)]
+pub struct CreateRequest<'a> {
+    /// The environment of the kernel.
+    pub env: &'a Arc<Env>,
+    /// What was asked for.
+    pub attr: &'a CreateAttr,
+    /// The caller's capabilities.
+    pub caps: Caps,
+    /// The sysctl `kernel.unprivileged_bpf_disabled`.
+    pub unprivileged_bpf_disabled: u32,
+    /// The caller's fds.
+    pub files: &'a dyn Files,
+}
+
+/// What a type needs besides what every map needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Needs {
+    Nothing,
+    Cap(Caps),
+}
+
+/// What a type's `new` is given.
+#[derive(Debug)]
+struct Making<'a> {
+    def: &'a MapDef,
+    env: &'a Arc<Env>,
+    template: Option<(MapDef, Fields)>,
+}
+
+type Check = fn(&CreateRequest<'_>) -> Result<()>;
+type Make = fn(Making<'_>) -> Result<Box<dyn MapOps>>;
+
+/// One type's part of the creation.
+struct Rules {
+    early: Check,
+    needs: Needs,
+    late: Check,
+    /// Bytes that the kernel would allocate.
+    memory: fn(&MapDef, u32) -> u64,
+    btf: BtfRule,
+    make: Make,
+}
+
+const BPF: Needs = Needs::Cap(Caps::BPF);
+const NET_ADMIN: Needs = Needs::Cap(Caps::NET_ADMIN);
+
+/// A type whose file is not there yet.
+fn missing(making: Making<'_>) -> Result<Box<dyn MapOps>> {
+    let map_type = making.def.map_type;
+    Err(making
+        .env
+        .unsupported(format_args!("maps of type {map_type}")))
+}
+
+/// `new` of a type, boxed.
+macro_rules! new {
+    ($type:path) => {
+        |making| Ok(Box::new(<$type>::new(making.def, making.env)?))
+    };
+}
+
+/// `new` of a map of maps, boxed.
+#[expect(unused_macros, reason = "types come one by one")]
+macro_rules! new_outer {
+    ($type:path) => {
+        |making| {
+            let (template, fields) = making.template.expect("looked up for these types");
+            Ok(Box::new(<$type>::new(
+                making.def, making.env, template, fields,
+            )?))
+        }
+    };
+}
+
+/// The rules of a type; none if there is no such type.
+#[rustfmt::skip] // A table.
+fn rules_of(map_type: MapType) -> Option<Rules> {
+    use BtfRule::{ArrayKey, CgroupStorageKey, IntKey, NoKey, NotAtAll, StructKey, Unchecked};
+    use Needs::Nothing;
+    let rules = |early, needs, late, memory, btf, make: Make| Some(Rules { early, needs, late, memory, btf, make });
+    match map_type {
+        MapType::HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
+        MapType::PERCPU_HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
+        MapType::LRU_HASH | MapType::LRU_PERCPU_HASH =>
+            rules(rule::hash, BPF, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
+        MapType::HASH_OF_MAPS =>
+            rules(rule::hash_of_maps, Nothing, rule::hash_of_maps_late, rule::hash_memory, NotAtAll, missing),
+        MapType::ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, missing),
+        MapType::PERCPU_ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, missing),
+        MapType::PROG_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, ArrayKey, missing),
+        MapType::PERF_EVENT_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, missing),
+        MapType::CGROUP_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, missing),
+        MapType::ARRAY_OF_MAPS =>
+            rules(rule::fd_array, Nothing, rule::inner_map, rule::array_memory, NotAtAll, missing),
+        MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, missing),
+        MapType::LPM_TRIE => rules(rule::none, BPF, rule::lpm_trie, rule::small_memory, StructKey, new!(super::lpm_trie::LpmTrie)),
+        MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE =>
+            rules(rule::none, Nothing, rule::cgroup_storage, rule::small_memory, CgroupStorageKey, missing),
+        MapType::QUEUE | MapType::STACK =>
+            rules(rule::queue_stack, BPF, rule::none, rule::array_memory, Unchecked, new!(super::queue_stack::QueueStack)),
+        MapType::BLOOM_FILTER =>
+            rules(rule::bloom_size, BPF, rule::bloom_filter, rule::bloom_memory, NoKey, new!(super::bloom_filter::BloomFilter)),
+        MapType::DEVMAP | MapType::DEVMAP_HASH =>
+            rules(rule::devmap, NET_ADMIN, rule::none, rule::array_memory, NotAtAll, missing),
+        MapType::SOCKMAP => rules(rule::none, NET_ADMIN, rule::sockmap, rule::array_memory, NotAtAll, missing),
+        MapType::SOCKHASH => rules(rule::none, NET_ADMIN, rule::sockhash, rule::small_memory, NotAtAll, missing),
+        MapType::CPUMAP => rules(rule::none, BPF, rule::cpumap, rule::array_memory, NotAtAll, missing),
+        MapType::XSKMAP => rules(rule::none, NET_ADMIN, rule::xskmap, rule::array_memory, NotAtAll, missing),
+        MapType::REUSEPORT_SOCKARRAY =>
+            rules(rule::reuseport_sockarray, BPF, rule::none, rule::array_memory, ArrayKey, missing),
+        MapType::SK_STORAGE | MapType::INODE_STORAGE | MapType::TASK_STORAGE | MapType::CGRP_STORAGE =>
+            rules(rule::local_storage, BPF, rule::none, rule::small_memory, IntKey, missing),
+        MapType::STRUCT_OPS => rules(rule::struct_ops, BPF, rule::struct_ops_value, rule::small_memory, Unchecked, missing),
+        MapType::RINGBUF | MapType::USER_RINGBUF =>
+            rules(rule::none, Nothing, rule::ringbuf, rule::ringbuf_memory, Unchecked, new!(super::ringbuf::Ringbuf)),
+        MapType::ARENA => rules(rule::none, BPF, rule::arena, rule::small_memory, Unchecked, missing),
+        _ => None,
+    }
+}
+
+/// Makes a map; its id is 0, for the caller to set.
+///
+/// # Errors
+///
+/// In this order: `EINVAL` for what no type takes; the early rules of the type; the token's fd; `EPERM`; the late rules;
+/// `ENOMEM`; `EINVAL` for the name; those of the BTF.
+///
+/// Kernel: `kernel/bpf/syscall.c:map_create` (v6.18).
+pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
+    let flags = request.attr.map_flags;
+    let attr = &CreateAttr {
+        map_flags: flags.difference(MapFlags::TOKEN_FD),
+        ..*request.attr
+    };
+    let request = &CreateRequest { attr, ..*request };
+    common(request)?;
+    let rules = rules_of(attr.map_type).ok_or(Errno::EINVAL)?;
+    (rules.early)(request)?;
+    if flags.contains(MapFlags::TOKEN_FD) {
+        // No file here is a token.
+        request.files.object(attr.map_token_fd)?;
+        return Err(Errno::EINVAL);
+    }
+    rights(request, rules.needs)?;
+    if attr.map_ifindex != 0 {
+        return Err(offload(request));
+    }
+    (rules.late)(request)?;
+
+    let def = stored(request);
+    let template = template(request)?;
+    let memlock = (rules.memory)(&def, request.env.nr_cpus);
+    let charge = Charge::new(request.env, memlock)?;
+    let mut ops = (rules.make)(Making {
+        def: &def,
+        env: request.env,
+        template,
+    })?;
+    name(&attr.map_name)?;
+    let (btf, fields) = create_btf::check(request, &def, rules.btf)?;
+    if !fields.0.is_empty() {
+        ops.set_fields(fields.clone());
+    }
+    Ok(Map {
+        id: 0,
+        def,
+        btf,
+        fields,
+        env: Arc::clone(request.env),
+        frozen: AtomicBool::new(false),
+        writers: AtomicU32::new(0),
+        user_references: AtomicU32::new(0),
+        charge,
+        memlock,
+        ops,
+    })
+}
+
+/// What is checked before the type is known.
+fn common(request: &CreateRequest<'_>) -> Result<()> {
+    let attr = request.attr;
+    let no_btf = attr.btf_key_type_id == 0 && attr.btf_value_type_id == 0;
+    if attr.btf_vmlinux_value_type_id != 0 {
+        if attr.map_type != MapType::STRUCT_OPS || !no_btf {
+            return Err(Errno::EINVAL);
+        }
+    } else if attr.btf_key_type_id != 0 && attr.btf_value_type_id == 0 {
+        return Err(Errno::EINVAL);
+    }
+    let takes_extra = matches!(attr.map_type, MapType::BLOOM_FILTER | MapType::ARENA);
+    if attr.map_extra != 0 && !takes_extra {
+        return Err(Errno::EINVAL);
+    }
+    if attr
+        .map_flags
+        .contains(MapFlags::RDONLY.union(MapFlags::WRONLY))
+    {
+        return Err(Errno::EINVAL);
+    }
+    // Node 0 is the only one.
+    if !matches!(rule::numa_node(attr), rule::NO_NODE | 0) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// Kernel: `kernel/bpf/syscall.c:map_create`, its part about tokens and capabilities.
+fn rights(request: &CreateRequest<'_>, needs: Needs) -> Result<()> {
+    let caps = request.caps;
+    if request.unprivileged_bpf_disabled != 0 && !caps.capable(Caps::BPF) {
+        return Err(Errno::EPERM);
+    }
+    match needs {
+        Needs::Cap(cap) if !caps.capable(cap) => Err(Errno::EPERM),
+        Needs::Cap(_) | Needs::Nothing => Ok(()),
+    }
+}
+
+/// The answer to a map on a network device: there is only `lo`, which holds none.
+///
+/// Kernel: `kernel/bpf/offload.c:bpf_map_offload_map_alloc`.
+fn offload(request: &CreateRequest<'_>) -> Errno {
+    const LOOPBACK: u32 = 1;
+    if !request.caps.contains(Caps::SYS_ADMIN) {
+        Errno::EPERM
+    } else if !matches!(request.attr.map_type, MapType::ARRAY | MapType::HASH)
+        || request.attr.map_ifindex != LOOPBACK
+    {
+        Errno::EINVAL
+    } else {
+        Errno::EOPNOTSUPP
+    }
+}
+
+/// What the map remembers of what was asked for.
+fn stored(request: &CreateRequest<'_>) -> MapDef {
+    let attr = request.attr;
+    let mut map_flags = attr.map_flags - (MapFlags::RDONLY | MapFlags::WRONLY);
+    if matches!(attr.map_type, MapType::DEVMAP | MapType::DEVMAP_HASH) {
+        map_flags |= MapFlags::RDONLY_PROG;
+    }
+    let mut max_entries = attr.max_entries;
+    if map_flags.contains(MapFlags::NO_COMMON_LRU) {
+        // Each CPU gets as many; down where up would overflow.
+        let nr_cpus = request.env.nr_cpus;
+        max_entries = max_entries
+            .checked_next_multiple_of(nr_cpus)
+            .unwrap_or(max_entries / nr_cpus * nr_cpus);
+    }
+    let len = attr.map_name.iter().position(|&byte| byte == 0);
+    let mut name = [0; OBJ_NAME_LEN];
+    let len = len.unwrap_or(OBJ_NAME_LEN);
+    name[..len].copy_from_slice(&attr.map_name[..len]);
+    MapDef {
+        map_type: attr.map_type,
+        key_size: attr.key_size,
+        value_size: attr.value_size,
+        max_entries,
+        map_flags,
+        map_extra: attr.map_extra,
+        name,
+    }
+}
+
+/// The template of a map of maps; the late rules have found it fit.
+fn template(request: &CreateRequest<'_>) -> Result<Option<(MapDef, Fields)>> {
+    if !request.attr.map_type.is_map_in_map() {
+        return Ok(None);
+    }
+    match request.files.object(request.attr.inner_map_fd)? {
+        Object::Map(map) => Ok(Some((map.def.clone(), map.fields.clone()))),
+        Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) | Object::Other(_) => {
+            Err(Errno::EINVAL)
+        }
+    }
+}
+
+/// The name ends with a NUL, and is of letters (those of Latin-1 too), digits, `_` and `.`.
+///
+/// Kernel: `kernel/bpf/syscall.c:bpf_obj_name_cpy`.
+fn name(name: &[u8; OBJ_NAME_LEN]) -> Result<()> {
+    let end = name.iter().position(|&byte| byte == 0);
+    let end = end.ok_or(Errno::EINVAL)?;
+    let fine = name[..end].iter().all(|&byte| match byte {
+        b'_' | b'.' => true,
+        0xd7 | 0xf7 => false,
+        0xc0.. => true,
+        byte => byte.is_ascii_alphanumeric(),
+    });
+    if fine { Ok(()) } else { Err(Errno::EINVAL) }
+}

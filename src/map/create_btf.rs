@@ -1,0 +1,138 @@
+//! `BPF_MAP_CREATE`: types of key and value, and special fields of the value.
+//!
+//! Kernel: `kernel/bpf/syscall.c:map_check_btf` (v6.18), and the `map_check_btf` of each type.
+
+use std::sync::Arc;
+
+use super::object::Object;
+use super::{CreateRequest, MapBtf, MapDef};
+use crate::abi::{Caps, Errno, MapFlags, MapType, Result};
+use crate::btf::{Btf, FieldKind, Fields};
+
+/// What a type asks of the types of its key and value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BtfRule {
+    /// Nothing; but there is a key.
+    Unchecked,
+    /// The key is an integer of 32 bits; an array of one element that is a data section has none.
+    ArrayKey,
+    /// The key is an integer of 32 bits.
+    IntKey,
+    /// The key is a struct.
+    StructKey,
+    /// The key is that of a cgroup storage.
+    CgroupStorageKey,
+    /// There is no key.
+    NoKey,
+    /// The type takes no BTF.
+    NotAtAll,
+}
+
+/// The BTF of a new map, checked, and the special fields of its value.
+///
+/// # Errors
+///
+/// Of the fd: `EBADF`, `EINVAL`; of the sizes: `EINVAL`; of special fields: `EPERM`, `EACCES`, `EOPNOTSUPP`; the type's own.
+pub(super) fn check(
+    request: &CreateRequest<'_>,
+    def: &MapDef,
+    rule: BtfRule,
+) -> Result<(Option<MapBtf>, Fields)> {
+    let attr = request.attr;
+    if attr.btf_key_type_id == 0
+        && attr.btf_value_type_id == 0
+        && attr.btf_vmlinux_value_type_id == 0
+    {
+        return Ok((None, Fields::default()));
+    }
+    let Object::Btf(btf) = request.files.object(attr.btf_fd)? else {
+        return Err(Errno::EINVAL);
+    };
+    let (key, value) = (attr.btf_key_type_id, attr.btf_value_type_id);
+    if key == 0 {
+        if rule == BtfRule::Unchecked {
+            return Err(Errno::EINVAL);
+        }
+    } else if btf.type_size(key) != Some(def.key_size) {
+        return Err(Errno::EINVAL);
+    }
+    if btf.type_size(value) != Some(def.value_size) {
+        return Err(Errno::EINVAL);
+    }
+    let fields = btf.fields(value);
+    if !fields.0.is_empty() {
+        may_have_fields(request, &fields)?;
+    }
+    of_type(def, rule, &btf, key, value)?;
+    let btf = MapBtf {
+        btf: Arc::clone(&btf),
+        key_type_id: key,
+        value_type_id: value,
+    };
+    Ok((Some(btf), fields))
+}
+
+fn may_have_fields(request: &CreateRequest<'_>, fields: &Fields) -> Result<()> {
+    if !request.caps.capable(Caps::BPF) {
+        return Err(Errno::EPERM);
+    }
+    let prog_access = MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG;
+    if request.attr.map_flags.intersects(prog_access) {
+        return Err(Errno::EACCES);
+    }
+    let map_type = request.attr.map_type;
+    if fields.0.iter().all(|field| takes(map_type, field.kind)) {
+        Ok(())
+    } else {
+        Err(Errno::EOPNOTSUPP)
+    }
+}
+
+/// Whether values of that type may have such a field.
+fn takes(map_type: MapType, kind: FieldKind) -> bool {
+    let local_storage = matches!(
+        map_type,
+        MapType::SK_STORAGE
+            | MapType::INODE_STORAGE
+            | MapType::TASK_STORAGE
+            | MapType::CGRP_STORAGE
+    );
+    let hash_or_array = matches!(map_type, MapType::HASH | MapType::ARRAY);
+    let with_lru = hash_or_array || map_type == MapType::LRU_HASH;
+    match kind {
+        FieldKind::SpinLock | FieldKind::ResSpinLock => {
+            hash_or_array || local_storage || map_type == MapType::CGROUP_STORAGE
+        }
+        FieldKind::Timer
+        | FieldKind::Workqueue
+        | FieldKind::TaskWork
+        | FieldKind::ListHead
+        | FieldKind::RbRoot => with_lru,
+        FieldKind::Kptr | FieldKind::Refcount => {
+            with_lru
+                || local_storage
+                || matches!(
+                    map_type,
+                    MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH | MapType::PERCPU_ARRAY
+                )
+        }
+        FieldKind::Uptr => map_type == MapType::TASK_STORAGE,
+    }
+}
+
+/// The type's own check.
+fn of_type(def: &MapDef, rule: BtfRule, btf: &Btf, key: u32, value: u32) -> Result<()> {
+    let fine = match rule {
+        BtfRule::Unchecked => true,
+        BtfRule::ArrayKey if key == 0 => {
+            def.map_type == MapType::ARRAY && def.max_entries == 1 && btf.is_datasec(value)
+        }
+        BtfRule::ArrayKey | BtfRule::IntKey => btf.is_int(key, 32),
+        BtfRule::StructKey => btf.is_struct(key),
+        BtfRule::CgroupStorageKey if def.key_size == 8 => btf.is_int(key, 64),
+        BtfRule::CgroupStorageKey => btf.is_cgroup_storage_key(key),
+        BtfRule::NoKey => key == 0,
+        BtfRule::NotAtAll => return Err(Errno::ENOTSUPP),
+    };
+    if fine { Ok(()) } else { Err(Errno::EINVAL) }
+}

@@ -1,0 +1,459 @@
+//! A binary tree of bit strings, each a prefix of its descendants: finds the longest one that a key begins with.
+//!
+//! Nodes without a value stand where two prefixes part ("intermediate").
+//!
+//! Invariants: below a node, all nodes are longer and begin with its bits. An intermediate node has two children, so each
+//! leaf has a value, and the shape depends on nothing but the prefixes.
+//!
+//! Kernel: `kernel/bpf/lpm_trie.c` (v6.18).
+
+use super::Full;
+
+/// The number that stands for no node.
+const NONE: u32 = u32::MAX;
+
+/// A tree with values of type `V`. Bits past a node's length are stored, and take no part in comparisons.
+#[derive(Debug)]
+pub struct Trie<V> {
+    nodes: Vec<Node<V>>,
+    /// The bytes of each node, `data_size` each.
+    data: Vec<u8>,
+    data_size: usize,
+    /// Nodes that are not in use, linked by their first child.
+    free: u32,
+    root: u32,
+    max_len: usize,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Node<V> {
+    /// Number of bits that count.
+    prefix_len: u32,
+    children: [u32; 2],
+    value: Option<V>,
+}
+
+/// Where the number of a node stands.
+#[derive(Clone, Copy)]
+enum Slot {
+    Root,
+    Child { of: u32, side: usize },
+}
+
+/// Where the walk to a prefix ended.
+struct Place {
+    /// The slot of `node`.
+    slot: Slot,
+    /// The slot of the node that has `slot`.
+    parent: Option<Slot>,
+    /// The node where the walk ended, or `NONE`.
+    node: u32,
+    /// Bits that it has in common with the prefix.
+    common: u32,
+}
+
+/// What is in a trie for a prefix.
+#[derive(Debug)]
+pub enum Entry<'a, V> {
+    /// The value of this very prefix, and the bytes stored with it.
+    Stored(&'a mut V, &'a mut [u8]),
+    /// No value.
+    Missing,
+}
+
+impl<V> Trie<V> {
+    /// An empty trie of at most `max_len` prefixes of at most `data_size` bytes.
+    pub fn new(max_len: usize, data_size: usize) -> Self {
+        Self {
+            nodes: Vec::new(),
+            data: Vec::new(),
+            data_size,
+            free: NONE,
+            root: NONE,
+            max_len,
+            len: 0,
+        }
+    }
+
+    /// Number of prefixes stored.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// There are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bits of the longest prefix.
+    pub fn max_prefix_len(&self) -> u32 {
+        // At most a few hundred bytes.
+        u32::try_from(self.data_size * 8).expect("prefixes are short")
+    }
+
+    /// The value of the longest stored prefix that the `prefix_len` first bits of `data` begin with.
+    pub fn longest_match(&self, prefix_len: u32, data: &[u8]) -> Option<&V> {
+        let mut found = None;
+        let mut at = self.root;
+        while at != NONE {
+            let node = &self.nodes[at as usize];
+            let common = self.common(at, prefix_len, data);
+            if common < node.prefix_len {
+                break;
+            }
+            if let Some(value) = &node.value {
+                found = Some(value);
+            }
+            if common == self.max_prefix_len() {
+                break;
+            }
+            at = node.children[bit(data, common)];
+        }
+        found
+    }
+
+    /// What is stored for exactly this prefix.
+    pub fn entry(&mut self, prefix_len: u32, data: &[u8]) -> Entry<'_, V> {
+        let place = self.walk(prefix_len, data);
+        if place.node == NONE || place.common != prefix_len {
+            return Entry::Missing;
+        }
+        let range = self.range(place.node);
+        let node = &mut self.nodes[place.node as usize];
+        match &mut node.value {
+            Some(value) if node.prefix_len == prefix_len => {
+                Entry::Stored(value, &mut self.data[range])
+            }
+            _ => Entry::Missing,
+        }
+    }
+
+    /// Puts a prefix in that is not stored.
+    ///
+    /// # Errors
+    ///
+    /// If there are as many as may be.
+    pub fn insert(&mut self, prefix_len: u32, data: &[u8], value: V) -> Result<(), Full> {
+        if self.len == self.max_len {
+            return Err(Full);
+        }
+        self.len += 1;
+        let Place {
+            slot, node, common, ..
+        } = self.walk(prefix_len, data);
+        if node == NONE {
+            let new = self.new_node(prefix_len, data, Some(value));
+            self.put(slot, new);
+            return Ok(());
+        }
+        let found_len = self.nodes[node as usize].prefix_len;
+        if common == prefix_len && common == found_len {
+            let range = self.range(node);
+            self.data[range].copy_from_slice(data);
+            self.nodes[node as usize].value = Some(value);
+            return Ok(());
+        }
+        let new = self.new_node(prefix_len, data, Some(value));
+        let found_data = self.data[self.range(node)].to_vec();
+        if common == prefix_len {
+            self.nodes[new as usize].children[bit(&found_data, common)] = node;
+            self.put(slot, new);
+        } else {
+            let fork = self.new_node(common, &found_data, None);
+            let side = bit(data, common);
+            self.nodes[fork as usize].children[side] = new;
+            self.nodes[fork as usize].children[1 - side] = node;
+            self.put(slot, fork);
+        }
+        Ok(())
+    }
+
+    /// Takes a prefix out.
+    pub fn remove(&mut self, prefix_len: u32, data: &[u8]) -> Option<V> {
+        let place = self.walk(prefix_len, data);
+        if place.node == NONE || place.common != prefix_len {
+            return None;
+        }
+        let node = &mut self.nodes[place.node as usize];
+        if node.prefix_len != prefix_len {
+            return None;
+        }
+        let value = node.value.take()?;
+        self.len -= 1;
+        match node.children {
+            [NONE, NONE] => self.remove_leaf(&place),
+            [child, NONE] | [NONE, child] => {
+                self.put(place.slot, child);
+                self.release(place.node);
+            }
+            // It is intermediate from now on.
+            _ => {}
+        }
+        Some(value)
+    }
+
+    /// Takes a leaf out, and the intermediate node above it, which would have only one child left.
+    fn remove_leaf(&mut self, place: &Place) {
+        self.put(place.slot, NONE);
+        self.release(place.node);
+        let (Slot::Child { of, side }, Some(parent_slot)) = (place.slot, place.parent) else {
+            return;
+        };
+        let parent = &self.nodes[of as usize];
+        if parent.value.is_none() {
+            let sibling = parent.children[1 - side];
+            self.put(parent_slot, sibling);
+            self.release(of);
+        }
+    }
+
+    /// The prefix after this one, and its bytes, in the order of a trie: children before parents, side 0 before side 1. The
+    /// first one if `after` is not stored.
+    pub fn next(&self, after: Option<(u32, &[u8])>) -> Option<(u32, &[u8])> {
+        let next = after
+            .and_then(|(prefix_len, data)| self.successor(prefix_len, data))
+            .unwrap_or_else(|| self.first_below(self.root));
+        if next == NONE {
+            return None;
+        }
+        Some((
+            self.nodes[next as usize].prefix_len,
+            &self.data[self.range(next)],
+        ))
+    }
+
+    /// The node after the one of a prefix, `NONE` after the last; nothing if the prefix is not stored.
+    fn successor(&self, prefix_len: u32, data: &[u8]) -> Option<u32> {
+        let mut at = self.root;
+        // What comes after the subtree that the walk is in: all below a node, or the node itself.
+        let (mut subtree, mut next) = (NONE, NONE);
+        while at != NONE {
+            let node = &self.nodes[at as usize];
+            let common = self.common(at, prefix_len, data);
+            if common < node.prefix_len {
+                return None;
+            }
+            if node.prefix_len == prefix_len {
+                node.value.as_ref()?;
+                return Some(if subtree == NONE {
+                    next
+                } else {
+                    self.first_below(subtree)
+                });
+            }
+            let side = bit(data, common);
+            if side == 0 && node.children[1] != NONE {
+                (subtree, next) = (node.children[1], NONE);
+            } else if node.value.is_some() {
+                (subtree, next) = (NONE, at);
+            }
+            at = node.children[side];
+        }
+        None
+    }
+
+    /// The first node of a subtree, `NONE` if it is empty.
+    fn first_below(&self, mut at: u32) -> u32 {
+        while at != NONE {
+            let [left, right] = self.nodes[at as usize].children;
+            let below = if left == NONE { right } else { left };
+            if below == NONE {
+                break;
+            }
+            at = below;
+        }
+        at
+    }
+
+    /// Walks towards a prefix as far as nodes begin it.
+    fn walk(&self, prefix_len: u32, data: &[u8]) -> Place {
+        let mut place = Place {
+            slot: Slot::Root,
+            parent: None,
+            node: self.root,
+            common: 0,
+        };
+        while place.node != NONE {
+            let node = &self.nodes[place.node as usize];
+            place.common = self.common(place.node, prefix_len, data);
+            if place.common != node.prefix_len || node.prefix_len == prefix_len {
+                break;
+            }
+            let side = bit(data, node.prefix_len);
+            place.parent = Some(place.slot);
+            place.slot = Slot::Child {
+                of: place.node,
+                side,
+            };
+            place.node = node.children[side];
+        }
+        place
+    }
+
+    /// Number of leading bits that a node has in common with a prefix.
+    fn common(&self, node: u32, prefix_len: u32, data: &[u8]) -> u32 {
+        let limit = self.nodes[node as usize].prefix_len.min(prefix_len);
+        let mut common = 0;
+        let own = &self.data[self.range(node)];
+        let mut chunks = own.chunks_exact(8).zip(data.chunks_exact(8));
+        let word = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("a chunk of 8"));
+        while common < limit {
+            let Some((a, b)) = chunks.next() else {
+                break;
+            };
+            let equal = (word(a) ^ word(b)).leading_zeros();
+            common += equal;
+            if equal < u64::BITS {
+                return common.min(limit);
+            }
+        }
+        let rest = own.len() / 8 * 8;
+        for (a, b) in own[rest..].iter().zip(&data[rest..]) {
+            if common >= limit {
+                break;
+            }
+            let equal = (a ^ b).leading_zeros();
+            common += equal;
+            if equal < u8::BITS {
+                break;
+            }
+        }
+        common.min(limit)
+    }
+
+    fn range(&self, node: u32) -> std::ops::Range<usize> {
+        let start = node as usize * self.data_size;
+        start..start + self.data_size
+    }
+
+    fn put(&mut self, slot: Slot, node: u32) {
+        match slot {
+            Slot::Root => self.root = node,
+            Slot::Child { of, side } => self.nodes[of as usize].children[side] = node,
+        }
+    }
+
+    fn new_node(&mut self, prefix_len: u32, data: &[u8], value: Option<V>) -> u32 {
+        let node = Node {
+            prefix_len,
+            children: [NONE; 2],
+            value,
+        };
+        let number = self.free;
+        if number == NONE {
+            let number = u32::try_from(self.nodes.len())
+                .ok()
+                .filter(|&number| number != NONE)
+                .expect("no memory holds so many nodes");
+            self.nodes.push(node);
+            self.data.extend_from_slice(data);
+            return number;
+        }
+        self.free = self.nodes[number as usize].children[0];
+        self.nodes[number as usize] = node;
+        let range = self.range(number);
+        self.data[range].copy_from_slice(data);
+        number
+    }
+
+    fn release(&mut self, node: u32) {
+        self.nodes[node as usize].children = [self.free, NONE];
+        self.free = node;
+    }
+}
+
+/// The bit at `index`, counted from the highest of the first byte.
+fn bit(data: &[u8], index: u32) -> usize {
+    usize::from(data[index as usize / 8] >> (7 - index % 8) & 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Entry, Full, Trie, bit};
+    use proptest::prelude::*;
+
+    /// A prefix of at most 16 bits, that ends often at the ends of bytes, and has bits past its end.
+    type Prefix = (u32, [u8; 2]);
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Insert(Prefix),
+        Remove(Prefix),
+    }
+
+    fn prefix() -> impl Strategy<Value = Prefix> {
+        let byte = prop_oneof![Just(0), Just(0x80), Just(0xc0), Just(0xff), any::<u8>()];
+        let len = prop_oneof![Just(0), Just(8), Just(16), 0..=16_u32];
+        (len, [byte.clone(), byte]).prop_map(|(len, data)| (len, data))
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            3 => prefix().prop_map(Op::Insert),
+            2 => prefix().prop_map(Op::Remove),
+        ]
+    }
+
+    /// The bits of a prefix, as a string that sorts in the order of a walk: `2` after the last bit comes after both.
+    fn key((len, data): Prefix) -> String {
+        let bits = (0..len).map(|i| if bit(&data, i) == 0 { '0' } else { '1' });
+        bits.chain(['2']).collect()
+    }
+
+    fn walk(trie: &Trie<u32>) -> Vec<(u32, Vec<u8>)> {
+        let mut seen: Vec<(u32, Vec<u8>)> = Vec::new();
+        let mut next = trie.next(None);
+        while let Some((len, data)) = next {
+            seen.push((len, data.to_vec()));
+            assert!(seen.len() < 1000, "a walk ends");
+            next = trie.next(Some((len, data)));
+            // The trie answers with the first prefix for what it lacks; here it has all.
+        }
+        seen
+    }
+
+    proptest! {
+        /// Against a sorted list of prefixes.
+        #[test]
+        fn is_a_set_of_prefixes(ops in prop::collection::vec(op(), 0..60), asked in prop::collection::vec(prefix(), 8)) {
+            let max_len = 12;
+            let mut trie = Trie::new(max_len, 2);
+            let mut model: BTreeMap<String, (Prefix, u32)> = BTreeMap::new();
+            for (number, op) in (0..).zip(ops) {
+                match op {
+                    Op::Insert((len, data)) => match trie.entry(len, &data) {
+                        Entry::Stored(value, stored) => {
+                            *value = number;
+                            stored.copy_from_slice(&data);
+                            prop_assert!(model.insert(key((len, data)), ((len, data), number)).is_some());
+                        }
+                        Entry::Missing => {
+                            prop_assert!(!model.contains_key(&key((len, data))));
+                            let full = model.len() == max_len;
+                            let inserted = trie.insert(len, &data, number);
+                            prop_assert_eq!(inserted, if full { Err(Full) } else { Ok(()) });
+                            if !full {
+                                model.insert(key((len, data)), ((len, data), number));
+                            }
+                        }
+                    },
+                    Op::Remove((len, data)) => {
+                        let removed = model.remove(&key((len, data))).map(|(_, value)| value);
+                        prop_assert_eq!(trie.remove(len, &data), removed);
+                    }
+                }
+                prop_assert_eq!(trie.len(), model.len());
+                let order: Vec<_> = model.values().map(|((len, data), _)| (*len, data.to_vec())).collect();
+                prop_assert_eq!(walk(&trie), order);
+            }
+            for (len, data) in asked {
+                let whole = key((len, data));
+                let longest = (0..=len as usize).rev().find_map(|n| model.get(&format!("{}2", &whole[..n])));
+                prop_assert_eq!(trie.longest_match(len, &data), longest.map(|(_, value)| value));
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! How a kernel is made.
+
+use std::sync::Arc;
+
+use super::Kernel;
+use crate::abi::Caps;
+use crate::env::{Env, LINUX_6_18_44, Release, Unsupported};
+
+/// The release that was asked for is not emulated.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("mapemu has no release {0:?}; it has {name}", name = LINUX_6_18_44.name)]
+pub struct UnknownRelease(pub String);
+
+/// What a [`Kernel`] is made with. It judges nothing but the release's name.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    cpus: u32,
+    release: &'static Release,
+    caps: Caps,
+    seed: u64,
+    memory_limit: u64,
+    unsupported: Unsupported,
+    unprivileged_bpf_disabled: u32,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            cpus: 2,
+            release: &LINUX_6_18_44,
+            caps: Caps::all(),
+            seed: 0,
+            memory_limit: 1 << 40,
+            unsupported: Unsupported::default(),
+            unprivileged_bpf_disabled: 2,
+        }
+    }
+}
+
+impl Builder {
+    /// Number of possible CPUs, numbered from 0. Default: 2.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    /// The release whose behaviour is given, as `6.18.44` or `6.18`. Default: 6.18.44.
+    ///
+    /// # Errors
+    ///
+    /// It is not emulated.
+    pub fn release(mut self, name: &str) -> Result<Self, UnknownRelease> {
+        let known = [&LINUX_6_18_44];
+        let series = |release: &Release| {
+            release
+                .name
+                .rsplit_once('.')
+                .is_some_and(|(series, _)| series == name)
+        };
+        self.release = known
+            .into_iter()
+            .find(|release| release.name == name || series(release))
+            .ok_or_else(|| UnknownRelease(name.to_owned()))?;
+        Ok(self)
+    }
+
+    /// Capabilities of the caller. Default: all.
+    pub fn capabilities(mut self, caps: Caps) -> Self {
+        self.caps = caps;
+        self
+    }
+
+    /// Where random numbers begin: the seeds of hashes. Default: 0.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Bytes that all maps together may take; past that, `ENOMEM`. Default: 2^40.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = bytes;
+        self
+    }
+
+    /// What happens where a request cannot be emulated. Default: a panic that names it.
+    pub fn unsupported(mut self, unsupported: Unsupported) -> Self {
+        self.unsupported = unsupported;
+        self
+    }
+
+    /// The sysctl `kernel.unprivileged_bpf_disabled`. Default: 2.
+    pub fn unprivileged_bpf_disabled(mut self, value: u32) -> Self {
+        self.unprivileged_bpf_disabled = value;
+        self
+    }
+
+    /// The kernel: no maps, an empty bpffs, one cgroup.
+    ///
+    /// # Panics
+    ///
+    /// Without a CPU.
+    pub fn build(self) -> Kernel {
+        assert!(self.cpus > 0, "a kernel has at least one CPU");
+        let env = Env::new(
+            self.cpus,
+            self.release,
+            self.seed,
+            self.memory_limit,
+            self.unsupported,
+        );
+        Kernel::with(Arc::new(env), self.caps, self.unprivileged_bpf_disabled)
+    }
+}

@@ -1,0 +1,65 @@
+//! `BPF_MAP_CREATE`: from the attr to an fd. What may be asked for is judged by [`map::create`].
+//!
+//! Kernel: `kernel/bpf/syscall.c:map_create` (v6.18).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::files::{Held, MapUser};
+use super::handle::Through;
+use super::{Inner, Kernel};
+use crate::abi::{Attr, CreateAttr, Errno, MapFlags, Result, UserMem};
+use crate::map::{self, CreateRequest, Map};
+
+/// `SHA256_DIGEST_SIZE`
+const HASH_SIZE: u32 = 32;
+
+impl Kernel {
+    pub(super) fn map_create(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
+        let attr = CreateAttr::decode(attr);
+        let inner = &self.inner;
+        let map = map::create(&CreateRequest {
+            env: &inner.env,
+            attr: &attr,
+            caps: inner.caps(),
+            unprivileged_bpf_disabled: inner.unprivileged_bpf_disabled.load(Ordering::Relaxed),
+            files: &Through::no_file(inner),
+        })?;
+        exclusive(&attr, mem)?;
+        let map = inner.register(map);
+        let read = !attr.map_flags.contains(MapFlags::WRONLY);
+        let write = !attr.map_flags.contains(MapFlags::RDONLY);
+        let held = Held::Map(MapUser::new(map));
+        inner.files.install(inner.file(held, read, write, false))
+    }
+}
+
+/// The hash of the only program that may use the map: it has to be there, and nothing here asks for it.
+fn exclusive(attr: &CreateAttr, mem: &dyn UserMem) -> Result<()> {
+    if attr.excl_prog_hash == 0 {
+        return if attr.excl_prog_hash_size == 0 {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL)
+        };
+    }
+    if attr.excl_prog_hash_size != HASH_SIZE {
+        return Err(Errno::EINVAL);
+    }
+    mem.read(attr.excl_prog_hash, &mut [0; HASH_SIZE as usize])
+}
+
+impl Inner {
+    /// Gives a new map its id.
+    fn register(&self, mut map: Map) -> Arc<Map> {
+        map.id = self.next_ids.map.fetch_add(1, Ordering::Relaxed);
+        let map = Arc::new(map);
+        let mut maps = self.maps.write();
+        maps.insert(map.id, Arc::downgrade(&map));
+        if maps.len().is_power_of_two() {
+            // Seldom enough to cost little, often enough for dead ones to be few.
+            maps.retain(|_, map| map.strong_count() > 0);
+        }
+        map
+    }
+}

@@ -1,0 +1,339 @@
+//! One map through one open file on one CPU: the checks between the fd and the type, and the type's answer.
+//!
+//! The element commands, the batches and [`MapHandle`] all go through [`Target`]: nothing is decided twice.
+//!
+//! Kernel: `kernel/bpf/syscall.c` (v6.18).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::files::File;
+use super::{Inner, Kernel};
+use crate::abi::{Errno, Fd, MapHandle, MapType, Result, UpdateFlags};
+use crate::map::object::Object;
+use crate::map::{Caller, Files, Map};
+
+/// The caller's fds, on behalf of a call through one open file.
+#[derive(Debug)]
+pub(super) struct Through<'a> {
+    inner: &'a Inner,
+    file: u64,
+}
+
+impl Files for Through<'_> {
+    fn object(&self, fd: Fd) -> Result<Object> {
+        Ok(self.inner.files.get(fd)?.held.object())
+    }
+
+    fn map_file(&self) -> u64 {
+        self.file
+    }
+}
+
+/// A map, as one call reaches it.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    pub(super) map: &'a Map,
+    file: &'a File,
+    through: Through<'a>,
+    cpu: u32,
+}
+
+/// A write command in flight: freezing the map is `EBUSY` meanwhile.
+#[derive(Debug)]
+pub(super) struct Writing<'a>(&'a Map);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.writers.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl<'a> Target<'a> {
+    /// The map of an open file.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is a file of something else.
+    #[inline]
+    pub(super) fn new(kernel: &'a Kernel, file: &'a File) -> Result<Self> {
+        Ok(Self {
+            map: file.map()?,
+            file,
+            through: Through {
+                inner: &kernel.inner,
+                file: file.id,
+            },
+            cpu: kernel.cpu,
+        })
+    }
+
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            cpu: self.cpu,
+            caps: self.through.inner.caps(),
+            files: &self.through,
+        }
+    }
+
+    pub(super) fn key_size(&self) -> usize {
+        self.map.def.key_size as usize
+    }
+
+    /// Bytes of a value as bpf(2) copies it.
+    pub(super) fn value_size(&self) -> usize {
+        self.map.def.user_value_size(self.map.env.nr_cpus)
+    }
+
+    /// # Errors
+    ///
+    /// `EPERM` if the file cannot read.
+    #[inline]
+    pub(super) fn may_read(&self) -> Result<()> {
+        if self.file.read {
+            Ok(())
+        } else {
+            Err(Errno::EPERM)
+        }
+    }
+
+    /// Counts as a write in flight until dropped.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if the file cannot write, or the map is frozen.
+    #[inline]
+    pub(super) fn may_write(&self) -> Result<Writing<'a>> {
+        self.map.writers.fetch_add(1, Ordering::AcqRel);
+        let writing = Writing(self.map);
+        if !self.file.write || self.map.frozen.load(Ordering::Acquire) {
+            return Err(Errno::EPERM);
+        }
+        Ok(writing)
+    }
+
+    /// # Errors
+    ///
+    /// `EINVAL` for [`UpdateFlags::LOCK`] without a lock in the value.
+    #[inline]
+    pub(super) fn may_lock(&self, flags: UpdateFlags) -> Result<()> {
+        if flags.contains(UpdateFlags::LOCK) && self.map.fields.spin_lock().is_none() {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
+    /// The value is passed in, and asked for: a Bloom filter.
+    pub(super) fn lookup_takes_value(&self) -> bool {
+        self.map.def.map_type == MapType::BLOOM_FILTER
+    }
+
+    /// What `BPF_MAP_LOOKUP_AND_DELETE_ELEM` checks before it reads the key.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM`; `EINVAL` for flags that the type does not take.
+    pub(super) fn may_take(&self, flags: UpdateFlags) -> Result<Writing<'a>> {
+        let writing = self.may_write()?;
+        self.may_read()?;
+        if !flags.is_empty() && self.map.def.map_type.is_queue() {
+            return Err(Errno::EINVAL);
+        }
+        self.may_lock(flags)?;
+        Ok(writing)
+    }
+
+    /// The type's lookup.
+    ///
+    /// Kernel: `bpf_map_copy_value`.
+    #[inline]
+    pub(super) fn lookup(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        if self.map.def.map_type.is_keyless() {
+            return self.map.ops.peek_elem(value);
+        }
+        self.map
+            .ops
+            .user_lookup_elem(&self.caller(), key, value, flags)
+    }
+
+    /// The type's update.
+    ///
+    /// Kernel: `bpf_map_update_value`.
+    #[inline]
+    pub(super) fn update(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        if self.map.def.map_type.is_keyless() {
+            return self.map.ops.push_elem(value, flags);
+        }
+        self.map
+            .ops
+            .user_update_elem(&self.caller(), key, value, flags)
+    }
+
+    /// The type's delete.
+    #[inline]
+    pub(super) fn delete(&self, key: &[u8]) -> Result<()> {
+        self.map.ops.user_delete_elem(&self.caller(), key)
+    }
+
+    /// The type's lookup and delete.
+    #[inline]
+    pub(super) fn take(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        if self.map.def.map_type.is_queue() {
+            return self.map.ops.pop_elem(value);
+        }
+        self.map
+            .ops
+            .user_lookup_and_delete_elem(&self.caller(), key, value, flags)
+    }
+
+    /// The type's next key.
+    #[inline]
+    pub(super) fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
+        self.map.ops.get_next_key(key, next_key)
+    }
+
+    /// One bucket of a lookup batch.
+    pub(super) fn bucket(
+        &self,
+        bucket: u32,
+        request: &mut crate::map::BucketRequest<'_>,
+    ) -> Result<()> {
+        self.map
+            .ops
+            .user_lookup_bucket(&self.caller(), bucket, request)
+    }
+}
+
+/// # Errors
+///
+/// `EINVAL` for flags that no lookup takes.
+#[inline]
+pub(super) fn lookup_flags(flags: UpdateFlags) -> Result<()> {
+    if flags.difference(UpdateFlags::LOCK).is_empty() {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+/// Stack space for keys and values; larger ones are allocated.
+const SMALL: usize = 64;
+const STACK: usize = 512;
+
+/// Calls `f` with `len` zero bytes.
+#[inline]
+pub(super) fn with_bytes<R>(len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
+    if len <= SMALL {
+        f(&mut [0; SMALL][..len])
+    } else if len <= STACK {
+        f(&mut [0; STACK][..len])
+    } else {
+        f(&mut vec![0; len])
+    }
+}
+
+/// A map behind an fd that was looked up once.
+#[derive(Debug)]
+pub(super) struct Handle {
+    kernel: Kernel,
+    file: Arc<File>,
+}
+
+impl Handle {
+    pub(super) fn new(kernel: &Kernel, fd: Fd) -> Result<Self> {
+        let file = kernel.inner.files.get(fd)?;
+        file.map()?;
+        Ok(Self {
+            kernel: kernel.clone(),
+            file,
+        })
+    }
+
+    fn target(&self) -> Target<'_> {
+        Target::new(&self.kernel, &self.file).expect("checked in `new`")
+    }
+}
+
+/// The key, cut to its size.
+///
+/// # Errors
+///
+/// `EFAULT` if it is too short; `EINVAL` if there are none, and a key is given.
+#[inline]
+fn cut_key(bytes: &[u8], size: usize) -> Result<&[u8]> {
+    if size == 0 && !bytes.is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    bytes.get(..size).ok_or(Errno::EFAULT)
+}
+
+/// Calls `f` with room for an answer of `size` bytes; `EFAULT` afterwards if the caller's room is too short.
+#[inline]
+fn answer(out: &mut [u8], size: usize, f: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+    match out.get_mut(..size) {
+        Some(out) => f(out),
+        None => {
+            with_bytes(size, f)?;
+            Err(Errno::EFAULT)
+        }
+    }
+}
+
+impl MapHandle for Handle {
+    #[inline]
+    fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        lookup_flags(flags)?;
+        let target = self.target();
+        target.may_read()?;
+        target.may_lock(flags)?;
+        let key = cut_key(key, target.key_size())?;
+        let size = target.value_size();
+        if target.lookup_takes_value() && value.len() < size {
+            return Err(Errno::EFAULT);
+        }
+        answer(value, size, |value| target.lookup(key, value, flags))
+    }
+
+    #[inline]
+    fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        let target = self.target();
+        let _writing = target.may_write()?;
+        target.may_lock(flags)?;
+        let key = cut_key(key, target.key_size())?;
+        let value = value.get(..target.value_size()).ok_or(Errno::EFAULT)?;
+        target.update(key, value, flags)
+    }
+
+    #[inline]
+    fn delete_elem(&self, key: &[u8]) -> Result<()> {
+        let target = self.target();
+        let _writing = target.may_write()?;
+        target.delete(cut_key(key, target.key_size())?)
+    }
+
+    #[inline]
+    fn lookup_and_delete_elem(
+        &self,
+        key: &[u8],
+        value: &mut [u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        lookup_flags(flags)?;
+        let target = self.target();
+        let _writing = target.may_take(flags)?;
+        let key = cut_key(key, target.key_size())?;
+        answer(value, target.value_size(), |value| {
+            target.take(key, value, flags)
+        })
+    }
+
+    #[inline]
+    fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
+        let target = self.target();
+        target.may_read()?;
+        let key = key.map(|key| cut_key(key, target.key_size())).transpose()?;
+        answer(next_key, target.key_size(), |next| {
+            target.next_key(key, next)
+        })
+    }
+}

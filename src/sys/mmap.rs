@@ -1,0 +1,133 @@
+//! mmap(2) of a map's file.
+//!
+//! Kernel: `kernel/bpf/syscall.c:bpf_map_mmap`, and the `map_mmap` of each type (v6.18).
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Kernel;
+use super::files::{Held, MapUser};
+use crate::abi::{Errno, Fd, MapFlags, MapRequest, Mapping, Prot, Result};
+use crate::env::PAGE_SIZE;
+use crate::map::Map;
+use crate::store::Words;
+
+impl Kernel {
+    /// The file layer's checks, then the map's.
+    pub(super) fn map_memory(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
+        let file = self.inner.files.get(fd)?;
+        let map = match &file.held {
+            Held::Map(MapUser(map)) => map,
+            Held::Link(_) | Held::Object(_) => return Err(Errno::ENODEV),
+        };
+        let prot = request.prot;
+        if request.len == 0 || !request.offset.is_multiple_of(PAGE_SIZE as u64) {
+            return Err(Errno::EINVAL);
+        }
+        let pages = request.len.div_ceil(PAGE_SIZE) as u64;
+        let end = (request.offset / PAGE_SIZE as u64).checked_add(pages);
+        let end = end.ok_or(Errno::EOVERFLOW)?;
+        if request.shared && prot.write && !file.write || !file.read {
+            return Err(Errno::EACCES);
+        }
+        if prot.exec {
+            return Err(Errno::EPERM);
+        }
+        let _freezing = self.inner.freezing.lock();
+        // A file that cannot write has no shared mappings.
+        of_map(map, request, end, request.shared && file.write)?;
+        let words = map.ops.mappable().ok_or(Errno::ENOTSUPP)?;
+        if prot.write {
+            map.writers.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(Box::new(EmulatedMapping {
+            map: Arc::clone(map),
+            words: Arc::clone(words),
+            offset: usize::try_from(request.offset).map_err(|_| Errno::EINVAL)?,
+            len: usize::try_from(pages).map_err(|_| Errno::EINVAL)? * PAGE_SIZE,
+            prot,
+            writer: prot.write,
+        }))
+    }
+}
+
+/// What the map checks: `end` is the first page after the mapping.
+fn of_map(map: &Map, request: MapRequest, end: u64, shared: bool) -> Result<()> {
+    let write = request.prot.write;
+    if !map.ops.can_mmap() || !map.fields.0.is_empty() {
+        return Err(Errno::ENOTSUPP);
+    }
+    if !shared {
+        return Err(Errno::EINVAL);
+    }
+    if write {
+        if map.frozen.load(Ordering::Acquire) {
+            return Err(Errno::EPERM);
+        }
+        if map.def.map_flags.contains(MapFlags::RDONLY_PROG) {
+            return Err(Errno::EACCES);
+        }
+    }
+    let pages = request.offset / PAGE_SIZE as u64..end;
+    map.ops.may_mmap(pages, write)
+}
+
+/// A mapping of a map's memory. It keeps the map alive; made writable, it counts as a writer as long as it lives.
+struct EmulatedMapping {
+    map: Arc<Map>,
+    words: Arc<Words>,
+    /// Where it begins in the words, in bytes.
+    offset: usize,
+    len: usize,
+    prot: Prot,
+    writer: bool,
+}
+
+impl EmulatedMapping {
+    fn at(&self, offset: usize, len: usize, allowed: bool) -> Result<usize> {
+        let inside = offset <= self.len && len <= self.len - offset;
+        if inside && allowed {
+            Ok(self.offset + offset)
+        } else {
+            Err(Errno::EFAULT)
+        }
+    }
+}
+
+impl Mapping for EmulatedMapping {
+    fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
+        // What can be written can be read, on this machine.
+        let at = self.at(offset, out.len(), self.prot.read || self.prot.write)?;
+        self.map.ops.read_mapped(&self.words, at, out);
+        Ok(())
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let at = self.at(offset, bytes.len(), self.prot.write)?;
+        self.map.ops.write_mapped(&self.words, at, bytes);
+        Ok(())
+    }
+
+    fn protect(&mut self, prot: Prot) -> Result<()> {
+        if prot.exec || prot.write && !self.writer {
+            return Err(Errno::EACCES);
+        }
+        self.prot = prot;
+        Ok(())
+    }
+}
+
+impl Drop for EmulatedMapping {
+    fn drop(&mut self) {
+        if self.writer {
+            self.map.writers.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for EmulatedMapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes of map {}", self.len, self.map.id)
+    }
+}

@@ -1,0 +1,261 @@
+//! bpf(2): [`Kernel`], and the table of commands.
+//!
+//! Attrs come in as addresses and leave `sys` as slices; the maps judge what is in them. The order of the checks is part
+//! of the behaviour, and is the kernel's.
+//!
+//! Kernel: `kernel/bpf/syscall.c` (v6.18).
+
+mod attach;
+mod batch;
+mod builder;
+mod cgroup;
+mod create;
+mod elem;
+mod files;
+mod handle;
+mod kernel;
+mod link;
+mod mmap;
+mod object;
+mod pin;
+mod prog;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::abi::{
+    Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
+    MapRequest, Mapping, Memory, ObjAttr, ProgAttachAttr, Result, UserMem,
+};
+use crate::env::Env;
+use crate::map::Map;
+pub use attach::Attached;
+pub use builder::{Builder, UnknownRelease};
+use cgroup::Cgroups;
+use files::{FdTable, File, Held};
+use handle::Handle;
+pub use kernel::ProgDef;
+use crate::map::object::{Object, OtherKind, OtherObject};
+use pin::Bpffs;
+
+/// An emulated kernel, as one process uses it from one CPU.
+///
+/// Cloned like an `Arc`: all clones are the same kernel with the same fds.
+#[derive(Clone)]
+pub struct Kernel {
+    inner: Arc<Inner>,
+    cpu: u32,
+}
+
+/// What all handles of one kernel share.
+#[derive(Debug)]
+struct Inner {
+    env: Arc<Env>,
+    files: FdTable,
+    caps: AtomicU64,
+    unprivileged_bpf_disabled: AtomicU32,
+    /// Maps by id; the dead ones are taken out now and then.
+    maps: RwLock<BTreeMap<u32, Weak<Map>>>,
+    next_ids: NextIds,
+    bpffs: Mutex<Bpffs>,
+    cgroups: Arc<Mutex<Cgroups>>,
+    /// Freezing a map and mapping its memory exclude each other.
+    freezing: Mutex<()>,
+}
+
+/// The next id of each kind, handed out upward.
+#[derive(Debug)]
+struct NextIds {
+    map: AtomicU32,
+    btf: AtomicU32,
+    prog: AtomicU32,
+    file: AtomicU64,
+    object: AtomicU64,
+}
+
+impl NextIds {
+    fn new() -> Self {
+        Self {
+            map: AtomicU32::new(1),
+            btf: AtomicU32::new(1),
+            prog: AtomicU32::new(1),
+            file: AtomicU64::new(1),
+            object: AtomicU64::new(1),
+        }
+    }
+}
+
+impl Inner {
+    fn caps(&self) -> Caps {
+        Caps::from_bits_retain(self.caps.load(Ordering::Relaxed))
+    }
+
+    /// A new open file; a number for it that no other has.
+    fn file(&self, held: Held, read: bool, write: bool, path_only: bool) -> Arc<File> {
+        Arc::new(File {
+            id: self.next_ids.file.fetch_add(1, Ordering::Relaxed),
+            held,
+            read,
+            write,
+            path_only,
+        })
+    }
+
+    /// A new fd that can read and write.
+    fn open(&self, held: Held) -> Result<Fd> {
+        self.files.install(self.file(held, true, true, false))
+    }
+
+    fn other(&self, kind: OtherKind) -> Arc<OtherObject> {
+        Arc::new(OtherObject {
+            id: self.next_ids.object.fetch_add(1, Ordering::Relaxed),
+            kind,
+        })
+    }
+}
+
+/// Room for an attr of any release.
+const ATTR_ROOM: usize = 256;
+
+/// An attr is never larger.
+const ATTR_MAX: usize = crate::env::PAGE_SIZE;
+
+impl Kernel {
+    /// One call of bpf(2), with the caller's memory of any kind.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers.
+    ///
+    /// Kernel: `kernel/bpf/syscall.c:__sys_bpf` (v6.18).
+    pub fn bpf_with(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut dyn UserMem) -> Result<u32> {
+        let size = size as usize;
+        let known = self.inner.env.release.attr_size;
+        if size > ATTR_MAX {
+            return Err(Errno::E2BIG);
+        }
+        if size > known {
+            zero_in(mem, attr.wrapping_add(known as u64), size - known)?;
+        }
+        let mut room = [0; ATTR_ROOM];
+        if size > 0 {
+            mem.read(attr, &mut room[..size.min(known)])?;
+        }
+        self.command(cmd, attr, Attr(&room[..known]), mem)
+    }
+
+    /// The table of commands. `addr` is the attr's address, for what is written back.
+    fn command(&self, cmd: Cmd, addr: u64, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
+        /// The bytes after the command's last field have to be zero.
+        fn tail(attr: Attr<'_>, end: usize) -> Result<Attr<'_>> {
+            if attr.zero_from(end) {
+                Ok(attr)
+            } else {
+                Err(Errno::EINVAL)
+            }
+        }
+        match cmd {
+            Cmd::MAP_LOOKUP_ELEM => self.map_lookup_elem(tail(attr, ElemAttr::END)?, mem),
+            Cmd::MAP_UPDATE_ELEM => self.map_update_elem(tail(attr, ElemAttr::END)?, mem),
+            Cmd::MAP_DELETE_ELEM => self.map_delete_elem(tail(attr, 16)?, mem),
+            Cmd::MAP_GET_NEXT_KEY => self.map_get_next_key(tail(attr, 24)?, mem),
+            Cmd::MAP_LOOKUP_AND_DELETE_ELEM => {
+                self.map_lookup_and_delete_elem(tail(attr, ElemAttr::END)?, mem)
+            }
+            Cmd::MAP_LOOKUP_BATCH
+            | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
+            | Cmd::MAP_UPDATE_BATCH
+            | Cmd::MAP_DELETE_BATCH => self.batch(cmd, addr, tail(attr, BatchAttr::END)?, mem),
+            Cmd::MAP_CREATE => self.map_create(tail(attr, CreateAttr::END)?, mem),
+            Cmd::MAP_FREEZE => self.map_freeze(tail(attr, 4)?),
+            Cmd::MAP_GET_NEXT_ID => self.map_get_next_id(addr, tail(attr, 8)?, mem),
+            Cmd::MAP_GET_FD_BY_ID => self.map_get_fd_by_id(tail(attr, 12)?),
+            Cmd::OBJ_GET_INFO_BY_FD => self.obj_get_info_by_fd(addr, tail(attr, 16)?, mem),
+            Cmd::OBJ_PIN => self.obj_pin(tail(attr, ObjAttr::END)?, mem),
+            Cmd::OBJ_GET => self.obj_get(tail(attr, ObjAttr::END)?, mem),
+            Cmd::BTF_LOAD => self.btf_load(tail(attr, 40)?, mem),
+            Cmd::PROG_ATTACH => self.prog_attach(tail(attr, ProgAttachAttr::END)?),
+            Cmd::PROG_DETACH => self.prog_detach(tail(attr, ProgAttachAttr::END)?),
+            Cmd::LINK_CREATE => self.link_create(tail(attr, LinkAttr::CREATE_END)?),
+            Cmd::LINK_UPDATE => self.link_update(tail(attr, LinkAttr::END)?),
+            Cmd::LINK_DETACH => self.link_detach(tail(attr, 4)?),
+            cmd if cmd.0 >= self.inner.env.release.commands => Err(Errno::EINVAL),
+            cmd => self.not_emulated(cmd, attr),
+        }
+    }
+}
+
+/// Memory past the attr that the kernel knows has to be readable and zero.
+///
+/// # Errors
+///
+/// `EFAULT` or `E2BIG`, whichever comes first.
+///
+/// Kernel: `bpf_check_uarg_tail_zero`.
+fn zero_in(mem: &dyn UserMem, addr: u64, len: usize) -> Result<()> {
+    let mut bytes = vec![0; len];
+    if mem.read(addr, &mut bytes).is_ok() {
+        let zero = bytes.iter().all(|&byte| byte == 0);
+        return if zero { Ok(()) } else { Err(Errno::E2BIG) };
+    }
+    for at in 0..len as u64 {
+        let mut byte = [0];
+        mem.read(addr.wrapping_add(at), &mut byte)?;
+        if byte != [0] {
+            return Err(Errno::E2BIG);
+        }
+    }
+    Ok(())
+}
+
+impl Bpf for Kernel {
+    fn bpf(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut Memory<'_>) -> Result<u32> {
+        self.bpf_with(cmd, attr, size, mem)
+    }
+
+    fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
+        self.map_memory(fd, request)
+    }
+
+    fn close(&self, fd: Fd) -> Result<()> {
+        // Dropped here, outside of the table's lock: a map may go with it, and others with that.
+        let last = Arc::into_inner(self.inner.files.remove(fd)?);
+        if let Some(Held::Object(Object::Other(object))) = last.as_ref().map(|file| &file.held)
+            && matches!(object.kind, OtherKind::Socket(_))
+        {
+            // A socket ends with its last fd; other objects live on without one.
+            self.release_owner(object.id);
+        }
+        Ok(())
+    }
+
+    fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {
+        let handle = Handle::new(self, fd).ok()?;
+        Some(Box::new(handle))
+    }
+
+    fn nr_cpus(&self) -> u32 {
+        self.inner.env.nr_cpus
+    }
+
+    fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf> {
+        Box::new(Self::on_cpu(self, cpu))
+    }
+}
+
+impl Default for Kernel {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let release = self.inner.env.release.name;
+        write!(f, "Kernel {release} on CPU {}", self.cpu)
+    }
+}

@@ -1,0 +1,270 @@
+//! `BPF_OBJ_PIN` and `BPF_OBJ_GET`, and the bpffs that they work in.
+//!
+//! The bpffs is in memory, at `/sys/fs/bpf`. What lies outside of it is looked at on the real file system, and never
+//! changed: nothing can be pinned there.
+//!
+//! Kernel: `kernel/bpf/inode.c` (v6.18).
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Kernel;
+use super::files::Held;
+use crate::abi::{Attr, Errno, MapFlags, ObjAttr, Result, UserMem};
+use crate::map::object::Object;
+
+/// Where the bpffs is mounted.
+const ROOT: &str = "/sys/fs/bpf";
+/// `PATH_MAX`, the NUL included.
+const PATH_MAX: usize = 4096;
+/// `NAME_MAX`
+const NAME_MAX: usize = 255;
+/// `AT_FDCWD`, and any other directory: relative paths start there.
+const BPF_F_PATH_FD: u32 = 1 << 14;
+
+/// What a name in the bpffs stands for.
+#[derive(Debug)]
+enum Node {
+    Dir(Dir),
+    Pin(Held),
+}
+
+type Dir = BTreeMap<String, Node>;
+
+/// The emulated bpffs.
+#[derive(Debug, Default)]
+pub(super) struct Bpffs(Dir);
+
+/// A path, taken apart.
+#[derive(Debug)]
+enum Place {
+    /// In the bpffs: names below its root.
+    Inside(Vec<String>),
+    /// Elsewhere.
+    Outside(String),
+}
+
+impl Place {
+    /// Kernel: `fs/namei.c`, as far as it goes without symbolic links.
+    fn of(path: &str) -> Result<Self> {
+        if path.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        if path.split('/').any(|name| name.len() > NAME_MAX) {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let below = path.strip_prefix(ROOT);
+        let Some(below) = below.filter(|below| below.is_empty() || below.starts_with('/')) else {
+            return Ok(Self::Outside(path.to_owned()));
+        };
+        let names = below.split('/').filter(|name| !matches!(*name, "" | "."));
+        Ok(Self::Inside(names.map(str::to_owned).collect()))
+    }
+}
+
+impl Bpffs {
+    /// The directory of those names.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if one of them is missing, `ENOTDIR` if it is a pin.
+    fn dir(&mut self, names: &[String]) -> Result<&mut Dir> {
+        let mut dir = &mut self.0;
+        for name in names {
+            dir = match dir.get_mut(name) {
+                Some(Node::Dir(dir)) => dir,
+                Some(Node::Pin(_)) => return Err(Errno::ENOTDIR),
+                None => return Err(Errno::ENOENT),
+            };
+        }
+        Ok(dir)
+    }
+
+    /// Puts something new at a path.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bpffs::dir`]; `EEXIST`; `EPERM` for a name with a dot.
+    ///
+    /// Kernel: `bpf_lookup` refuses the dot.
+    fn add(&mut self, names: &[String], node: Node) -> Result<()> {
+        let Some((name, parents)) = names.split_last() else {
+            return Err(Errno::EEXIST);
+        };
+        let dir = self.dir(parents)?;
+        if dir.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        if name.contains('.') {
+            return Err(Errno::EPERM);
+        }
+        dir.insert(name.clone(), node);
+        Ok(())
+    }
+
+    /// What is pinned at a path.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bpffs::dir`]; `EACCES` for a directory.
+    fn get(&mut self, names: &[String]) -> Result<Held> {
+        let Some((name, parents)) = names.split_last() else {
+            return Err(Errno::EACCES);
+        };
+        match self.dir(parents)?.get(name) {
+            Some(Node::Pin(held)) => Ok(held.clone()),
+            Some(Node::Dir(_)) => Err(Errno::EACCES),
+            None => Err(Errno::ENOENT),
+        }
+    }
+
+    /// Takes a pin out.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bpffs::dir`]; `EISDIR` for a directory.
+    fn remove(&mut self, names: &[String]) -> Result<Node> {
+        let Some((name, parents)) = names.split_last() else {
+            return Err(Errno::EISDIR);
+        };
+        let dir = self.dir(parents)?;
+        match dir.get(name) {
+            Some(Node::Pin(_)) => dir.remove(name).ok_or(Errno::ENOENT),
+            Some(Node::Dir(_)) => Err(Errno::EISDIR),
+            None => Err(Errno::ENOENT),
+        }
+    }
+}
+
+/// The answer to something new at a path outside of the bpffs.
+fn outside_new(path: &str) -> Errno {
+    let path = Path::new(path);
+    let parent = path.parent().unwrap_or(path);
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    if path.exists() {
+        Errno::EEXIST
+    } else if parent.is_dir() {
+        Errno::EPERM
+    } else if parent.exists() {
+        Errno::ENOTDIR
+    } else {
+        Errno::ENOENT
+    }
+}
+
+/// A path from the caller's memory, up to its NUL.
+///
+/// # Errors
+///
+/// `EFAULT`; `ENAMETOOLONG`.
+///
+/// Kernel: `fs/namei.c:getname_flags`.
+fn read_path(mem: &dyn UserMem, addr: u64) -> Result<String> {
+    let mut path = Vec::new();
+    let mut byte = [0];
+    loop {
+        let at = addr.checked_add(path.len() as u64).ok_or(Errno::EFAULT)?;
+        mem.read(at, &mut byte)?;
+        if byte == [0] {
+            // Names are bytes to the kernel; those that are no text stay apart from each other well enough.
+            return Ok(String::from_utf8(path)
+                .unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string()));
+        }
+        path.push(byte[0]);
+        if path.len() >= PATH_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+    }
+}
+
+impl Kernel {
+    /// Kernel: `bpf_obj_pin_user`.
+    pub(super) fn obj_pin(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
+        let attr = ObjAttr::decode(attr);
+        path_fd(&attr, BPF_F_PATH_FD)?;
+        let file = self.inner.files.get(attr.bpf_fd);
+        let file = file.map_err(|_| Errno::EINVAL)?;
+        match &file.held {
+            Held::Map(_) | Held::Link(_) | Held::Object(Object::Prog(_)) => {}
+            Held::Object(_) => return Err(Errno::EINVAL),
+        }
+        match Place::of(&read_path(mem, attr.pathname)?)? {
+            Place::Inside(names) => {
+                let pin = Node::Pin(file.held.clone());
+                self.inner.bpffs.lock().add(&names, pin)?;
+            }
+            Place::Outside(path) => return Err(outside_new(&path)),
+        }
+        Ok(0)
+    }
+
+    /// Kernel: `bpf_obj_get_user`.
+    pub(super) fn obj_get(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
+        let attr = ObjAttr::decode(attr);
+        let both = MapFlags::RDONLY | MapFlags::WRONLY;
+        if attr.bpf_fd != 0 {
+            return Err(Errno::EINVAL);
+        }
+        path_fd(&attr, both.bits() | BPF_F_PATH_FD)?;
+        let flags = MapFlags::from_bits_retain(attr.file_flags) & both;
+        if flags == both {
+            return Err(Errno::EINVAL);
+        }
+        match Place::of(&read_path(mem, attr.pathname)?)? {
+            Place::Inside(names) => {
+                let held = self.inner.bpffs.lock().get(&names)?;
+                self.open_with(held, flags)
+            }
+            Place::Outside(path) if Path::new(&path).exists() => Err(Errno::EACCES),
+            Place::Outside(_) => Err(Errno::ENOENT),
+        }
+    }
+
+    /// mkdir(2) in the bpffs, at `/sys/fs/bpf`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` or `ENOTDIR` of the path; `EEXIST`; `EPERM` for a name with a dot, and outside of the bpffs.
+    pub fn mkdir(&self, path: &str) -> Result<()> {
+        match Place::of(path)? {
+            Place::Inside(names) => {
+                let dir = Node::Dir(Dir::new());
+                self.inner.bpffs.lock().add(&names, dir)
+            }
+            Place::Outside(path) => Err(outside_new(&path)),
+        }
+    }
+
+    /// unlink(2) of a pin in the bpffs.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` or `ENOTDIR` of the path; `EISDIR`; `EPERM` outside of the bpffs.
+    pub fn unlink(&self, path: &str) -> Result<()> {
+        match Place::of(path)? {
+            Place::Inside(names) => {
+                // Dropped when no lock is held: a map may go with it.
+                let node = self.inner.bpffs.lock().remove(&names)?;
+                drop(node);
+                Ok(())
+            }
+            Place::Outside(path) if Path::new(&path).exists() => Err(Errno::EPERM),
+            Place::Outside(_) => Err(Errno::ENOENT),
+        }
+    }
+}
+
+/// # Errors
+///
+/// `EINVAL` for flags that are not allowed, and for a directory without its flag.
+fn path_fd(attr: &ObjAttr, allowed: u32) -> Result<()> {
+    let flag = attr.file_flags & BPF_F_PATH_FD != 0;
+    if attr.file_flags & !allowed != 0 || (attr.path_fd != 0 && !flag) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Threads on one map: what the kernel guarantees holds. Small and seeded; run under the thread sanitizer too.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+
+use mapemu::Kernel;
+use mapemu::abi::{Errno, MapType, UpdateFlags};
+use mapemu::btf::Writer;
+use mapemu::calls::{self, CreateOpts};
+use mapemu::helper::Prog;
+
+const BPF_F_NO_PREALLOC: u32 = 1;
+const BPF_ANY: u64 = 0;
+const BPF_NOEXIST: u64 = 1;
+const BPF_F_LOCK: u64 = 4;
+
+const STEPS: u32 = if cfg!(mapemu_portable) { 2_000 } else { 20_000 };
+
+fn hash(kernel: &Kernel, value_size: u32, max_entries: u32, map_flags: u32) -> u32 {
+    let opts = CreateOpts {
+        map_flags,
+        ..CreateOpts::default()
+    };
+    calls::bpf_map_create(kernel, MapType::HASH, "", 4, value_size, max_entries, &opts).unwrap()
+}
+
+/// A map whose value is a lock and 56 bytes.
+fn locked(kernel: &Kernel, map_type: MapType) -> u32 {
+    let mut btf = Writer::new();
+    let u32_id = btf.int("u32", 4);
+    let u64_id = btf.int("u64", 8);
+    let lock_id = btf.structure("bpf_spin_lock", 4, &[("val", u32_id, 0)]);
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let mut members = vec![("lock", lock_id, 0)];
+    members.extend(
+        names
+            .iter()
+            .zip(1..)
+            .map(|(name, index)| (*name, u64_id, index * 8)),
+    );
+    let value_id = btf.structure("value", 64, &members);
+    let opts = CreateOpts {
+        btf_fd: calls::bpf_btf_load(kernel, &btf.finish()).unwrap(),
+        btf_key_type_id: u32_id,
+        btf_value_type_id: value_id,
+        ..CreateOpts::default()
+    };
+    calls::bpf_map_create(kernel, map_type, "", 4, 64, 4, &opts).unwrap()
+}
+
+#[test]
+fn a_replaced_key_is_never_absent() {
+    for map_flags in [0, BPF_F_NO_PREALLOC] {
+        let kernel = Kernel::new();
+        let fd = hash(&kernel, 64, 8, map_flags);
+        let key = 7_u32.to_ne_bytes();
+        calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 64], BPF_ANY).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for cpu in 0..2 {
+                let (kernel, done) = (kernel.on_cpu(cpu), &done);
+                scope.spawn(move || {
+                    for step in 0..STEPS {
+                        let value = [step.to_ne_bytes()[0]; 64];
+                        calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_ANY).unwrap();
+                        // Others come and go in the same buckets.
+                        let other = (100 + step % 5).to_ne_bytes();
+                        let _ = calls::bpf_map_update_elem(&kernel, fd, &other, &value, BPF_ANY);
+                        let _ = calls::bpf_map_delete_elem(&kernel, fd, &other);
+                    }
+                    done.store(true, Ordering::Relaxed);
+                });
+            }
+            let mut value = [0; 64];
+            while !done.load(Ordering::Relaxed) {
+                let found = calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value);
+                assert_eq!(found, Ok(()), "map_flags {map_flags}");
+            }
+        });
+    }
+}
+
+#[test]
+fn of_two_writers_with_noexist_one_wins() {
+    let kernel = Kernel::new();
+    let fd = hash(&kernel, 8, 4, 0);
+    let wins = AtomicU32::new(0);
+    let both = Barrier::new(2);
+    thread::scope(|scope| {
+        for cpu in 0..2 {
+            let (kernel, wins, both) = (kernel.on_cpu(cpu), &wins, &both);
+            scope.spawn(move || {
+                for round in 0..STEPS / 20 {
+                    both.wait();
+                    match calls::bpf_map_update_elem(
+                        &kernel,
+                        fd,
+                        &[1, 0, 0, 0],
+                        &[1; 8],
+                        BPF_NOEXIST,
+                    ) {
+                        Ok(()) => {
+                            wins.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(errno) => assert_eq!(errno, Errno::EEXIST),
+                    }
+                    both.wait();
+                    if cpu == 0 {
+                        assert_eq!(wins.load(Ordering::Relaxed), round + 1);
+                        calls::bpf_map_delete_elem(&kernel, fd, &[1, 0, 0, 0]).unwrap();
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_locked_value_is_never_torn() {
+    for map_type in [MapType::HASH, MapType::ARRAY] {
+        let kernel = Kernel::new();
+        let fd = locked(&kernel, map_type);
+        let key = [1, 0, 0, 0];
+        calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 64], BPF_ANY).unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for cpu in 0..2 {
+                let (kernel, done) = (kernel.on_cpu(cpu), &done);
+                scope.spawn(move || {
+                    for step in 0..STEPS {
+                        let value = [step.to_ne_bytes()[0]; 64];
+                        calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_F_LOCK).unwrap();
+                    }
+                    done.store(true, Ordering::Relaxed);
+                });
+            }
+            let mut value = [0; 64];
+            while !done.load(Ordering::Relaxed) {
+                calls::bpf_map_lookup_elem_flags(&kernel, fd, &key, &mut value, BPF_F_LOCK)
+                    .unwrap();
+                assert_eq!(value[..4], [0; 4], "the lock never shows");
+                assert!(
+                    value[4..].iter().all(|byte| *byte == value[4]),
+                    "{map_type} torn: {value:?}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn a_counter_under_a_spin_lock_loses_no_update() {
+    let kernel = Kernel::new();
+    let fd = locked(&kernel, MapType::ARRAY);
+    let map = kernel.map(fd).unwrap();
+    thread::scope(|scope| {
+        for cpu in 0..2 {
+            let map = &map;
+            scope.spawn(move || {
+                let prog = Prog::sched_cls(cpu);
+                let value = prog.map_lookup_elem(map, &[0; 4]).unwrap();
+                for _ in 0..STEPS {
+                    let guard = prog.spin_lock(&value);
+                    value.store_u64(8, value.load_u64(8) + 1);
+                    drop(guard);
+                }
+            });
+        }
+    });
+    let value = Prog::sched_cls(0).map_lookup_elem(&map, &[0; 4]).unwrap();
+    assert_eq!(value.load_u64(8), u64::from(STEPS) * 2);
+}
+
+/// Each thread owns its keys; slots wander between the CPUs' free lists. What is there at the end is what was put there.
+#[test]
+fn nothing_is_lost_or_doubled() {
+    for map_flags in [0, BPF_F_NO_PREALLOC] {
+        let kernel = Kernel::new();
+        let fd = hash(&kernel, 8, 64, map_flags);
+        let map = kernel.map(fd).unwrap();
+        thread::scope(|scope| {
+            for cpu in 0..2_u32 {
+                let map = &map;
+                scope.spawn(move || {
+                    let prog = Prog::sched_cls(cpu);
+                    let mut there = [None; 32];
+                    for step in 0..STEPS {
+                        let index = (step.wrapping_mul(2_654_435_761) >> 20) % 32;
+                        let key = (cpu * 1000 + index).to_ne_bytes();
+                        let place = &mut there[index as usize];
+                        let value = u64::from(step) << 8 | u64::from(index);
+                        let seen = prog
+                            .map_lookup_elem(map, &key)
+                            .map(|value| value.load_u64(0));
+                        assert_eq!(seen, *place, "step {step}");
+                        if step % 3 == 0 && place.is_some() {
+                            prog.map_delete_elem(map, &key).unwrap();
+                            *place = None;
+                        } else {
+                            prog.map_update_elem(map, &key, &value.to_ne_bytes(), UpdateFlags::ANY)
+                                .unwrap();
+                            *place = Some(value);
+                        }
+                    }
+                });
+            }
+        });
+        let mut keys = Vec::new();
+        Prog::sched_cls(0)
+            .for_each_map_elem(&map, 0, |key, _| {
+                keys.push(key.to_vec());
+                true
+            })
+            .unwrap();
+        let count = keys.len();
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys.len(), count, "no key twice");
+        // As many can be added as there is room for, and not one more.
+        for number in count..64 {
+            let key = u32::try_from(5000 + number).unwrap().to_ne_bytes();
+            calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 8], BPF_ANY).unwrap();
+        }
+        assert_eq!(
+            calls::bpf_map_update_elem(&kernel, fd, &[0xff; 4], &[0; 8], BPF_ANY),
+            Err(Errno::E2BIG)
+        );
+    }
+}
