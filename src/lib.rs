@@ -8,6 +8,7 @@ pub mod cli;
 pub mod env;
 pub mod map;
 pub mod store;
+pub mod sys;
 #[cfg(feature = "trace")]
 pub mod trace;
 pub mod typed;

@@ -160,6 +160,11 @@ attr! {
     replace_bpf_fd: Fd = |a: Attr<'_>| a.u32(16);
 }
 
+impl ProgAttachAttr {
+    /// Offset of the fields that say where among the programs: `relative_fd` and `expected_revision`.
+    pub const ORDER_AT: usize = 20;
+}
+
 attr! {
     /// The arguments of `BPF_LINK_CREATE`, as far as cgroups go; those of the other `BPF_LINK_*` begin alike.
     LinkAttr, ends at 16:
@@ -171,4 +176,9 @@ attr! {
     attach_type: AttachType = |a: Attr<'_>| AttachType(a.u32(8));
     /// Flags.
     flags: u32 = |a: Attr<'_>| a.u32(12);
+}
+
+impl LinkAttr {
+    /// The first byte after the last field of `BPF_LINK_CREATE`, for whatever kind of link.
+    pub const CREATE_END: usize = 60;
 }

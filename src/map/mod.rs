@@ -343,6 +343,11 @@ pub trait MapOps: Send + Sync + fmt::Debug {
     /// The last dup of one open file of this map was closed (perf events belong to the file that put them).
     fn release_file(&self, _file: u64) {}
 
+    /// The type of programs that an array of programs is bound to.
+    fn owner_prog_type(&self) -> Option<crate::abi::ProgType> {
+        None
+    }
+
     /// The object of that id is gone (a process, a socket, an inode), and its elements with it.
     fn release_owner(&self, _object_id: u64) {}
 

@@ -20,6 +20,13 @@ pub(super) struct Through<'a> {
     file: u64,
 }
 
+impl<'a> Through<'a> {
+    /// Through no file: a map is made.
+    pub(super) fn no_file(inner: &'a Inner) -> Self {
+        Self { inner, file: 0 }
+    }
+}
+
 impl Files for Through<'_> {
     fn object(&self, fd: Fd) -> Result<Object> {
         Ok(self.inner.files.get(fd)?.held.object())

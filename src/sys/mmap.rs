@@ -3,15 +3,16 @@
 //! Kernel: `kernel/bpf/syscall.c:bpf_map_mmap`, and the `map_mmap` of each type (v6.18).
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Kernel;
 use super::files::{Held, MapUser};
-use crate::abi::{Errno, Fd, MapFlags, MapRequest, Mapping, Prot, Result};
+use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Mapping, Prot, Result};
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
-use crate::store::Words;
+use crate::store::{WORD, Words};
 
 impl Kernel {
     /// The file layer's checks, then the map's.
@@ -37,8 +38,15 @@ impl Kernel {
         let _freezing = self.inner.freezing.lock();
         // A file that cannot write has no shared mappings.
         of_map(map, request, end, request.shared && file.write)?;
-        let words = map.ops.mappable().ok_or(Errno::ENOTSUPP)?;
-        if prot.write {
+        let words = map.ops.mappable();
+        let words = words.ok_or_else(|| {
+            let map_type = map.def.map_type;
+            let what = format_args!("mmap of maps of type {map_type}");
+            self.inner.env.unsupported(what)
+        })?;
+        // Ring buffers have writers at any time; freezing one stops none.
+        let writer = prot.write && map.def.map_type == MapType::ARRAY;
+        if writer {
             map.writers.fetch_add(1, Ordering::AcqRel);
         }
         Ok(Box::new(EmulatedMapping {
@@ -47,7 +55,8 @@ impl Kernel {
             offset: usize::try_from(request.offset).map_err(|_| Errno::EINVAL)?,
             len: usize::try_from(pages).map_err(|_| Errno::EINVAL)? * PAGE_SIZE,
             prot,
-            writer: prot.write,
+            writable: prot.write,
+            writer,
         }))
     }
 }
@@ -55,7 +64,7 @@ impl Kernel {
 /// What the map checks: `end` is the first page after the mapping.
 fn of_map(map: &Map, request: MapRequest, end: u64, shared: bool) -> Result<()> {
     let write = request.prot.write;
-    if !map.ops.can_mmap() || !map.fields.0.is_empty() {
+    if !has_mmap(map) || !map.fields.0.is_empty() {
         return Err(Errno::ENOTSUPP);
     }
     if !shared {
@@ -69,8 +78,22 @@ fn of_map(map: &Map, request: MapRequest, end: u64, shared: bool) -> Result<()> 
             return Err(Errno::EACCES);
         }
     }
-    let pages = request.offset / PAGE_SIZE as u64..end;
-    map.ops.may_mmap(pages, write)
+    if map.def.map_type != MapType::ARRAY {
+        return map.ops.mmap(&request);
+    }
+    let size = map.ops.mappable().map_or(0, |words| words.len() * WORD);
+    if end > size.div_ceil(PAGE_SIZE) as u64 {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// The type has memory that can be mapped, if the map was made so.
+fn has_mmap(map: &Map) -> bool {
+    matches!(
+        map.def.map_type,
+        MapType::ARRAY | MapType::RINGBUF | MapType::USER_RINGBUF | MapType::ARENA
+    )
 }
 
 /// A mapping of a map's memory. It keeps the map alive; made writable, it counts as a writer as long as it lives.
@@ -81,36 +104,57 @@ struct EmulatedMapping {
     offset: usize,
     len: usize,
     prot: Prot,
+    /// It was made writable.
+    writable: bool,
+    /// It counts as a writer.
     writer: bool,
 }
 
 impl EmulatedMapping {
-    fn at(&self, offset: usize, len: usize, allowed: bool) -> Result<usize> {
+    fn check(&self, offset: usize, len: usize, allowed: bool) -> Result<()> {
         let inside = offset <= self.len && len <= self.len - offset;
         if inside && allowed {
-            Ok(self.offset + offset)
+            Ok(())
         } else {
             Err(Errno::EFAULT)
         }
+    }
+
+    /// The parts of an access that lie in one page each: where in the words, in bytes, and which part.
+    fn parts(&self, offset: usize, len: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let mut done = 0;
+        std::iter::from_fn(move || {
+            let rest = len.checked_sub(done).filter(|&rest| rest > 0)?;
+            let at = self.offset + offset + done;
+            let in_page = at % PAGE_SIZE;
+            let part = done..done + rest.min(PAGE_SIZE - in_page);
+            done = part.end;
+            let page = self.map.ops.mapped_page(at / PAGE_SIZE);
+            Some((page * PAGE_SIZE + in_page, part))
+        })
     }
 }
 
 impl Mapping for EmulatedMapping {
     fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
         // What can be written can be read, on this machine.
-        let at = self.at(offset, out.len(), self.prot.read || self.prot.write)?;
-        self.map.ops.read_mapped(&self.words, at, out);
+        self.check(offset, out.len(), self.prot.read || self.prot.write)?;
+        for (at, part) in self.parts(offset, out.len()) {
+            self.words.read_bytes(at, &mut out[part]);
+        }
         Ok(())
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        let at = self.at(offset, bytes.len(), self.prot.write)?;
-        self.map.ops.write_mapped(&self.words, at, bytes);
+        self.check(offset, bytes.len(), self.prot.write)?;
+        for (at, part) in self.parts(offset, bytes.len()) {
+            self.words.write_bytes(at, &bytes[part]);
+        }
         Ok(())
     }
 
     fn protect(&mut self, prot: Prot) -> Result<()> {
-        if prot.exec || prot.write && !self.writer {
+        if prot.exec || prot.write && !self.writable {
             return Err(Errno::EACCES);
         }
         self.prot = prot;

@@ -33,13 +33,13 @@ use crate::abi::{
 };
 use crate::env::Env;
 use crate::map::Map;
+use crate::map::object::{Object, OtherKind, OtherObject};
 pub use attach::Attached;
 pub use builder::{Builder, UnknownRelease};
 use cgroup::Cgroups;
 use files::{FdTable, File, Held};
 use handle::Handle;
 pub use kernel::ProgDef;
-use crate::map::object::{Object, OtherKind, OtherObject};
 use pin::Bpffs;
 
 /// An emulated kernel, as one process uses it from one CPU.

@@ -10,9 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::Kernel;
 use super::files::{Held, MapUser};
-use crate::abi::{
-    Attr, Caps, Errno, Fd, INFO_SIZE, MapFlags, MapInfo, MapType, Result, UserMem,
-};
+use crate::abi::{Attr, Caps, Errno, Fd, INFO_SIZE, MapFlags, MapInfo, MapType, Result, UserMem};
 use crate::btf::Btf;
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
@@ -74,7 +72,12 @@ impl Kernel {
         if flags == known {
             return Err(Errno::EINVAL);
         }
-        let map = self.inner.maps.read().get(&id).and_then(|map| map.upgrade());
+        let map = self
+            .inner
+            .maps
+            .read()
+            .get(&id)
+            .and_then(|map| map.upgrade());
         let held = Held::Map(MapUser::new(map.ok_or(Errno::ENOENT)?));
         self.open_with(held, flags)
     }
@@ -132,7 +135,7 @@ impl Kernel {
         line("max_entries", &def.max_entries);
         line("map_flags", &format_args!("{:#x}", def.map_flags.bits()));
         line("map_extra", &format_args!("{:#x}", def.map_extra));
-        line("memlock", &map.charge.bytes());
+        line("memlock", &map.memlock);
         line("map_id", &map.id);
         line("frozen", &u32::from(map.frozen.load(Ordering::Acquire)));
         if let Some(owner) = map.ops.owner_prog_type() {
@@ -238,7 +241,11 @@ fn map_info(map: &Map, addr: u64, len: usize, info: u64, mem: &mut dyn UserMem) 
 /// Kernel: `kernel/bpf/arraymap.c:array_map_get_hash`.
 fn hash(map: &Map, addr: u64, size: u32, mem: &mut dyn UserMem) -> Result<()> {
     if addr == 0 {
-        return if size == 0 { Ok(()) } else { Err(Errno::EINVAL) };
+        return if size == 0 {
+            Ok(())
+        } else {
+            Err(Errno::EINVAL)
+        };
     }
     if map.def.map_type != MapType::ARRAY || size != HASH_SIZE {
         return Err(Errno::EINVAL);

@@ -1,0 +1,214 @@
+//! The batch commands.
+//!
+//! Kernel: `kernel/bpf/syscall.c:bpf_map_do_batch`, `generic_map_lookup_batch` and its kin;
+//! `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch` (v6.18).
+
+use super::Kernel;
+use super::handle::{Target, with_bytes};
+use crate::abi::{Attr, BatchAttr, Cmd, Errno, Result, UpdateFlags, UserMem};
+use crate::map::BucketRequest;
+
+/// Bytes of the token of a batch that goes by bucket.
+const BUCKET_TOKEN: usize = 4;
+
+/// One batch command on its way.
+struct Batch<'a> {
+    target: &'a Target<'a>,
+    attr: &'a BatchAttr,
+    /// Elements done.
+    done: u32,
+}
+
+impl Kernel {
+    /// `addr` is the attr's address: the number of elements done is written there.
+    pub(super) fn batch(
+        &self,
+        cmd: Cmd,
+        addr: u64,
+        attr: Attr<'_>,
+        mem: &mut dyn UserMem,
+    ) -> Result<u32> {
+        let attr = &BatchAttr::decode(attr);
+        let file = self.inner.files.get(attr.map_fd)?;
+        let target = &Target::new(self, &file)?;
+        let writes = cmd != Cmd::MAP_LOOKUP_BATCH;
+        let reads = matches!(
+            cmd,
+            Cmd::MAP_LOOKUP_BATCH | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
+        );
+        let _writing = writes.then(|| target.may_write()).transpose()?;
+        if reads {
+            target.may_read()?;
+        }
+        let has = target.map.ops.batches();
+        let supported = match cmd {
+            Cmd::MAP_LOOKUP_BATCH => has.lookup,
+            Cmd::MAP_LOOKUP_AND_DELETE_BATCH => has.lookup_and_delete,
+            Cmd::MAP_UPDATE_BATCH => has.update,
+            _ => has.delete,
+        };
+        if !supported {
+            return Err(Errno::ENOTSUPP);
+        }
+        if !attr.elem_flags.difference(UpdateFlags::LOCK).is_empty() {
+            return Err(Errno::EINVAL);
+        }
+        target.may_lock(attr.elem_flags)?;
+        if reads && has.by_bucket && attr.flags != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if attr.count == 0 {
+            return Ok(0);
+        }
+        let count_addr = addr.wrapping_add(BatchAttr::COUNT_AT as u64);
+        mem.write(count_addr, &0_u32.to_ne_bytes())?;
+        let mut batch = Batch {
+            target,
+            attr,
+            done: 0,
+        };
+        let answer = match cmd {
+            Cmd::MAP_UPDATE_BATCH => batch.update(mem),
+            Cmd::MAP_DELETE_BATCH => batch.delete(mem),
+            _ if has.by_bucket => {
+                batch.lookup_buckets(cmd == Cmd::MAP_LOOKUP_AND_DELETE_BATCH, mem)
+            }
+            _ => batch.lookup(mem),
+        };
+        mem.write(count_addr, &batch.done.to_ne_bytes())?;
+        answer.map(|()| 0)
+    }
+}
+
+impl Batch<'_> {
+    /// The address of the caller's key number `index`.
+    fn key_addr(&self, index: u32) -> u64 {
+        let offset = self.target.key_size() as u64 * u64::from(index);
+        self.attr.keys.wrapping_add(offset)
+    }
+
+    /// The address of the caller's value number `index`.
+    fn value_addr(&self, index: u32) -> u64 {
+        let offset = self.target.value_size() as u64 * u64::from(index);
+        self.attr.values.wrapping_add(offset)
+    }
+
+    /// Kernel: `generic_map_update_batch`.
+    fn update(&mut self, mem: &dyn UserMem) -> Result<()> {
+        with_bytes(self.target.key_size(), |key| {
+            with_bytes(self.target.value_size(), |value| {
+                while self.done < self.attr.count {
+                    mem.read(self.key_addr(self.done), key)?;
+                    mem.read(self.value_addr(self.done), value)?;
+                    self.target.update(key, value, self.attr.elem_flags)?;
+                    self.done += 1;
+                }
+                Ok(())
+            })
+        })
+    }
+
+    /// Kernel: `generic_map_delete_batch`.
+    fn delete(&mut self, mem: &dyn UserMem) -> Result<()> {
+        with_bytes(self.target.key_size(), |key| {
+            while self.done < self.attr.count {
+                mem.read(self.key_addr(self.done), key)?;
+                self.target.delete(key)?;
+                self.done += 1;
+            }
+            Ok(())
+        })
+    }
+
+    /// By key: the token is the last key that was read.
+    ///
+    /// Kernel: `generic_map_lookup_batch`.
+    fn lookup(&mut self, mem: &mut dyn UserMem) -> Result<()> {
+        let size = self.target.key_size();
+        let (mut key, mut next) = (vec![0; size], vec![0; size]);
+        let mut value = vec![0; self.target.value_size()];
+        let from_start = self.attr.in_batch == 0;
+        if !from_start {
+            mem.read(self.attr.in_batch, &mut key)?;
+        }
+        let mut answer = self
+            .target
+            .next_key((!from_start).then_some(&*key), &mut next);
+        let mut done = 0;
+        while answer.is_ok() && done < self.attr.count {
+            match self.target.lookup(&next, &mut value, self.attr.elem_flags) {
+                Ok(()) => {
+                    mem.write(self.key_addr(done), &next)?;
+                    mem.write(self.value_addr(done), &value)?;
+                    done += 1;
+                }
+                // An empty place, or one that was emptied meanwhile.
+                Err(Errno::ENOENT) => {}
+                Err(errno) => {
+                    answer = Err(errno);
+                    break;
+                }
+            }
+            std::mem::swap(&mut key, &mut next);
+            if done < self.attr.count {
+                answer = self.target.next_key(Some(&key), &mut next);
+            }
+        }
+        self.done = done;
+        if done > 0 {
+            mem.write(self.attr.out_batch, &key)?;
+        }
+        answer
+    }
+
+    /// By bucket: the token is the number of the next bucket.
+    ///
+    /// Kernel: `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch`.
+    fn lookup_buckets(&mut self, delete: bool, mem: &mut dyn UserMem) -> Result<()> {
+        let n_buckets = self.target.map.ops.n_buckets();
+        let mut token = [0; BUCKET_TOKEN];
+        if self.attr.in_batch != 0 {
+            mem.read(self.attr.in_batch, &mut token)?;
+        }
+        let mut bucket = u32::from_ne_bytes(token);
+        if bucket >= n_buckets {
+            return Err(Errno::ENOENT);
+        }
+        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut done = 0;
+        let mut answer = Ok(());
+        while bucket < n_buckets {
+            keys.clear();
+            values.clear();
+            answer = self.target.bucket(
+                bucket,
+                &mut BucketRequest {
+                    room: (self.attr.count - done) as usize,
+                    delete,
+                    elem_flags: self.attr.elem_flags,
+                    keys: &mut keys,
+                    values: &mut values,
+                },
+            );
+            if answer.is_err() {
+                break;
+            }
+            if !keys.is_empty() {
+                mem.write(self.key_addr(done), &keys)?;
+                mem.write(self.value_addr(done), &values)?;
+                let read = keys.len() / self.target.key_size();
+                done += u32::try_from(read).expect("no more than there is room for");
+            }
+            bucket += 1;
+        }
+        let answer = match answer {
+            Ok(()) => Err(Errno::ENOENT),
+            // What does not fit is for the next call.
+            Err(Errno::ENOSPC) if done > 0 => Ok(()),
+            Err(errno) => Err(errno),
+        };
+        mem.write(self.attr.out_batch, &bucket.to_ne_bytes())?;
+        self.done = done;
+        answer
+    }
+}

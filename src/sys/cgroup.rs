@@ -1,0 +1,179 @@
+//! The tree of cgroups, and the programs that are attached in it.
+//!
+//! Kernel: `kernel/bpf/cgroup.c` (v6.18).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Kernel;
+use super::files::Held;
+use crate::abi::{AttachFlags, AttachType, Errno, Fd, Result};
+use crate::map::object::{Cgroup, Object, Prog};
+
+/// The root's id.
+const ROOT: u64 = 1;
+
+/// All cgroups that are there, by id.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    by_id: BTreeMap<u64, State>,
+    next_id: u64,
+}
+
+/// One cgroup.
+#[derive(Debug)]
+struct State {
+    cgroup: Arc<Cgroup>,
+    places: BTreeMap<AttachType, Place>,
+}
+
+/// What is attached to one cgroup at one place.
+#[derive(Debug, Default)]
+pub(super) struct Place {
+    /// `OVERRIDE` or `MULTI` of the programs that are there; none if there are none.
+    pub(super) flags: AttachFlags,
+    /// In the order in which they run.
+    pub(super) entries: Vec<Entry>,
+}
+
+/// One program at one place.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) prog: Arc<Prog>,
+    /// The link that holds it there, by its object's id; else it was attached directly.
+    pub(super) link: Option<u64>,
+}
+
+impl Cgroups {
+    /// Only the root.
+    pub(super) fn new() -> Self {
+        let root = Cgroup {
+            id: ROOT,
+            name: String::new(),
+            parent: None,
+        };
+        let mut cgroups = Self {
+            by_id: BTreeMap::new(),
+            next_id: ROOT + 1,
+        };
+        cgroups.insert(root);
+        cgroups
+    }
+
+    fn insert(&mut self, cgroup: Cgroup) -> Arc<Cgroup> {
+        let cgroup = Arc::new(cgroup);
+        let state = State {
+            cgroup: Arc::clone(&cgroup),
+            places: BTreeMap::new(),
+        };
+        self.by_id.insert(cgroup.id, state);
+        cgroup
+    }
+
+    fn children(&self, id: u64) -> impl Iterator<Item = &Cgroup> {
+        let of = move |cgroup: &&Cgroup| cgroup.parent.as_ref().is_some_and(|up| up.id == id);
+        self.by_id.values().map(|state| &*state.cgroup).filter(of)
+    }
+
+    fn create(&mut self, name: &str, parent: Option<Arc<Cgroup>>) -> Result<Arc<Cgroup>> {
+        let parent_id = parent.as_ref().map_or(ROOT, |parent| parent.id);
+        let parent = self.by_id.get(&parent_id).ok_or(Errno::ENOENT)?;
+        let parent = Arc::clone(&parent.cgroup);
+        if self.children(parent_id).any(|child| child.name == name) {
+            return Err(Errno::EEXIST);
+        }
+        let id = self.next_id;
+        self.next_id += 1;
+        Ok(self.insert(Cgroup {
+            id,
+            name: name.to_owned(),
+            parent: Some(parent),
+        }))
+    }
+
+    /// Takes a cgroup out, with what is attached to it.
+    fn remove(&mut self, id: u64) -> Result<Vec<Place>> {
+        if !self.by_id.contains_key(&id) {
+            return Err(Errno::ENOENT);
+        }
+        if id == ROOT || self.children(id).next().is_some() {
+            return Err(Errno::EBUSY);
+        }
+        let state = self.by_id.remove(&id);
+        Ok(state.map_or_else(Vec::new, |state| state.places.into_values().collect()))
+    }
+
+    /// The place of an attach type at a cgroup.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` if the cgroup was removed.
+    pub(super) fn place(&mut self, id: u64, attach_type: AttachType) -> Result<&mut Place> {
+        let state = self.by_id.get_mut(&id).ok_or(Errno::ENOENT)?;
+        Ok(state.places.entry(attach_type).or_default())
+    }
+
+    /// A cgroup's place and those above it, the nearest first; none for a cgroup that was removed.
+    pub(super) fn upwards(&self, id: u64, attach_type: AttachType) -> impl Iterator<Item = &Place> {
+        let parent = |state: &&State| {
+            let parent = state.cgroup.parent.as_ref()?;
+            self.by_id.get(&parent.id)
+        };
+        std::iter::successors(self.by_id.get(&id), parent)
+            .filter_map(move |state| state.places.get(&attach_type))
+    }
+
+    /// The parent's id.
+    pub(super) fn parent(&self, id: u64) -> Option<u64> {
+        let parent = self.by_id.get(&id)?.cgroup.parent.as_ref()?;
+        Some(parent.id)
+    }
+
+    /// Is it still there?
+    pub(super) fn is_alive(&self, id: u64) -> bool {
+        self.by_id.contains_key(&id)
+    }
+}
+
+impl Kernel {
+    /// Makes a cgroup below another, or below the root; its fd.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if the parent is no cgroup, `ENOENT` if it was removed; `EEXIST`.
+    pub fn cgroup_create(&self, name: &str, parent: Option<Fd>) -> Result<Fd> {
+        let parent = parent.map(|fd| self.cgroup(fd)).transpose()?;
+        let cgroup = self.inner.cgroups.lock().create(name, parent)?;
+        self.inner.open(Held::Object(Object::Cgroup(cgroup)))
+    }
+
+    /// rmdir(2) of a cgroup; the fd stays open. What is attached goes, and so do its elements in cgroup storages.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is no cgroup, `ENOENT` if it was removed before; `EBUSY` with children.
+    pub fn cgroup_remove(&self, fd: Fd) -> Result<()> {
+        let cgroup = self.cgroup(fd)?;
+        let places = self.inner.cgroups.lock().remove(cgroup.id)?;
+        // Programs, and maps that they hold, may go: no lock is held here.
+        drop(places);
+        for map in self.live_maps() {
+            map.ops.release_cgroup(cgroup.id);
+        }
+        Ok(())
+    }
+
+    /// The cgroup behind an fd, removed or not.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` for anything else.
+    pub(super) fn cgroup(&self, fd: Fd) -> Result<Arc<Cgroup>> {
+        match self.object(fd)? {
+            Object::Cgroup(cgroup) => Ok(cgroup),
+            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Other(_) => {
+                Err(Errno::EBADF)
+            }
+        }
+    }
+}

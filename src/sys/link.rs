@@ -1,0 +1,128 @@
+//! Links: programs that are attached as long as an fd or a pin holds them there.
+//!
+//! Kernel: `kernel/bpf/syscall.c:link_create`, `link_update`, `link_detach`; `kernel/bpf/cgroup.c` (v6.18).
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::attach::{Attach, attach_type_fits};
+use super::cgroup::Cgroups;
+use super::files::Held;
+use super::{Kernel, prog};
+use crate::abi::{AttachFlags, AttachType, Attr, Errno, Fd, LinkAttr, Result};
+use crate::map::object::{OtherKind, OtherObject};
+
+/// A link to a cgroup. Without a user it takes its program out.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// As maps see it.
+    pub(super) object: Arc<OtherObject>,
+    cgroups: Arc<Mutex<Cgroups>>,
+    cgroup: u64,
+    attach_type: AttachType,
+}
+
+impl Link {
+    /// Takes the program out of its place, if it is there yet.
+    fn detach(&self) {
+        let id = Some(self.object.id);
+        let mut cgroups = self.cgroups.lock();
+        let Ok(place) = cgroups.place(self.cgroup, self.attach_type) else {
+            // The cgroup was removed, and all its programs with it.
+            return;
+        };
+        let removed = place.remove(|entry| entry.link == id);
+        drop(cgroups);
+        // The program may go, and maps with it, when no lock is held.
+        drop(removed);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+impl Kernel {
+    /// Kernel: `link_create`, `cgroup_bpf_link_attach`.
+    pub(super) fn link_create(&self, attr: Attr<'_>) -> Result<u32> {
+        let fields = LinkAttr::decode(attr);
+        let prog = self.prog(fields.prog_fd)?;
+        attach_type_fits(&prog, fields.attach_type, self.inner.caps())?;
+        if !prog::CGROUP_TYPES.contains(&prog.prog_type) {
+            let prog_type = prog.prog_type;
+            let what = format_args!("BPF_LINK_CREATE of programs of type {prog_type}");
+            return Err(self.inner.env.unsupported(what));
+        }
+        if fields.flags != 0 || !attr.zero_from(LinkAttr::END) {
+            return Err(self.ordered_attach(fields.flags));
+        }
+        let cgroup = self.live_cgroup(fields.target_fd)?;
+        let object = self.inner.other(OtherKind::Link);
+        self.attach(Attach {
+            cgroup: cgroup.id,
+            attach_type: fields.attach_type,
+            flags: AttachFlags::MULTI,
+            prog,
+            link: Some(object.id),
+            replace: None,
+        })?;
+        self.inner.open(Held::Link(Arc::new(Link {
+            object,
+            cgroups: Arc::clone(&self.inner.cgroups),
+            cgroup: cgroup.id,
+            attach_type: fields.attach_type,
+        })))
+    }
+
+    fn link(&self, fd: Fd) -> Result<Arc<Link>> {
+        match &self.inner.files.get(fd)?.held {
+            Held::Link(link) => Ok(Arc::clone(link)),
+            Held::Map(_) | Held::Object(_) => Err(Errno::EINVAL),
+        }
+    }
+
+    /// The new program is given the elements of cgroup storages that the link had.
+    ///
+    /// Kernel: `link_update`, `cgroup_bpf_replace`.
+    pub(super) fn link_update(&self, attr: Attr<'_>) -> Result<u32> {
+        let (link_fd, new_fd, old_fd) = (attr.u32(0), attr.u32(4), attr.u32(12));
+        let flags = AttachFlags::from_bits_retain(attr.u32(8));
+        if !AttachFlags::REPLACE.contains(flags) {
+            return Err(Errno::EINVAL);
+        }
+        let link = self.link(link_fd)?;
+        let new = self.prog(new_fd)?;
+        let old = if flags.contains(AttachFlags::REPLACE) {
+            Some(self.prog(old_fd)?)
+        } else if old_fd != 0 {
+            return Err(Errno::EINVAL);
+        } else {
+            None
+        };
+        let mut cgroups = self.inner.cgroups.lock();
+        let place = cgroups.place(link.cgroup, link.attach_type);
+        let place = place.map_err(|_| Errno::ENOLINK)?;
+        let id = Some(link.object.id);
+        let entry = place.entries.iter_mut().find(|entry| entry.link == id);
+        let entry = entry.ok_or(Errno::ENOLINK)?;
+        if old.is_some_and(|old| !Arc::ptr_eq(&old, &entry.prog)) {
+            return Err(Errno::EPERM);
+        }
+        if entry.prog.prog_type != new.prog_type {
+            return Err(Errno::EINVAL);
+        }
+        let replaced = std::mem::replace(&mut entry.prog, new);
+        drop(cgroups);
+        drop(replaced);
+        Ok(0)
+    }
+
+    /// Kernel: `link_detach`, `bpf_cgroup_link_detach`.
+    pub(super) fn link_detach(&self, attr: Attr<'_>) -> Result<u32> {
+        self.link(attr.u32(0))?.detach();
+        Ok(0)
+    }
+}
