@@ -46,12 +46,13 @@ enum Word {
 }
 
 /// A raw attr before its buffers have addresses.
-#[derive(Default)]
 struct RawAttr {
     words: Vec<Word>,
     buffers: Vec<Vec<u8>>,
     /// The buffers that answers show, and how many of their bytes.
     outs: Vec<(usize, usize)>,
+    /// Bytes that its buffers may still take.
+    room: usize,
 }
 
 impl Engine<'_> {
@@ -193,6 +194,7 @@ impl Engine<'_> {
             words,
             mut buffers,
             outs,
+            ..
         } = self.raw_attr(o)?;
         let mut blob = Vec::new();
         let mut memory = Memory::new();
@@ -233,7 +235,12 @@ impl Engine<'_> {
     }
 
     fn raw_attr(&self, o: Request<'_>) -> Result<RawAttr, Stop> {
-        let mut raw = RawAttr::default();
+        let mut raw = RawAttr {
+            words: Vec::new(),
+            buffers: Vec::new(),
+            outs: Vec::new(),
+            room: MOST_BYTES,
+        };
         for word in o.list("attr")? {
             let wrong = || Broken(format!("{word} is no part of an attr"));
             let [width, value] = word
@@ -270,28 +277,30 @@ impl Engine<'_> {
             .iter()
             .next()
             .ok_or_else(|| Broken("an empty object in an attr".to_owned()))?;
-        let mut point_to = |buffer: Vec<u8>| {
-            raw.buffers.push(buffer);
-            Word::Address(len, raw.buffers.len() - 1)
-        };
-        Ok(match name.as_str() {
-            "fd" => Word::Number(len, self.fd_of_value("fd", value)?.into()),
-            "id" => Word::Number(len, self.names.map_id(o.need_text("id")?)?.into()),
-            "bad" => Word::Number(len, BAD_ADDRESS),
-            "in" => point_to(roomy(&o.bytes_or_none("in")?, 1)),
-            "edge_in" => point_to(o.bytes_or_none("edge_in")?),
-            "edge_out" => point_to(vec![0; o.size("edge_out")?.unwrap_or(0)]),
+        let (buffer, size) = match name.as_str() {
+            "fd" => return Ok(Word::Number(len, self.fd_of_value("fd", value)?.into())),
+            "id" => {
+                let id = self.names.map_id(o.need_text("id")?)?;
+                return Ok(Word::Number(len, id.into()));
+            }
+            "bad" => return Ok(Word::Number(len, BAD_ADDRESS)),
+            "in" => (roomy(&o.bytes_or_none("in")?, 1), None),
+            "edge_in" => (o.bytes_or_none("edge_in")?, None),
+            "edge_out" => (vec![0; o.size("edge_out")?.unwrap_or(0)], None),
             "out" => {
                 let size = o.size("out")?.unwrap_or(0);
-                if raw.buffers.len() > 64 || size > MOST_BYTES / 64 {
-                    return Err(Broken("too much memory in one attr".to_owned()).into());
-                }
-                let word = point_to(roomy(&[], size.max(1)));
-                raw.outs.push((raw.buffers.len() - 1, size));
-                word
+                (roomy(&[], size.max(1)), Some(size))
             }
             other => return Err(Broken(format!("\"{other}\" is nothing to point to")).into()),
-        })
+        };
+        raw.room = raw
+            .room
+            .checked_sub(buffer.len())
+            .ok_or_else(|| Broken("too much memory in one attr".to_owned()))?;
+        raw.buffers.push(buffer);
+        let at = raw.buffers.len() - 1;
+        raw.outs.extend(size.map(|size| (at, size)));
+        Ok(Word::Address(len, at))
     }
 }
 
