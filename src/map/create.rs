@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use super::create_btf::{self, BtfRule};
 use super::object::Object;
-use super::{Files, Map, MapDef, MapOps, create_rules as rule};
+use super::{Charge, Files, Map, MapDef, MapOps, create_rules as rule};
 use crate::abi::{Caps, CreateAttr, Errno, MapFlags, MapType, OBJ_NAME_LEN, Result};
 use crate::btf::Fields;
-use crate::env::{Charge, Env};
+use crate::env::Env;
 
 /// Who asks for a map, and for what.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +113,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, missing),
         MapType::LPM_TRIE => rules(rule::none, BPF, rule::lpm_trie, rule::small_memory, StructKey, new!(super::lpm_trie::LpmTrie)),
         MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE =>
-            rules(rule::none, Nothing, rule::cgroup_storage, rule::small_memory, CgroupStorageKey, missing),
+            rules(rule::none, Nothing, rule::cgroup_storage, rule::small_memory, CgroupStorageKey, new!(super::cgroup_storage::CgroupStorage)),
         MapType::QUEUE | MapType::STACK =>
             rules(rule::queue_stack, BPF, rule::none, rule::array_memory, Unchecked, new!(super::queue_stack::QueueStack)),
         MapType::BLOOM_FILTER =>
@@ -167,8 +167,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
 
     let def = stored(request);
     let template = template(request)?;
-    let memlock = (rules.memory)(&def, request.env.nr_cpus);
-    let charge = Charge::new(request.env, memlock)?;
+    let charge = Charge::new(request.env, (rules.memory)(&def, request.env.nr_cpus))?;
     let mut ops = (rules.make)(Making {
         def: &def,
         env: request.env,
@@ -189,7 +188,6 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         writers: AtomicU32::new(0),
         user_references: AtomicU32::new(0),
         charge,
-        memlock,
         ops,
     })
 }

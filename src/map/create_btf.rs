@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::object::Object;
-use super::{CreateRequest, MapBtf, MapDef};
+use super::{CreateRequest, MapBtf, MapDef, fields};
 use crate::abi::{Caps, Errno, MapFlags, MapType, Result};
-use crate::btf::{Btf, FieldKind, Fields};
+use crate::btf::{Btf, Fields};
 
 /// What a type asks of the types of its key and value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,6 +62,7 @@ pub(super) fn check(
     let fields = btf.fields(value);
     if !fields.0.is_empty() {
         may_have_fields(request, &fields)?;
+        btf.check_ownership(value)?;
     }
     of_type(def, rule, &btf, key, value)?;
     let btf = MapBtf {
@@ -80,44 +81,7 @@ fn may_have_fields(request: &CreateRequest<'_>, fields: &Fields) -> Result<()> {
     if request.attr.map_flags.intersects(prog_access) {
         return Err(Errno::EACCES);
     }
-    let map_type = request.attr.map_type;
-    if fields.0.iter().all(|field| takes(map_type, field.kind)) {
-        Ok(())
-    } else {
-        Err(Errno::EOPNOTSUPP)
-    }
-}
-
-/// Whether values of that type may have such a field.
-fn takes(map_type: MapType, kind: FieldKind) -> bool {
-    let local_storage = matches!(
-        map_type,
-        MapType::SK_STORAGE
-            | MapType::INODE_STORAGE
-            | MapType::TASK_STORAGE
-            | MapType::CGRP_STORAGE
-    );
-    let hash_or_array = matches!(map_type, MapType::HASH | MapType::ARRAY);
-    let with_lru = hash_or_array || map_type == MapType::LRU_HASH;
-    match kind {
-        FieldKind::SpinLock | FieldKind::ResSpinLock => {
-            hash_or_array || local_storage || map_type == MapType::CGROUP_STORAGE
-        }
-        FieldKind::Timer
-        | FieldKind::Workqueue
-        | FieldKind::TaskWork
-        | FieldKind::ListHead
-        | FieldKind::RbRoot => with_lru,
-        FieldKind::Kptr | FieldKind::Refcount => {
-            with_lru
-                || local_storage
-                || matches!(
-                    map_type,
-                    MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH | MapType::PERCPU_ARRAY
-                )
-        }
-        FieldKind::Uptr => map_type == MapType::TASK_STORAGE,
-    }
+    fields::allowed(request.attr.map_type, fields)
 }
 
 /// The type's own check.

@@ -4,6 +4,8 @@
 //! slot. [`create`] holds the only match on the map's type.
 
 pub mod bloom_filter;
+pub mod cgroup_storage;
+mod charge;
 mod create;
 mod create_btf;
 mod create_rules;
@@ -25,7 +27,8 @@ use crate::abi::{
     Caps, Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
 };
 use crate::btf::{Btf, Fields};
-use crate::env::{Charge, Env};
+use crate::env::Env;
+pub use charge::Charge;
 pub use create::{CreateRequest, create};
 pub use value::Value;
 
@@ -98,8 +101,6 @@ pub struct Map {
     pub user_references: AtomicU32,
     /// The memory it takes.
     pub charge: Charge,
-    /// The bytes of that at its creation.
-    pub memlock: u64,
     /// What its type does.
     pub ops: Box<dyn MapOps>,
 }

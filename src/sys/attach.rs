@@ -9,6 +9,8 @@ use super::cgroup::{Entry, Place};
 use crate::abi::{
     AttachFlags, AttachType, Attr, Caps, Errno, Fd, ProgAttachAttr, ProgType, Result,
 };
+use crate::map::Map;
+use crate::map::cgroup_storage::{CgroupStorage, Storage};
 use crate::map::object::{Cgroup, Prog};
 
 /// `BPF_CGROUP_MAX_PROGS`
@@ -19,6 +21,8 @@ const MAX_PROGS: usize = 64;
 pub struct Attached {
     /// The program.
     pub prog: Arc<Prog>,
+    /// The element of each of its cgroup storages.
+    pub storages: Vec<(Arc<Map>, Storage)>,
 }
 
 /// One program on its way to a place.
@@ -65,6 +69,34 @@ pub(super) fn attach_type_fits(prog: &Prog, attach_type: AttachType, caps: Caps)
         _ => prog_type_of(attach_type).is_none_or(|prog_type| prog_type == prog.prog_type),
     };
     if fits { Ok(()) } else { Err(Errno::EINVAL) }
+}
+
+/// The elements of the program's cgroup storages at that place; those that are missing are made.
+fn storages(attach: &Attach) -> Result<Vec<(Arc<Map>, Storage)>> {
+    let of_prog = attach.prog.maps.iter();
+    of_prog
+        .filter_map(|map| Some((map, map.ops.as_any().downcast_ref::<CgroupStorage>()?)))
+        .map(|(map, storage)| {
+            let storage = storage.attach(attach.cgroup, attach.attach_type)?;
+            Ok((Arc::clone(map), storage))
+        })
+        .collect()
+}
+
+impl Entry {
+    /// The program with its elements. A program that took a link's place has its own maps, and the elements of the kind
+    /// that the link had.
+    fn attached(&self) -> Attached {
+        let of_kind = |map: &Arc<Map>| {
+            let kind = map.def.map_type;
+            let own = self.storages.iter().find(|(of, _)| of.def.map_type == kind);
+            own.map(|(_, storage)| (Arc::clone(map), storage.clone()))
+        };
+        Attached {
+            prog: Arc::clone(&self.prog),
+            storages: self.prog.maps.iter().filter_map(of_kind).collect(),
+        }
+    }
 }
 
 impl Place {
@@ -143,9 +175,11 @@ impl Kernel {
             return Err(Errno::E2BIG);
         }
         let at = place.replaced_by(&attach)?;
+        let storages = storages(&attach)?;
         let entry = Entry {
             prog: attach.prog,
             link: attach.link,
+            storages,
         };
         place.flags = saved;
         let replaced = match at {
@@ -261,9 +295,7 @@ impl Kernel {
         let mut run = Vec::new();
         for place in cgroups.upwards(cgroup.id, attach_type) {
             if run.is_empty() || place.is_multi() {
-                run.extend(place.entries.iter().map(|entry| Attached {
-                    prog: Arc::clone(&entry.prog),
-                }));
+                run.extend(place.entries.iter().map(Entry::attached));
             }
         }
         Ok(run)

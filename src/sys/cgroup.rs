@@ -8,7 +8,9 @@ use std::sync::Arc;
 use super::Kernel;
 use super::files::Held;
 use crate::abi::{AttachFlags, AttachType, Errno, Fd, Result};
-use crate::map::object::{Cgroup, Object, Prog};
+use crate::map::Map;
+use crate::map::cgroup_storage::Storage;
+use crate::map::object::{Cgroup, Object, OtherKind, Prog, Socket};
 
 /// The root's id.
 const ROOT: u64 = 1;
@@ -42,6 +44,8 @@ pub(super) struct Entry {
     pub(super) prog: Arc<Prog>,
     /// The link that holds it there, by its object's id; else it was attached directly.
     pub(super) link: Option<u64>,
+    /// The elements that the program which came here first was given; a link's next program is given the same.
+    pub(super) storages: Vec<(Arc<Map>, Storage)>,
 }
 
 impl Cgroups {
@@ -157,10 +161,40 @@ impl Kernel {
         let places = self.inner.cgroups.lock().remove(cgroup.id)?;
         // Programs, and maps that they hold, may go: no lock is held here.
         drop(places);
-        for map in self.live_maps() {
-            map.ops.release_cgroup(cgroup.id);
-        }
+        self.release_cgroup(cgroup.id);
         Ok(())
+    }
+
+    /// The elements of a cgroup that was removed go, unless a socket of a process in it is open.
+    pub(super) fn release_cgroup(&self, id: u64) {
+        let has_sockets = self.inner.sockets.lock().values().any(|&of| of == id);
+        if has_sockets || self.inner.cgroups.lock().is_alive(id) {
+            return;
+        }
+        for map in self.live_maps() {
+            map.ops.release_cgroup(id);
+        }
+    }
+
+    /// A new socket, made by a process in that cgroup: until it is closed, the cgroup's elements stay.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is no cgroup, `ENOENT` if it was removed.
+    pub fn open_in(&self, cgroup: Fd, socket: Socket) -> Result<Fd> {
+        let cgroup = self.live_cgroup(cgroup)?;
+        let object = self.inner.other(OtherKind::Socket(socket));
+        self.inner.sockets.lock().insert(object.id, cgroup.id);
+        self.inner.open(Held::Object(Object::Other(object)))
+    }
+
+    /// The last fd of a socket was closed: it ends.
+    pub(super) fn socket_closed(&self, object_id: u64) {
+        self.release_owner(object_id);
+        let cgroup = self.inner.sockets.lock().remove(&object_id);
+        if let Some(cgroup) = cgroup {
+            self.release_cgroup(cgroup);
+        }
     }
 
     /// The cgroup behind an fd, removed or not.

@@ -10,7 +10,7 @@ use super::cgroup::Cgroups;
 use super::files::{FdTable, Held};
 use super::pin::Bpffs;
 use super::{Builder, Inner, Kernel, NextIds};
-use crate::abi::{AttachType, Caps, Errno, Fd, ProgType, Result};
+use crate::abi::{AttachType, Caps, Fd, ProgType, Result};
 use crate::env::Env;
 use crate::map::Map;
 use crate::map::object::{Object, OtherKind};
@@ -52,6 +52,7 @@ impl Kernel {
             next_ids,
             bpffs: Mutex::new(Bpffs::default()),
             cgroups: Arc::new(Mutex::new(Cgroups::new())),
+            sockets: Mutex::new(BTreeMap::new()),
             freezing: Mutex::new(()),
         };
         let kernel = Self {
@@ -188,7 +189,7 @@ impl Kernel {
     /// `EBADF` if it is not open, `EINVAL` if it is no map.
     pub fn poll(&self, fd: Fd) -> Result<u32> {
         let file = self.inner.files.get(fd)?;
-        Ok(file.map()?.ops.poll().bits())
+        Ok(file.map()?.ops.poll())
     }
 
     /// The process behind a pidfd ends, or the object behind the fd goes: maps drop what they hold for it.

@@ -63,6 +63,8 @@ struct Inner {
     next_ids: NextIds,
     bpffs: Mutex<Bpffs>,
     cgroups: Arc<Mutex<Cgroups>>,
+    /// Sockets that were made in a cgroup: their object's id, and the cgroup's.
+    sockets: Mutex<BTreeMap<u64, u64>>,
     /// Freezing a map and mapping its memory exclude each other.
     freezing: Mutex<()>,
 }
@@ -228,7 +230,7 @@ impl Bpf for Kernel {
             && matches!(object.kind, OtherKind::Socket(_))
         {
             // A socket ends with its last fd; other objects live on without one.
-            self.release_owner(object.id);
+            self.socket_closed(object.id);
         }
         Ok(())
     }

@@ -135,7 +135,7 @@ impl Kernel {
         line("max_entries", &def.max_entries);
         line("map_flags", &format_args!("{:#x}", def.map_flags.bits()));
         line("map_extra", &format_args!("{:#x}", def.map_extra));
-        line("memlock", &map.memlock);
+        line("memlock", &map.charge.bytes());
         line("map_id", &map.id);
         line("frozen", &u32::from(map.frozen.load(Ordering::Acquire)));
         if let Some(owner) = map.ops.owner_prog_type() {
