@@ -6,6 +6,7 @@ pub mod calls;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod env;
+pub mod helper;
 pub mod map;
 pub mod store;
 pub mod sys;
