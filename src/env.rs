@@ -1,5 +1,6 @@
 //! All that comes from outside the maps: CPUs, memory, the release of the kernel, chance.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::abi::Errno;
@@ -113,5 +114,54 @@ impl Env {
             Unsupported::Panic => panic!("mapemu does not emulate {what} yet"),
             Unsupported::Errno(errno) => errno,
         }
+    }
+}
+
+/// Memory taken from the limit of an [`Env`]; given back when dropped.
+#[derive(Debug)]
+pub struct Charge {
+    env: Arc<Env>,
+    bytes: u64,
+}
+
+impl Charge {
+    /// Takes `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if that is more than is left.
+    pub fn new(env: &Arc<Env>, bytes: u64) -> Result<Self, Errno> {
+        env.charge(bytes)?;
+        Ok(Self {
+            env: Arc::clone(env),
+            bytes,
+        })
+    }
+
+    /// Takes `bytes` more.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if that is more than is left.
+    pub fn grow(&mut self, bytes: u64) -> Result<(), Errno> {
+        self.env.charge(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    /// Gives `bytes` of it back.
+    ///
+    /// # Panics
+    ///
+    /// If it is less than that.
+    pub fn shrink(&mut self, bytes: u64) {
+        self.bytes = self.bytes.checked_sub(bytes).expect("it was taken");
+        self.env.uncharge(bytes);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.env.uncharge(self.bytes);
     }
 }

@@ -334,8 +334,8 @@ pub trait MapOps: Send + Sync + fmt::Debug {
     }
 
     /// The state of the map's file, as poll(2) shows it.
-    fn poll(&self) -> u32 {
-        PollEvents::ERR.bits()
+    fn poll(&self) -> PollEvents {
+        PollEvents::ERR
     }
 
     /// The last fd and the last pin are gone: arrays of programs let go of them.

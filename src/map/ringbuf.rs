@@ -417,16 +417,16 @@ impl Ringbuf {
 
 impl MapOps for Ringbuf {
     /// Kernel: `ringbuf_map_poll_kern`, `ringbuf_map_poll_user`.
-    fn poll(&self) -> u32 {
+    fn poll(&self) -> PollEvents {
         let available = self.available();
         if self.user_produces {
             if available < self.ring.size() {
-                return (PollEvents::OUT | PollEvents::WRNORM).bits();
+                return PollEvents::OUT | PollEvents::WRNORM;
             }
         } else if available != 0 {
-            return (PollEvents::IN | PollEvents::RDNORM).bits();
+            return PollEvents::IN | PollEvents::RDNORM;
         }
-        0
+        PollEvents::empty()
     }
 
     fn mappable(&self) -> Option<&Arc<Words>> {
