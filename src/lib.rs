@@ -13,3 +13,4 @@ pub mod sys;
 #[cfg(feature = "trace")]
 pub mod trace;
 pub mod typed;
+pub use sys::Kernel;

@@ -28,6 +28,8 @@ pub struct CreateRequest<'a> {
     pub unprivileged_bpf_disabled: u32,
     /// The caller's fds.
     pub files: &'a dyn Files,
+    /// The CPU that the call happens on.
+    pub cpu: u32,
 }
 
 /// What a type needs besides what every map needs.
@@ -42,6 +44,7 @@ enum Needs {
 struct Making<'a> {
     def: &'a MapDef,
     env: &'a Arc<Env>,
+    cpu: u32,
     template: Option<(MapDef, Fields)>,
 }
 
@@ -77,6 +80,13 @@ macro_rules! new {
     };
 }
 
+/// `new` of a type whose first slots depend on the CPU, boxed.
+macro_rules! new_on_cpu {
+    ($type:path) => {
+        |making| Ok(Box::new(<$type>::new(making.def, making.env, making.cpu)?))
+    };
+}
+
 /// `new` of a map of maps, boxed.
 #[expect(unused_macros, reason = "types come one by one")]
 macro_rules! new_outer {
@@ -97,7 +107,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
     use Needs::Nothing;
     let rules = |early, needs, late, memory, btf, make: Make| Some(Rules { early, needs, late, memory, btf, make });
     match map_type {
-        MapType::HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
+        MapType::HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, new_on_cpu!(super::hash::Hash)),
         MapType::PERCPU_HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
         MapType::LRU_HASH | MapType::LRU_PERCPU_HASH =>
             rules(rule::hash, BPF, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
@@ -171,6 +181,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     let mut ops = (rules.make)(Making {
         def: &def,
         env: request.env,
+        cpu: request.cpu,
         template,
     })?;
     name(&attr.map_name)?;

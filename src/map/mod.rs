@@ -10,6 +10,7 @@ mod create;
 mod create_btf;
 mod create_rules;
 pub mod fields;
+pub mod hash;
 pub mod lock;
 pub mod lpm_trie;
 pub mod object;

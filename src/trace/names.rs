@@ -70,7 +70,7 @@ impl Names {
         self.map_of(name)
             .map(|facts| facts.id)
             .or_else(|| self.last_ids.get(name).copied())
-            .ok_or_else(|| Broken(format!("\"{name}\" was never a map")).into())
+            .ok_or(Stop::Errno(Errno::ENOENT))
     }
 
     pub(super) fn set_cgroup(&mut self, name: &str, id: u64) {
