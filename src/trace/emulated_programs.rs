@@ -291,9 +291,8 @@ impl Emulated {
         if !can_be_tested {
             return Err(Errno::ENOTSUPP);
         }
-        let zeros = |(name, _, touched): &(String, _, Range<usize>)| {
-            (name.clone(), vec![0; touched.len()])
-        };
+        let zeros =
+            |(name, _, touched): &(String, _, Range<usize>)| (name.clone(), vec![0; touched.len()]);
         Ok(prog.storages.iter().map(zeros).collect())
     }
 }

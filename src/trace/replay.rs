@@ -155,7 +155,8 @@ impl Replay<'_> {
             .ok_or_else(|| Broken("a step without a recorded answer".to_owned()))?;
         let refused = recorded.get("verifier").is_some();
         let named = line.request.get("as").and_then(Value::as_str);
-        self.missing.retain(|(name, _)| Some(name.as_str()) != named);
+        self.missing
+            .retain(|(name, _)| Some(name.as_str()) != named);
         let user_of = |(name, _): &&(String, String)| uses(&line.request, name);
         let answer = match self.missing.iter().find(user_of) {
             Some((_, what)) => Answer::ToCome(what.clone()),
