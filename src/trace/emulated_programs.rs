@@ -369,25 +369,23 @@ fn touch(pointers: &[Option<Value<'_>>], step: &Step) -> StepAnswer {
 /// What the verifier says of the steps, each pointer found.
 fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), Stop> {
     let mut held: Option<(usize, usize)> = None;
-    let no_lock = |held: &Option<_>| match held {
+    let no_lock = |held: Option<_>| match held {
         Some(_) => Err(LOCK_IS_HELD),
         None => Ok(()),
     };
+    let called = |helper, held| {
+        helper_allowed(map, helper, prog_type)?;
+        no_lock(held)
+    };
     for step in steps {
         match step {
-            Step::Lookup(..) | Step::Update(..) | Step::Delete(_) => {
-                let helper = match step {
-                    Step::Lookup(..) => Helper::MAP_LOOKUP_ELEM,
-                    Step::Update(..) => Helper::MAP_UPDATE_ELEM,
-                    _ => Helper::MAP_DELETE_ELEM,
-                };
-                helper_allowed(map, helper, prog_type)?;
-                no_lock(&held)?;
-            }
-            Step::Call(_) => no_lock(&held)?,
+            Step::Lookup(..) => called(Helper::MAP_LOOKUP_ELEM, held)?,
+            Step::Update(..) => called(Helper::MAP_UPDATE_ELEM, held)?,
+            Step::Delete(_) => called(Helper::MAP_DELETE_ELEM, held)?,
+            Step::Call(_) => no_lock(held)?,
             Step::Lock(pointer, at) => {
                 verifier::lock_allowed(map, *at, prog_type)?;
-                no_lock(&held)?;
+                no_lock(held)?;
                 held = Some((*pointer, *at));
             }
             Step::Unlock(pointer, at) => {

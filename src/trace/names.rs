@@ -107,9 +107,9 @@ impl Engine<'_> {
     }
 
     pub(super) fn fd_of_value(&self, field: &str, value: &Value) -> Result<Fd, Broken> {
-        match value {
-            Value::String(name) => Ok(self.names.fd_of(name).unwrap_or(NO_FD)),
-            _ => number_of_32(field, value),
+        match value.as_str() {
+            Some(name) => Ok(self.names.fd_of(name).unwrap_or(NO_FD)),
+            None => number_of_32(field, value),
         }
     }
 
