@@ -70,7 +70,7 @@ impl Names {
         self.map_of(name)
             .map(|facts| facts.id)
             .or_else(|| self.last_ids.get(name).copied())
-            .ok_or_else(|| Broken(format!("\"{name}\" was never a map")).into())
+            .ok_or(Stop::Errno(Errno::ENOENT))
     }
 
     pub(super) fn set_cgroup(&mut self, name: &str, id: u64) {
@@ -107,9 +107,9 @@ impl Engine<'_> {
     }
 
     pub(super) fn fd_of_value(&self, field: &str, value: &Value) -> Result<Fd, Broken> {
-        match value {
-            Value::String(name) => Ok(self.names.fd_of(name).unwrap_or(NO_FD)),
-            _ => number_of_32(field, value),
+        match value.as_str() {
+            Some(name) => Ok(self.names.fd_of(name).unwrap_or(NO_FD)),
+            None => number_of_32(field, value),
         }
     }
 
@@ -120,10 +120,7 @@ impl Engine<'_> {
 
     /// The fd of a name that has to stand for something.
     pub(super) fn open_fd(&self, o: Request<'_>, field: &str) -> Result<Fd, Stop> {
-        Ok(self
-            .names
-            .fd_of(o.need_text(field)?)
-            .ok_or(Errno::EBADF)?)
+        Ok(self.names.fd_of(o.need_text(field)?).ok_or(Errno::EBADF)?)
     }
 
     /// The map of a field that has to name one.
