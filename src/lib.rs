@@ -4,6 +4,7 @@ pub mod abi;
 pub mod btf;
 pub mod calls;
 pub mod env;
+pub mod helper;
 pub mod map;
 pub mod store;
 pub mod sys;

@@ -5,6 +5,7 @@ mod call;
 mod cmd;
 mod errno;
 mod flags;
+mod helper;
 mod info;
 mod map_type;
 mod prog_type;
@@ -15,6 +16,7 @@ pub use call::{Bpf, BufferBytes, Fd, MapHandle, MapRequest, Mapping, Memory, Pro
 pub use cmd::Cmd;
 pub use errno::{Errno, Result};
 pub use flags::{AttachFlags, AttachType, Caps, MapFlags, UpdateFlags};
+pub use helper::Helper;
 pub use info::{INFO_SIZE, MapInfo, OBJ_NAME_LEN};
 pub use map_type::MapType;
 pub use prog_type::ProgType;

@@ -4,6 +4,7 @@
 //! slot. [`create`] holds the only match on the map's type.
 
 pub mod arena;
+pub mod array;
 pub mod bloom_filter;
 pub mod cgroup_storage;
 mod charge;
@@ -15,10 +16,14 @@ mod create_rules;
 pub mod devmap;
 pub mod fields;
 pub mod hash;
+mod index;
 pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
+pub mod lru_hash;
 pub mod object;
+pub mod percpu_array;
+pub mod percpu_hash;
 pub mod queue_stack;
 pub mod reuseport_sockarray;
 pub mod ringbuf;

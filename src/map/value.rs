@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::abi::MapFlags;
 use crate::btf::Fields;
 use crate::store::{WORD, Words};
 
@@ -18,6 +19,8 @@ pub struct Value<'m> {
     at: usize,
     size: usize,
     fields: &'m Fields,
+    /// What programs may not do: read (`WRONLY_PROG`) or write (`RDONLY_PROG`).
+    limits: MapFlags,
 }
 
 #[derive(Clone)]
@@ -36,6 +39,7 @@ impl<'m> Value<'m> {
             at,
             size: size as usize,
             fields,
+            limits: MapFlags::empty(),
         }
     }
 
@@ -46,7 +50,16 @@ impl<'m> Value<'m> {
             at,
             size: size as usize,
             fields,
+            limits: MapFlags::empty(),
         }
+    }
+
+    /// The value as programs have it that use a map with these flags: they may not read it if it is `WRONLY_PROG`, and not
+    /// write it if it is `RDONLY_PROG`.
+    #[must_use]
+    pub fn limited(self, map_flags: MapFlags) -> Self {
+        let limits = map_flags & (MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG);
+        Self { limits, ..self }
     }
 
     /// The block and the word in it where the value begins.
@@ -72,8 +85,9 @@ impl<'m> Value<'m> {
     /// # Panics
     ///
     /// If they do not lie in the value, or are of a special field: the verifier refuses such a load.
+    #[track_caller]
     pub fn read(&self, offset: usize, out: &mut [u8]) {
-        self.check(offset, out.len());
+        self.check(offset, out.len(), MapFlags::WRONLY_PROG);
         let (words, at) = self.place();
         if offset == 0 {
             words.read(at, out);
@@ -87,14 +101,21 @@ impl<'m> Value<'m> {
     /// # Panics
     ///
     /// If they do not lie in the value, or are of a special field: the verifier refuses such a store.
+    #[track_caller]
     pub fn write(&self, offset: usize, bytes: &[u8]) {
-        self.check(offset, bytes.len());
+        self.check(offset, bytes.len(), MapFlags::RDONLY_PROG);
         let (words, at) = self.place();
         words.write_bytes(at * WORD + offset, bytes);
     }
 
     /// A copy of all bytes; special fields show as user space sees them.
+    ///
+    /// # Panics
+    ///
+    /// If programs may not read the map.
+    #[track_caller]
     pub fn to_vec(&self) -> Vec<u8> {
+        self.check(0, 0, MapFlags::WRONLY_PROG);
         let mut out = vec![0; self.size];
         let (words, at) = self.place();
         words.read(at, &mut out);
@@ -102,33 +123,30 @@ impl<'m> Value<'m> {
         out
     }
 
-    /// Why the verifier refuses an access to `len` bytes at `offset`, if it does (`EACCES`).
+    /// Judges an access; `limit` is the flag of maps that do not allow it.
     ///
-    /// Kernel: `kernel/bpf/verifier.c:check_map_access`.
-    pub fn refusal(&self, offset: usize, len: usize) -> Option<&'static str> {
-        if offset > self.size || len > self.size - offset {
-            Some("the bytes are outside of the value")
-        } else if self.fields.touched_by(offset, len).is_some() {
-            Some("a special field cannot be accessed directly by load or store")
-        } else {
-            None
-        }
-    }
-
+    /// Kernel: `kernel/bpf/verifier.c:check_map_access`, `check_map_access_type`.
     #[track_caller]
-    fn check(&self, offset: usize, len: usize) {
-        if let Some(rule) = self.refusal(offset, len) {
-            panic!(
-                "the verifier refuses {len} bytes at {offset} of a value of {} bytes (EACCES): {rule}",
-                self.size
-            );
-        }
+    fn check(&self, offset: usize, len: usize, limit: MapFlags) {
+        let rule = if offset > self.size || len > self.size - offset {
+            "they are outside of the value"
+        } else if self.fields.touched_by(offset, len).is_some() {
+            "a special field is not loaded or stored"
+        } else if self.limits.intersects(limit) {
+            "the map's flags do not let programs do this"
+        } else {
+            return;
+        };
+        panic!(
+            "the verifier refuses {len} bytes at {offset} of a value of {} bytes (EACCES): {rule}",
+            self.size
+        );
     }
 
     /// What an atomic operation works on: the word, and the shift of its bytes in there.
     #[track_caller]
     fn atomic(&self, offset: usize, len: usize) -> (&AtomicU64, u32) {
-        self.check(offset, len);
+        self.check(offset, len, MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG);
         assert!(
             offset.is_multiple_of(len),
             "the verifier refuses an atomic operation at {offset}, which is no multiple of {len} (EACCES)"
@@ -158,7 +176,7 @@ macro_rules! loads_and_stores {
                 #[track_caller]
                 pub fn $load(&self, offset: usize) -> $int {
                     let mut bytes = [0; size_of::<$int>()];
-                    self.check(offset, bytes.len());
+                    self.check(offset, bytes.len(), MapFlags::WRONLY_PROG);
                     let (words, at) = self.place();
                     if offset % WORD + bytes.len() <= WORD {
                         let word = words.word(at + offset / WORD).load(Ordering::Relaxed);
@@ -176,7 +194,7 @@ macro_rules! loads_and_stores {
                 /// As [`Value::write`].
                 #[track_caller]
                 pub fn $store(&self, offset: usize, value: $int) {
-                    self.check(offset, size_of::<$int>());
+                    self.check(offset, size_of::<$int>(), MapFlags::RDONLY_PROG);
                     let (words, at) = self.place();
                     let bytes = value.to_ne_bytes();
                     if bytes.len() == WORD && offset.is_multiple_of(WORD) {

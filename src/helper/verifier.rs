@@ -1,0 +1,322 @@
+//! What the verifier refuses: the errno of `BPF_PROG_LOAD`, and the rule in words.
+//!
+//! A program in Rust is not verified before it runs. The rules that depend on the map, the helper and the type of the
+//! program are here, for those who want to ask before a call; the calls themselves panic.
+//!
+//! Kernel: `kernel/bpf/verifier.c:check_map_prog_compatibility`, `check_helper_call`, `check_map_func_compatibility`
+//! (v6.18).
+
+use std::fmt;
+
+use crate::abi::{Errno, Helper, MapFlags, MapType, ProgType};
+use crate::btf::FieldKind;
+use crate::map::Map;
+
+/// A program that is not loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// What `BPF_PROG_LOAD` answers.
+    pub errno: Errno,
+    /// Why.
+    pub rule: &'static str,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { errno, rule } = self;
+        write!(f, "the verifier refuses ({errno:?}): {rule}")
+    }
+}
+
+impl std::error::Error for Refused {}
+
+const fn refuse(errno: Errno, rule: &'static str) -> Result<(), Refused> {
+    Err(Refused { errno, rule })
+}
+
+/// Whether a program of that type may call that helper on that map.
+///
+/// # Errors
+///
+/// In the verifier's order: `EINVAL` if the program may not use the map at all, or not call the helper; `EACCES` for a key
+/// or a value of no bytes; `EACCES` if it would change a map that is `BPF_F_RDONLY_PROG`; `EINVAL` if the type of map does
+/// not go with the helper (`ENOTSUPP` for a walk); `EACCES` if the value is a socket, which is no bytes.
+pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<(), Refused> {
+    map_allowed(map, prog_type)?;
+    if !is_available(helper, prog_type) {
+        return refuse(
+            Errno::EINVAL,
+            "programs of this type cannot call this helper",
+        );
+    }
+    sizes_allowed(map, helper)?;
+    let changes = matches!(
+        helper,
+        Helper::MAP_UPDATE_ELEM
+            | Helper::MAP_DELETE_ELEM
+            | Helper::MAP_PUSH_ELEM
+            | Helper::MAP_POP_ELEM
+    );
+    if changes && map.def.map_flags.contains(MapFlags::RDONLY_PROG) {
+        return refuse(Errno::EACCES, "programs only read a BPF_F_RDONLY_PROG map");
+    }
+    match helper {
+        Helper::SPIN_LOCK | Helper::SPIN_UNLOCK => {
+            if map.fields.spin_lock().is_none() {
+                return refuse(Errno::EINVAL, "the map's value has no struct bpf_spin_lock");
+            }
+        }
+        Helper::FOR_EACH_MAP_ELEM => {
+            if !helpers_of(map.def.map_type).contains(&helper) {
+                return refuse(Errno::ENOTSUPP, "this type of map has no walk for programs");
+            }
+        }
+        _ => {
+            if !helpers_of(map.def.map_type).contains(&helper) {
+                return refuse(
+                    Errno::EINVAL,
+                    "this helper does not go with this type of map",
+                );
+            }
+        }
+    }
+    if helper == Helper::MAP_LOOKUP_ELEM && holds_sockets(map.def.map_type) {
+        return refuse(
+            Errno::EACCES,
+            "what is found is a socket: it has no bytes to read",
+        );
+    }
+    Ok(())
+}
+
+/// Whether a program of that type may have anything to do with that map.
+///
+/// # Errors
+///
+/// `EINVAL` for special fields that the type of program cannot deal with; `EINVAL` for an arena, which is not emulated on
+/// the program side.
+pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
+    if map.def.map_type == MapType::ARENA {
+        return refuse(
+            Errno::EINVAL,
+            "an arena has no address before user space mapped it",
+        );
+    }
+    let is_tracing = matches!(
+        prog_type,
+        ProgType::KPROBE
+            | ProgType::TRACEPOINT
+            | ProgType::PERF_EVENT
+            | ProgType::RAW_TRACEPOINT
+            | ProgType::RAW_TRACEPOINT_WRITABLE
+    );
+    for field in &map.fields.0 {
+        match field.kind {
+            FieldKind::SpinLock | FieldKind::ResSpinLock => {
+                if prog_type == ProgType::SOCKET_FILTER {
+                    return refuse(Errno::EINVAL, "socket filters cannot use bpf_spin_lock");
+                }
+                if is_tracing {
+                    return refuse(Errno::EINVAL, "tracing programs cannot use bpf_spin_lock");
+                }
+            }
+            FieldKind::Timer | FieldKind::Workqueue | FieldKind::ListHead | FieldKind::RbRoot => {
+                if is_tracing {
+                    return refuse(
+                        Errno::EINVAL,
+                        "tracing programs cannot use timers, workqueues, lists and trees",
+                    );
+                }
+            }
+            FieldKind::TaskWork | FieldKind::Refcount | FieldKind::Kptr | FieldKind::Uptr => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a program may load `len` bytes at `offset` of a value.
+///
+/// # Errors
+///
+/// `EACCES`: outside of the value, bytes of a special field, or a map that is `BPF_F_WRONLY_PROG`.
+pub fn load_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused> {
+    access_allowed(map, offset, len)?;
+    if map.def.map_flags.contains(MapFlags::WRONLY_PROG) {
+        return refuse(
+            Errno::EACCES,
+            "programs do not read a BPF_F_WRONLY_PROG map",
+        );
+    }
+    Ok(())
+}
+
+/// Whether a program may store `len` bytes at `offset` of a value.
+///
+/// # Errors
+///
+/// `EACCES`: outside of the value, bytes of a special field, or a map that is `BPF_F_RDONLY_PROG`.
+pub fn store_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused> {
+    access_allowed(map, offset, len)?;
+    if map.def.map_flags.contains(MapFlags::RDONLY_PROG) {
+        return refuse(
+            Errno::EACCES,
+            "programs do not write a BPF_F_RDONLY_PROG map",
+        );
+    }
+    Ok(())
+}
+
+fn access_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused> {
+    let size = map.def.value_size as usize;
+    if offset > size || len > size - offset {
+        return refuse(Errno::EACCES, "the bytes are outside of the value");
+    }
+    if map.fields.touched_by(offset, len).is_some() {
+        return refuse(Errno::EACCES, "a special field is not loaded or stored");
+    }
+    Ok(())
+}
+
+/// Whether `bpf_spin_lock` and `bpf_spin_unlock` take a pointer to that byte of a value.
+///
+/// # Errors
+///
+/// `EINVAL` if the lock is not there.
+pub fn lock_allowed(map: &Map, offset: usize, prog_type: ProgType) -> Result<(), Refused> {
+    helper_allowed(map, Helper::SPIN_LOCK, prog_type)?;
+    if map.fields.spin_lock().map(|at| at as usize) != Some(offset) {
+        return refuse(
+            Errno::EINVAL,
+            "this is not where the value's struct bpf_spin_lock is",
+        );
+    }
+    Ok(())
+}
+
+/// A lock that is held when another one is taken or a helper is called.
+pub const LOCK_IS_HELD: Refused = Refused {
+    errno: Errno::EINVAL,
+    rule: "while a bpf_spin_lock is held, no helper is called and no other lock taken",
+};
+
+/// A lock that is released though it is not held.
+pub const LOCK_IS_NOT_HELD: Refused = Refused {
+    errno: Errno::EINVAL,
+    rule: "bpf_spin_unlock without its bpf_spin_lock",
+};
+
+/// A program that ends with a lock.
+pub const LOCK_AT_EXIT: Refused = Refused {
+    errno: Errno::EINVAL,
+    rule: "the program ends while a bpf_spin_lock is held",
+};
+
+/// Keys and values of no bytes cannot be pointed to, and a socket is not a value.
+fn sizes_allowed(map: &Map, helper: Helper) -> Result<(), Refused> {
+    let takes_key = matches!(
+        helper,
+        Helper::MAP_LOOKUP_ELEM
+            | Helper::MAP_UPDATE_ELEM
+            | Helper::MAP_DELETE_ELEM
+            | Helper::MAP_LOOKUP_PERCPU_ELEM
+    );
+    let gives_value = matches!(helper, Helper::MAP_UPDATE_ELEM | Helper::MAP_PUSH_ELEM);
+    let takes_value = gives_value || matches!(helper, Helper::MAP_POP_ELEM | Helper::MAP_PEEK_ELEM);
+    if takes_key && map.def.key_size == 0 {
+        return refuse(Errno::EACCES, "this type of map has no keys");
+    }
+    if takes_value && map.def.value_size == 0 {
+        return refuse(Errno::EACCES, "this type of map has no values");
+    }
+    let is_sockmap = matches!(map.def.map_type, MapType::SOCKMAP | MapType::SOCKHASH);
+    if gives_value && is_sockmap {
+        return refuse(Errno::EACCES, "the value of this type of map is a socket");
+    }
+    Ok(())
+}
+
+const fn holds_sockets(map_type: MapType) -> bool {
+    matches!(
+        map_type,
+        MapType::SOCKMAP | MapType::SOCKHASH | MapType::XSKMAP
+    )
+}
+
+/// Helpers that are only for some types of programs.
+fn is_available(helper: Helper, prog_type: ProgType) -> bool {
+    if helper != Helper::GET_LOCAL_STORAGE {
+        return true;
+    }
+    matches!(
+        prog_type,
+        ProgType::CGROUP_SKB
+            | ProgType::CGROUP_SOCK
+            | ProgType::CGROUP_SOCK_ADDR
+            | ProgType::SOCK_OPS
+            | ProgType::CGROUP_DEVICE
+            | ProgType::CGROUP_SYSCTL
+            | ProgType::CGROUP_SOCKOPT
+    )
+}
+
+/// The helpers that go with a type of map.
+const fn helpers_of(map_type: MapType) -> &'static [Helper] {
+    use Helper as H;
+    use MapType as T;
+    match map_type {
+        T::HASH | T::LRU_HASH | T::ARRAY => &[
+            H::MAP_LOOKUP_ELEM,
+            H::MAP_UPDATE_ELEM,
+            H::MAP_DELETE_ELEM,
+            H::FOR_EACH_MAP_ELEM,
+        ],
+        T::PERCPU_HASH | T::LRU_PERCPU_HASH | T::PERCPU_ARRAY => &[
+            H::MAP_LOOKUP_ELEM,
+            H::MAP_UPDATE_ELEM,
+            H::MAP_DELETE_ELEM,
+            H::FOR_EACH_MAP_ELEM,
+            H::MAP_LOOKUP_PERCPU_ELEM,
+        ],
+        T::LPM_TRIE => &[H::MAP_LOOKUP_ELEM, H::MAP_UPDATE_ELEM, H::MAP_DELETE_ELEM],
+        T::ARRAY_OF_MAPS | T::HASH_OF_MAPS => &[H::MAP_LOOKUP_ELEM],
+        T::QUEUE | T::STACK => &[H::MAP_PUSH_ELEM, H::MAP_POP_ELEM, H::MAP_PEEK_ELEM],
+        T::BLOOM_FILTER => &[H::MAP_PUSH_ELEM, H::MAP_PEEK_ELEM],
+        T::RINGBUF => &[H::RINGBUF_OUTPUT, H::RINGBUF_RESERVE, H::RINGBUF_QUERY],
+        T::USER_RINGBUF => &[H::USER_RINGBUF_DRAIN],
+        T::CGROUP_STORAGE | T::PERCPU_CGROUP_STORAGE => &[H::GET_LOCAL_STORAGE],
+        T::SK_STORAGE => &[H::SK_STORAGE_GET, H::SK_STORAGE_DELETE],
+        T::INODE_STORAGE => &[H::INODE_STORAGE_GET, H::INODE_STORAGE_DELETE],
+        T::TASK_STORAGE => &[H::TASK_STORAGE_GET, H::TASK_STORAGE_DELETE],
+        T::CGRP_STORAGE => &[H::CGRP_STORAGE_GET, H::CGRP_STORAGE_DELETE],
+        T::PROG_ARRAY => &[H::TAIL_CALL],
+        T::PERF_EVENT_ARRAY => &[
+            H::PERF_EVENT_READ,
+            H::PERF_EVENT_READ_VALUE,
+            H::PERF_EVENT_OUTPUT,
+        ],
+        T::CGROUP_ARRAY => &[H::SKB_UNDER_CGROUP, H::CURRENT_TASK_UNDER_CGROUP],
+        T::STACK_TRACE => &[H::GET_STACKID],
+        T::DEVMAP | T::DEVMAP_HASH | T::XSKMAP => &[H::MAP_LOOKUP_ELEM, H::REDIRECT_MAP],
+        T::CPUMAP => &[H::REDIRECT_MAP],
+        T::SOCKMAP => &[
+            H::MAP_LOOKUP_ELEM,
+            H::MAP_UPDATE_ELEM,
+            H::MAP_DELETE_ELEM,
+            H::SK_REDIRECT_MAP,
+            H::SOCK_MAP_UPDATE,
+            H::MSG_REDIRECT_MAP,
+            H::SK_SELECT_REUSEPORT,
+        ],
+        T::SOCKHASH => &[
+            H::MAP_LOOKUP_ELEM,
+            H::MAP_UPDATE_ELEM,
+            H::MAP_DELETE_ELEM,
+            H::SK_REDIRECT_HASH,
+            H::SOCK_HASH_UPDATE,
+            H::MSG_REDIRECT_HASH,
+            H::SK_SELECT_REUSEPORT,
+        ],
+        T::REUSEPORT_SOCKARRAY => &[H::SK_SELECT_REUSEPORT],
+        _ => &[],
+    }
+}
