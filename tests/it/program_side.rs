@@ -8,6 +8,7 @@ use mapemu::btf::Writer;
 use mapemu::calls::{self, CreateOpts};
 use mapemu::helper::{Prog, verifier};
 use mapemu::map::Map;
+use mapemu::map::lock::SpinGuard;
 use mapemu::sys::Kernel;
 
 const RDONLY_PROG: u32 = 1 << 7;
@@ -118,6 +119,23 @@ fn nothing_is_called_under_a_lock() {
     let plain = hash(&kernel, 0);
     let value = prog.map_lookup_elem(&plain, &KEY).expect("there");
     assert!(rule(|| drop(prog.spin_lock(&value))).contains("no struct bpf_spin_lock"));
+}
+
+#[test]
+fn one_who_waits_for_a_lock_does_not_release_it() {
+    let kernel = Kernel::new();
+    let map = locked(&kernel);
+    let value = Prog::sched_cls(0).map_lookup_elem(&map, &KEY);
+    let value = value.expect("there");
+    let (words, at) = value.place();
+    let held = value.lock(4);
+    assert!(SpinGuard::try_lock(words, at * 8 + 4).is_none());
+    assert!(
+        SpinGuard::try_lock(words, at * 8 + 4).is_none(),
+        "still held"
+    );
+    drop(held);
+    assert!(SpinGuard::try_lock(words, at * 8 + 4).is_some());
 }
 
 #[test]
