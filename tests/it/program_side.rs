@@ -164,7 +164,9 @@ fn access_flags_bind_programs_only() {
     let value = prog.map_lookup_elem(&map, &KEY).expect("there");
     assert_eq!(value.load_u8(0), 0);
     assert!(rule(|| value.store_u8(0, 1)).contains("EACCES"));
-    let update = || drop(prog.map_update_elem(&map, &KEY, &[0; 16], UpdateFlags::ANY));
+    let update = || {
+        let _ = prog.map_update_elem(&map, &KEY, &[0; 16], UpdateFlags::ANY);
+    };
     assert!(rule(update).contains("EACCES"));
     let map = hash(&kernel, WRONLY_PROG);
     let value = prog.map_lookup_elem(&map, &KEY).expect("there");
