@@ -25,13 +25,84 @@ pub(super) const RESERVED: usize = 1 << 40;
 /// See the module.
 #[derive(Debug)]
 pub struct Hash {
-    table: Table,
+    slots: Slots,
+    value_size: u32,
+    fields: Fields,
+}
+
+/// A table and its free slots: what the hash types but the LRU ones share.
+#[derive(Debug)]
+pub(super) struct Slots {
+    pub(super) table: Table,
     free: FreeLists,
     /// Number of elements, of a map that is not preallocated.
     count: Option<AtomicU32>,
     max_entries: u32,
-    value_size: u32,
-    fields: Fields,
+}
+
+impl Slots {
+    /// An empty table. `spare` slots more than elements, of a preallocated map.
+    pub(super) fn new(def: &MapDef, env: &Env, value_words: usize, spare: u32) -> Result<Self> {
+        let preallocated = !def.map_flags.contains(MapFlags::NO_PREALLOC);
+        let n_slots = if preallocated {
+            def.max_entries + spare
+        } else {
+            let most = RESERVED / Table::slot_size(def.key_size as usize, value_words);
+            let most = u32::try_from(most).unwrap_or(u32::MAX >> 1);
+            def.max_entries.saturating_add(REPLACING).min(most)
+        };
+        Ok(Self {
+            table: table(def, env, n_slots, value_words)?,
+            free: FreeLists::new(n_slots, env.nr_cpus),
+            count: (!preallocated).then(|| AtomicU32::new(0)),
+            max_entries: def.max_entries,
+        })
+    }
+
+    /// A slot for a new key.
+    pub(super) fn take(&self, cpu: u32) -> Result<u32> {
+        let Some(count) = &self.count else {
+            return self.free.pop(&self.table, cpu).ok_or(Errno::E2BIG);
+        };
+        count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < self.max_entries).then_some(n + 1)
+            })
+            .map_err(|_| Errno::E2BIG)?;
+        self.free.pop(&self.table, cpu).ok_or_else(|| {
+            count.fetch_sub(1, Ordering::Relaxed);
+            Errno::ENOMEM
+        })
+    }
+
+    /// Frees the slot of a key that is gone.
+    fn give_back(&self, cpu: u32, slot: u32) {
+        self.free.push(&self.table, cpu, slot);
+        if let Some(count) = &self.count {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Frees the slots of a bucket's keys, the last first, so that the front one is on top.
+    pub(super) fn give_back_all(&self, cpu: u32, slots: Vec<u32>) {
+        for slot in slots.into_iter().rev() {
+            self.give_back(cpu, slot);
+        }
+    }
+
+    /// Finds a key under its bucket's lock, does something with its slot, and takes it out.
+    pub(super) fn remove(&self, cpu: u32, key: &[u8], before: impl FnOnce(u32)) -> Result<()> {
+        let hash = self.table.hash(key);
+        let slot = {
+            let mut bucket = self.table.lock(hash);
+            let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
+            before(place.slot);
+            bucket.remove(place);
+            place.slot
+        };
+        self.give_back(cpu, slot);
+        Ok(())
+    }
 }
 
 /// An empty table for the keys of a map, with values of so many words.
@@ -61,26 +132,12 @@ pub(super) fn check_flags(is_there: bool, flags: UpdateFlags) -> Result<()> {
 
 impl Hash {
     pub(super) fn new(def: &MapDef, env: &Arc<Env>, cpu: u32) -> Result<Self> {
-        let preallocated = !def.map_flags.contains(MapFlags::NO_PREALLOC);
-        let value_words = def.elem_size() / WORD;
-        let n_slots = if preallocated {
-            def.max_entries + env.nr_cpus
-        } else {
-            let most = RESERVED / Table::slot_size(def.key_size as usize, value_words);
-            def.max_entries
-                .saturating_add(REPLACING)
-                .min(u32::try_from(most).unwrap_or(u32::MAX >> 1))
-        };
-        let table = table(def, env, n_slots, value_words)?;
-        let free = FreeLists::new(n_slots, env.nr_cpus);
-        if preallocated {
-            free.set_spares(&table, cpu);
+        let slots = Slots::new(def, env, def.elem_size() / WORD, env.nr_cpus)?;
+        if slots.count.is_none() {
+            slots.free.set_spares(&slots.table, cpu);
         }
         Ok(Self {
-            table,
-            free,
-            count: (!preallocated).then(|| AtomicU32::new(0)),
-            max_entries: def.max_entries,
+            slots,
             value_size: def.value_size,
             fields: Fields::default(),
         })
@@ -88,8 +145,8 @@ impl Hash {
 
     fn value(&self, slot: u32) -> Value<'_> {
         Value::in_block(
-            self.table.words(),
-            self.table.value_at(slot),
+            self.slots.table.words(),
+            self.slots.table.value_at(slot),
             self.value_size,
             &self.fields,
         )
@@ -97,9 +154,9 @@ impl Hash {
 
     /// Copies a value out, under its lock if the flags say so.
     fn copy_out(&self, slot: u32, value: &mut [u8], flags: UpdateFlags) {
-        let at = self.table.value_at(slot);
+        let at = self.slots.table.value_at(slot);
         let _guard = self.guard(at, flags);
-        self.table.words().read(at, value);
+        self.slots.table.words().read(at, value);
         if !self.fields.is_empty() {
             self.fields.hide(value);
         }
@@ -111,61 +168,23 @@ impl Hash {
             .spin_lock()
             .filter(|_| flags.contains(UpdateFlags::LOCK))?;
         Some(SpinGuard::lock(
-            self.table.words(),
+            self.slots.table.words(),
             value_at * WORD + lock as usize,
         ))
     }
 
     /// Writes key and value of a slot that no list has.
     fn fill(&self, slot: u32, key: &[u8], value: &[u8]) {
-        self.table.write_key(slot, key);
-        let at = self.table.value_at(slot);
+        self.slots.table.write_key(slot, key);
+        let at = self.slots.table.value_at(slot);
         if self.fields.is_empty() {
-            self.table.words().fill(at, value);
+            self.slots.table.words().fill(at, value);
         } else {
             // Fresh fields are zero, whatever the caller's bytes are.
             let mut fresh = value.to_vec();
             self.fields.clear(&mut fresh);
-            self.table.words().fill(at, &fresh);
+            self.slots.table.words().fill(at, &fresh);
         }
-    }
-
-    /// A slot for a new key.
-    fn take(&self, cpu: u32) -> Result<u32> {
-        let Some(count) = &self.count else {
-            return self.free.pop(&self.table, cpu).ok_or(Errno::E2BIG);
-        };
-        count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                (n < self.max_entries).then_some(n + 1)
-            })
-            .map_err(|_| Errno::E2BIG)?;
-        self.free.pop(&self.table, cpu).ok_or_else(|| {
-            count.fetch_sub(1, Ordering::Relaxed);
-            Errno::ENOMEM
-        })
-    }
-
-    /// Frees the slot of a key that is gone.
-    fn give_back(&self, cpu: u32, slot: u32) {
-        self.free.push(&self.table, cpu, slot);
-        if let Some(count) = &self.count {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Finds a key under its bucket's lock, does something with its slot, and takes it out.
-    fn remove(&self, cpu: u32, key: &[u8], before: impl FnOnce(u32)) -> Result<()> {
-        let hash = self.table.hash(key);
-        let slot = {
-            let mut bucket = self.table.lock(hash);
-            let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
-            before(place.slot);
-            bucket.remove(place);
-            place.slot
-        };
-        self.give_back(cpu, slot);
-        Ok(())
     }
 
     /// Replaces an element by one in another slot.
@@ -177,18 +196,21 @@ impl Hash {
         (key, hash): (&[u8], KeyHash),
         value: &[u8],
     ) -> Result<()> {
-        let new = if self.count.is_some() {
-            self.free.pop(&self.table, cpu).ok_or(Errno::ENOMEM)?
+        let new = if self.slots.count.is_some() {
+            self.slots
+                .free
+                .pop(&self.slots.table, cpu)
+                .ok_or(Errno::ENOMEM)?
         } else {
-            self.free.take_spare(cpu)
+            self.slots.free.take_spare(cpu)
         };
         self.fill(new, key, value);
         bucket.replace(old, new, hash);
         drop(bucket);
-        if self.count.is_some() {
-            self.free.push(&self.table, cpu, old.slot);
+        if self.slots.count.is_some() {
+            self.slots.free.push(&self.slots.table, cpu, old.slot);
         } else {
-            self.free.put_spare(cpu, old.slot);
+            self.slots.free.put_spare(cpu, old.slot);
         }
         Ok(())
     }
@@ -197,8 +219,9 @@ impl Hash {
 impl MapOps for Hash {
     #[inline]
     fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        self.table
-            .find(key, self.table.hash(key))
+        self.slots
+            .table
+            .find(key, self.slots.table.hash(key))
             .map(|slot| self.value(slot))
     }
 
@@ -211,20 +234,21 @@ impl MapOps for Hash {
         if locks && self.fields.spin_lock().is_none() {
             return Err(Errno::EINVAL);
         }
-        let hash = self.table.hash(key);
-        let mut bucket = self.table.lock(hash);
+        let hash = self.slots.table.hash(key);
+        let mut bucket = self.slots.table.lock(hash);
         let old = bucket.find(key, hash);
         check_flags(old.is_some(), flags)?;
         match old {
             Some(old) if locks => {
-                let at = self.table.value_at(old.slot);
+                let at = self.slots.table.value_at(old.slot);
                 let _guard = self.guard(at, flags);
-                self.fields.write_around(self.table.words(), at, value);
+                self.fields
+                    .write_around(self.slots.table.words(), at, value);
                 Ok(())
             }
             Some(old) => self.replace(cpu, bucket, old, (key, hash), value),
             None => {
-                let slot = self.take(cpu)?;
+                let slot = self.slots.take(cpu)?;
                 self.fill(slot, key, value);
                 bucket.insert(slot, hash);
                 Ok(())
@@ -233,7 +257,7 @@ impl MapOps for Hash {
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.remove(cpu, key, |_| ())
+        self.slots.remove(cpu, key, |_| ())
     }
 
     fn for_each_elem(
@@ -241,7 +265,7 @@ impl MapOps for Hash {
         _cpu: u32,
         callback: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
     ) -> Result<u64> {
-        Ok(for_each(&self.table, |key, slot| {
+        Ok(for_each(&self.slots.table, |key, slot| {
             callback(key, self.value(slot))
         }))
     }
@@ -255,8 +279,9 @@ impl MapOps for Hash {
         flags: UpdateFlags,
     ) -> Result<()> {
         let slot = self
+            .slots
             .table
-            .find(key, self.table.hash(key))
+            .find(key, self.slots.table.hash(key))
             .ok_or(Errno::ENOENT)?;
         self.copy_out(slot, value, flags);
         Ok(())
@@ -269,11 +294,12 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.remove(caller.cpu, key, |slot| self.copy_out(slot, value, flags))
+        self.slots
+            .remove(caller.cpu, key, |slot| self.copy_out(slot, value, flags))
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-        next_key_of(&self.table, key, next_key)
+        next_key_of(&self.slots.table, key, next_key)
     }
 
     fn batches(&self) -> Batches {
@@ -281,7 +307,7 @@ impl MapOps for Hash {
     }
 
     fn n_buckets(&self) -> u32 {
-        self.table.n_buckets()
+        self.slots.table.n_buckets()
     }
 
     fn user_lookup_bucket(
@@ -292,14 +318,12 @@ impl MapOps for Hash {
     ) -> Result<()> {
         let value_size = self.value_size as usize;
         let flags = request.elem_flags;
-        let gone = read_bucket(&self.table, bucket, request, |slot, values| {
+        let gone = read_bucket(&self.slots.table, bucket, request, |slot, values| {
             let at = values.len();
             values.resize(at + value_size, 0);
             self.copy_out(slot, &mut values[at..], flags);
         })?;
-        for slot in gone.into_iter().rev() {
-            self.give_back(caller.cpu, slot);
-        }
+        self.slots.give_back_all(caller.cpu, gone);
         Ok(())
     }
 
