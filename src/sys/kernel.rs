@@ -189,7 +189,7 @@ impl Kernel {
     /// `EBADF` if it is not open, `EINVAL` if it is no map.
     pub fn poll(&self, fd: Fd) -> Result<u32> {
         let file = self.inner.files.get(fd)?;
-        Ok(file.map()?.ops.poll().bits())
+        Ok(file.map()?.ops.poll())
     }
 
     /// The process behind a pidfd ends, or the object behind the fd goes: maps drop what they hold for it.
