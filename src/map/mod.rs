@@ -20,6 +20,7 @@ mod index;
 pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
+pub mod lru_hash;
 pub mod object;
 pub mod percpu_array;
 pub mod percpu_hash;

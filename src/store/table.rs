@@ -255,6 +255,12 @@ impl Table {
         }
     }
 
+    /// The hash that a slot was last put in with.
+    pub fn hash_of(&self, slot: u32) -> Hash {
+        let header = self.slots.word(self.header_at(slot));
+        Hash(high(header.load(Ordering::Relaxed)))
+    }
+
     /// Bytes of a key.
     pub fn key_size(&self) -> usize {
         self.key_size
