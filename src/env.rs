@@ -1,6 +1,9 @@
 //! All that comes from outside the maps: CPUs, memory, the release of the kernel, chance.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
 
 use crate::abi::Errno;
 
@@ -20,7 +23,13 @@ pub struct Env {
     pub unsupported: Unsupported,
     random: AtomicU64,
     memory_used: AtomicU64,
+    /// Indexes of the network interfaces.
+    interfaces: RwLock<BTreeSet<u32>>,
+    socket_cookies: AtomicU64,
 }
+
+/// The interface `lo`, which every network has.
+const LOOPBACK: u32 = 1;
 
 /// What happens where a request cannot be emulated yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,7 +81,29 @@ impl Env {
             unsupported,
             random: AtomicU64::new(seed),
             memory_used: AtomicU64::new(0),
+            interfaces: RwLock::new(BTreeSet::from([LOOPBACK])),
+            socket_cookies: AtomicU64::new(1),
         }
+    }
+
+    /// There is a network interface of that index from now on. (`lo`, 1, is there from the start.)
+    pub fn add_interface(&self, ifindex: u32) {
+        self.interfaces.write().insert(ifindex);
+    }
+
+    /// There is no network interface of that index any more; the maps have to be told too.
+    pub fn remove_interface(&self, ifindex: u32) {
+        self.interfaces.write().remove(&ifindex);
+    }
+
+    /// There is a network interface of that index.
+    pub fn has_interface(&self, ifindex: u32) -> bool {
+        self.interfaces.read().contains(&ifindex)
+    }
+
+    /// The number of the next socket that is asked for one.
+    pub fn next_socket_cookie(&self) -> u64 {
+        self.socket_cookies.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The next random number: of a hash's seed, say. (SplitMix64 of the environment's seed.)

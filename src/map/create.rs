@@ -120,7 +120,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         MapType::CGROUP_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, missing),
         MapType::ARRAY_OF_MAPS =>
             rules(rule::fd_array, Nothing, rule::inner_map, rule::array_memory, NotAtAll, missing),
-        MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, missing),
+        MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, new!(super::stack_trace::StackTrace)),
         MapType::LPM_TRIE => rules(rule::none, BPF, rule::lpm_trie, rule::small_memory, StructKey, new!(super::lpm_trie::LpmTrie)),
         MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE =>
             rules(rule::none, Nothing, rule::cgroup_storage, rule::small_memory, CgroupStorageKey, new!(super::cgroup_storage::CgroupStorage)),
@@ -129,19 +129,19 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         MapType::BLOOM_FILTER =>
             rules(rule::bloom_size, BPF, rule::bloom_filter, rule::bloom_memory, NoKey, new!(super::bloom_filter::BloomFilter)),
         MapType::DEVMAP | MapType::DEVMAP_HASH =>
-            rules(rule::devmap, NET_ADMIN, rule::none, rule::array_memory, NotAtAll, missing),
-        MapType::SOCKMAP => rules(rule::none, NET_ADMIN, rule::sockmap, rule::array_memory, NotAtAll, missing),
-        MapType::SOCKHASH => rules(rule::none, NET_ADMIN, rule::sockhash, rule::small_memory, NotAtAll, missing),
-        MapType::CPUMAP => rules(rule::none, BPF, rule::cpumap, rule::array_memory, NotAtAll, missing),
-        MapType::XSKMAP => rules(rule::none, NET_ADMIN, rule::xskmap, rule::array_memory, NotAtAll, missing),
+            rules(rule::devmap, NET_ADMIN, rule::none, rule::array_memory, NotAtAll, new!(super::devmap::Devmap)),
+        MapType::SOCKMAP => rules(rule::none, NET_ADMIN, rule::sockmap, rule::array_memory, NotAtAll, new!(super::sockmap::Sockmap)),
+        MapType::SOCKHASH => rules(rule::none, NET_ADMIN, rule::sockhash, rule::small_memory, NotAtAll, new!(super::sockmap::Sockmap)),
+        MapType::CPUMAP => rules(rule::none, BPF, rule::cpumap, rule::array_memory, NotAtAll, new!(super::cpumap::Cpumap)),
+        MapType::XSKMAP => rules(rule::none, NET_ADMIN, rule::xskmap, rule::array_memory, NotAtAll, new!(super::xskmap::Xskmap)),
         MapType::REUSEPORT_SOCKARRAY =>
-            rules(rule::reuseport_sockarray, BPF, rule::none, rule::array_memory, ArrayKey, missing),
+            rules(rule::reuseport_sockarray, BPF, rule::none, rule::array_memory, ArrayKey, new!(super::reuseport_sockarray::ReuseportSockarray)),
         MapType::SK_STORAGE | MapType::INODE_STORAGE | MapType::TASK_STORAGE | MapType::CGRP_STORAGE =>
-            rules(rule::local_storage, BPF, rule::none, rule::small_memory, IntKey, missing),
+            rules(rule::local_storage, BPF, rule::none, rule::small_memory, IntKey, new!(super::local_storage::LocalStorage)),
         MapType::STRUCT_OPS => rules(rule::struct_ops, BPF, rule::struct_ops_value, rule::small_memory, Unchecked, missing),
         MapType::RINGBUF | MapType::USER_RINGBUF =>
             rules(rule::none, Nothing, rule::ringbuf, rule::ringbuf_memory, Unchecked, new!(super::ringbuf::Ringbuf)),
-        MapType::ARENA => rules(rule::none, BPF, rule::arena, rule::small_memory, Unchecked, missing),
+        MapType::ARENA => rules(rule::none, BPF, rule::arena, rule::small_memory, Unchecked, new!(super::arena::Arena)),
         _ => None,
     }
 }

@@ -1,6 +1,7 @@
 //! Containers of bytes: no errno, no flag, no type of map.
 
 mod bits;
+mod chains;
 mod fifo;
 mod freelist;
 mod jhash;
@@ -12,6 +13,7 @@ mod trie;
 mod words;
 
 pub use bits::Bits;
+pub use chains::Chains;
 pub use fifo::Fifo;
 pub use freelist::{FreeLists, NONE};
 pub use jhash::jhash;
