@@ -3,8 +3,8 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
-pub mod array;
 pub mod arena;
+pub mod array;
 pub mod bloom_filter;
 pub mod cgroup_storage;
 mod charge;
