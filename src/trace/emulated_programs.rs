@@ -264,7 +264,7 @@ impl Emulated {
             return Ok(HelperAnswer::Ret(ret, None));
         }
         let initial = call.value.as_deref();
-        let Some(value) = storage.storage_get(&owner, initial, call.flags) else {
+        let Some(value) = storage.storage_get(&owner, call.flags, initial) else {
             return Ok(HelperAnswer::Null { outer: false });
         };
         let mut shown = vec![0; value.size().min(MOST_TOUCHED)];
