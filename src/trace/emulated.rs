@@ -249,6 +249,7 @@ impl World for Emulated {
 
     fn open_socket(&mut self, request: &SocketRequest<'_>) -> Result<Fd> {
         let socket = Socket {
+            xdp: false,
             unix: request.unix,
             stream: request.stream,
             bound: request.bind,
