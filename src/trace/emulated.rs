@@ -256,7 +256,6 @@ impl World for Emulated {
             listening: request.listen,
             connected: request.connect.is_some(),
             reuseport: request.reuseport,
-            xdp: false,
         };
         match request.cgroup {
             Some(cgroup) => self.kernel.open_in(self.cgroup(cgroup)?, socket),
