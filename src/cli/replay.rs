@@ -74,7 +74,9 @@ fn replay_one(
         } = verdict
         {
             let request = serde_json::Value::Object(request.clone());
-            wrong.push(format!("{name}:{number}: {request} / {recorded} / {emulated}"));
+            wrong.push(format!(
+                "{name}:{number}: {request} / {recorded} / {emulated}"
+            ));
         }
     });
     for line in wrong {
@@ -147,7 +149,11 @@ fn end(all: &Tally, out: &mut dyn Write) -> io::Result<Exit> {
     }
     let failed = all.failed + all.to_come;
     writeln!(out, "{} passed, {failed} failed", all.passed)?;
-    Ok(if failed == 0 { Exit::Holds } else { Exit::Fails })
+    Ok(if failed == 0 {
+        Exit::Holds
+    } else {
+        Exit::Fails
+    })
 }
 
 /// The recordings that the program carries, with a table by family.

@@ -64,8 +64,7 @@ impl Engine<'_> {
             let fd = self.open_fd(o, "again")?;
             self.world.open_again(fd)?
         } else {
-            self.world
-                .open_file(one_of(o, "kind", "file", &kinds)?)?
+            self.world.open_file(one_of(o, "kind", "file", &kinds)?)?
         };
         self.adopt(o.need_text("as")?, fd, None)
     }

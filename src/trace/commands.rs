@@ -233,9 +233,7 @@ impl Engine<'_> {
         if !reading || !matches!(out.error, None | Some(Errno::ENOENT)) {
             return Ok(answer);
         }
-        let given = |what: &str| {
-            !o.has(&format!("{what}_ptr")) && !o.has(&format!("{what}_edge"))
-        };
+        let given = |what: &str| !o.has(&format!("{what}_ptr")) && !o.has(&format!("{what}_edge"));
         // What the kernel says is done lies in the buffers, if it is right.
         let part = |buffer: &[u8], size: usize| {
             buffer[..capped(out.done, size).min(buffer.len())].to_vec()

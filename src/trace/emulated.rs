@@ -444,7 +444,12 @@ impl World for Emulated {
         self.call_storage_helper(call)
     }
 
-    fn ringbuf(&mut self, map: Fd, _facts: &MapFacts, steps: &[RingStep]) -> Result<Vec<i64>, Stop> {
+    fn ringbuf(
+        &mut self,
+        map: Fd,
+        _facts: &MapFacts,
+        steps: &[RingStep],
+    ) -> Result<Vec<i64>, Stop> {
         self.run_ring_steps(map, steps)
     }
 

@@ -28,11 +28,7 @@ const KINDS: [(&str, (ProgType, AttachType, i32)); 8] = [
     ),
     (
         "cgroup_bind4",
-        (
-            ProgType::CGROUP_SOCK_ADDR,
-            AttachType::CGROUP_INET4_BIND,
-            1,
-        ),
+        (ProgType::CGROUP_SOCK_ADDR, AttachType::CGROUP_INET4_BIND, 1),
     ),
     (
         "cgroup_udp4_sendmsg",
@@ -44,11 +40,7 @@ const KINDS: [(&str, (ProgType, AttachType, i32)); 8] = [
     ),
     (
         "cgroup_setsockopt",
-        (
-            ProgType::CGROUP_SOCKOPT,
-            AttachType::CGROUP_SETSOCKOPT,
-            1,
-        ),
+        (ProgType::CGROUP_SOCKOPT, AttachType::CGROUP_SETSOCKOPT, 1),
     ),
 ];
 
@@ -170,9 +162,7 @@ impl Engine<'_> {
         ];
         let event = one_of(o, "how", "egress", &events)?;
         let writes = writes(o)?;
-        let ran = self
-            .world
-            .trigger(o.need_text("cgroup")?, event, &writes)?;
+        let ran = self.world.trigger(o.need_text("cgroup")?, event, &writes)?;
         Ok(ran_answer(ran))
     }
 

@@ -120,10 +120,7 @@ impl Engine<'_> {
 
     /// The fd of a name that has to stand for something.
     pub(super) fn open_fd(&self, o: Request<'_>, field: &str) -> Result<Fd, Stop> {
-        Ok(self
-            .names
-            .fd_of(o.need_text(field)?)
-            .ok_or(Errno::EBADF)?)
+        Ok(self.names.fd_of(o.need_text(field)?).ok_or(Errno::EBADF)?)
     }
 
     /// The map of a field that has to name one.

@@ -5,9 +5,7 @@ use serde_json::{Map, Value, json};
 use super::commands::{AttrBytes, BAD_ADDRESS, pointed};
 use super::engine::{Engine, Outcome};
 use super::names::roomy;
-use super::request::{
-    Broken, MOST_BYTES, Request, Stop, bytes, hex, number_of_32, number_of_64,
-};
+use super::request::{Broken, MOST_BYTES, Request, Stop, bytes, hex, number_of_32, number_of_64};
 use crate::abi::{Cmd, Errno, Memory};
 
 /// Fields of `struct bpf_map_info` that answers can have: name, offset, bytes, and whether a short answer has it.
@@ -228,7 +226,9 @@ impl Engine<'_> {
             answer["fd"] = json!(true);
         }
         if !outs.is_empty() {
-            let shown = outs.iter().map(|&(buffer, len)| hex(&buffers[buffer][..len]));
+            let shown = outs
+                .iter()
+                .map(|&(buffer, len)| hex(&buffers[buffer][..len]));
             answer["out"] = shown.collect();
         }
         Ok(answer)
@@ -308,7 +308,10 @@ impl Engine<'_> {
 fn info_field(field: &str, raw: &[u8]) -> Value {
     match field {
         "name" => {
-            let end = raw.iter().rposition(|&byte| byte != 0).map_or(0, |at| at + 1);
+            let end = raw
+                .iter()
+                .rposition(|&byte| byte != 0)
+                .map_or(0, |at| at + 1);
             let name = raw[..end].iter().map(|&byte| char::from(byte));
             Value::String(name.collect())
         }

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use super::engine::{Engine, Outcome};
 use super::events::{MOST_TOUCHED, stop_return};
 use super::request::{Broken, Request, Stop, hex};
+use super::world::StorageCall;
 use super::world::{Deletes, ForEach, HelperAnswer, HelperCall, MapFacts, Step, StepAnswer};
-use super::world::{StorageCall};
 use crate::abi::{Errno, MapType, ProgType};
 
 /// Calls of a callback that answers show at most.
@@ -199,10 +199,13 @@ fn program_step<'a>(
 
 /// The number of a name; a new one if it is new.
 pub(super) fn number_of<'a>(name: &'a str, names: &mut Vec<&'a str>) -> usize {
-    names.iter().position(|own| *own == name).unwrap_or_else(|| {
-        names.push(name);
-        names.len() - 1
-    })
+    names
+        .iter()
+        .position(|own| *own == name)
+        .unwrap_or_else(|| {
+            names.push(name);
+            names.len() - 1
+        })
 }
 
 /// The number of a name that was given before.

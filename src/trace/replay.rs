@@ -157,8 +157,7 @@ pub fn replay(
     let mut tally = Tally::default();
     for line in &trace.lines {
         let number = line.number;
-        let verdict =
-            judge(&mut engine, line).map_err(|broken| BrokenLine { number, broken })?;
+        let verdict = judge(&mut engine, line).map_err(|broken| BrokenLine { number, broken })?;
         tally.count(&verdict);
         tell(number, &verdict);
     }
