@@ -1,7 +1,9 @@
 //! All that comes from outside the maps: CPUs, memory, the release of the kernel, chance.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::RwLock;
 
 use crate::abi::Errno;
 
@@ -21,7 +23,13 @@ pub struct Env {
     pub unsupported: Unsupported,
     random: AtomicU64,
     memory_used: AtomicU64,
+    /// Indexes of the network interfaces.
+    interfaces: RwLock<BTreeSet<u32>>,
+    socket_cookies: AtomicU64,
 }
+
+/// The interface `lo`, which every network has.
+const LOOPBACK: u32 = 1;
 
 /// What happens where a request cannot be emulated yet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -73,7 +81,29 @@ impl Env {
             unsupported,
             random: AtomicU64::new(seed),
             memory_used: AtomicU64::new(0),
+            interfaces: RwLock::new(BTreeSet::from([LOOPBACK])),
+            socket_cookies: AtomicU64::new(1),
         }
+    }
+
+    /// There is a network interface of that index from now on. (`lo`, 1, is there from the start.)
+    pub fn add_interface(&self, ifindex: u32) {
+        self.interfaces.write().insert(ifindex);
+    }
+
+    /// There is no network interface of that index any more; the maps have to be told too.
+    pub fn remove_interface(&self, ifindex: u32) {
+        self.interfaces.write().remove(&ifindex);
+    }
+
+    /// There is a network interface of that index.
+    pub fn has_interface(&self, ifindex: u32) -> bool {
+        self.interfaces.read().contains(&ifindex)
+    }
+
+    /// The number of the next socket that is asked for one.
+    pub fn next_socket_cookie(&self) -> u64 {
+        self.socket_cookies.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The next random number: of a hash's seed, say. (SplitMix64 of the environment's seed.)
@@ -114,54 +144,5 @@ impl Env {
             Unsupported::Panic => panic!("mapemu does not emulate {what} yet"),
             Unsupported::Errno(errno) => errno,
         }
-    }
-}
-
-/// Memory taken from the limit of an [`Env`]; given back when dropped.
-#[derive(Debug)]
-pub struct Charge {
-    env: Arc<Env>,
-    bytes: u64,
-}
-
-impl Charge {
-    /// Takes `bytes`.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM` if that is more than is left.
-    pub fn new(env: &Arc<Env>, bytes: u64) -> Result<Self, Errno> {
-        env.charge(bytes)?;
-        Ok(Self {
-            env: Arc::clone(env),
-            bytes,
-        })
-    }
-
-    /// Takes `bytes` more.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM` if that is more than is left.
-    pub fn grow(&mut self, bytes: u64) -> Result<(), Errno> {
-        self.env.charge(bytes)?;
-        self.bytes += bytes;
-        Ok(())
-    }
-
-    /// Gives `bytes` of it back.
-    ///
-    /// # Panics
-    ///
-    /// If it is less than that.
-    pub fn shrink(&mut self, bytes: u64) {
-        self.bytes = self.bytes.checked_sub(bytes).expect("it was taken");
-        self.env.uncharge(bytes);
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.env.uncharge(self.bytes);
     }
 }

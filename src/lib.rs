@@ -15,3 +15,4 @@ pub mod sys;
 #[cfg(feature = "trace")]
 pub mod trace;
 pub mod typed;
+pub use sys::Kernel;

@@ -38,6 +38,10 @@ const DEPENDENCIES: &[(&str, &str)] = &[
     ("bitflags", "flags that hold any bits"),
     ("bytemuck", "plain data as bytes, for typed keys and values"),
     ("clap", "the command line"),
+    (
+        "crossbeam-utils",
+        "a lock whose readers do not meet; dashmap has it too",
+    ),
     ("dashmap", "tables of ids"),
     ("indicatif", "progress"),
     ("libc", "system calls that rustix lacks"),

@@ -71,6 +71,13 @@ impl Fields {
         })
     }
 
+    /// Makes all fields 0.
+    pub fn clear(&self, value: &mut [u8]) {
+        for field in &self.0 {
+            value[field.bytes()].fill(0);
+        }
+    }
+
     /// Makes of a value's bytes what user space may see: fields are 0, and a reference count is 1.
     ///
     /// Kernel: `include/linux/bpf.h:bpf_obj_init_field`.

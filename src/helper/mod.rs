@@ -7,9 +7,10 @@
 //! Kernel: `kernel/bpf/helpers.c` (v6.18).
 
 mod ring;
+mod storage;
 pub mod verifier;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::abi::{Errno, Helper, ProgType, Result, UpdateFlags};
 use crate::map::lock::SpinGuard;
 use crate::map::{Map, Value};
 pub use ring::Record;
+use storage::Storages;
 use verifier::Refused;
 
 /// One run of a program on one CPU.
@@ -28,6 +30,7 @@ pub struct Prog {
     prog_type: ProgType,
     cpu: u32,
     holds_lock: Cell<bool>,
+    storages: RefCell<Storages>,
 }
 
 impl Prog {
@@ -37,6 +40,7 @@ impl Prog {
             prog_type,
             cpu,
             holds_lock: Cell::new(false),
+            storages: RefCell::new(Storages::OfRun(Vec::new())),
         }
     }
 
@@ -235,8 +239,7 @@ impl Prog {
             }),
         };
         let offset = allowed.unwrap_or_else(|refused| panic!("{refused}"));
-        let (words, at) = value.place();
-        let guard = SpinGuard::lock(words, at * crate::store::WORD + offset);
+        let guard = value.lock(offset);
         self.holds_lock.set(true);
         SpinLockGuard {
             prog: self,

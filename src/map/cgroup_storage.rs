@@ -113,6 +113,20 @@ impl CgroupStorage {
         Ok(Storage(element))
     }
 
+    /// An element for one run of a program that is not attached: zeros, and not in the map.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`
+    ///
+    /// Kernel: `net/bpf/test_run.c:bpf_test_run`.
+    pub fn element_of_run(&self) -> Result<Storage> {
+        Ok(Storage(Arc::new(Element {
+            key: self.key(0, 0),
+            buffer: RwLock::new(self.buffer()?),
+        })))
+    }
+
     fn key(&self, cgroup_id: u64, attach_type: u32) -> Key {
         let attach_type = if self.is_shared() { 0 } else { attach_type };
         Key {

@@ -28,6 +28,8 @@ pub struct CreateRequest<'a> {
     pub unprivileged_bpf_disabled: u32,
     /// The caller's fds.
     pub files: &'a dyn Files,
+    /// The CPU that the call happens on.
+    pub cpu: u32,
 }
 
 /// What a type needs besides what every map needs.
@@ -42,6 +44,7 @@ enum Needs {
 struct Making<'a> {
     def: &'a MapDef,
     env: &'a Arc<Env>,
+    cpu: u32,
     template: Option<(MapDef, Fields)>,
 }
 
@@ -77,8 +80,14 @@ macro_rules! new {
     };
 }
 
+/// `new` of a type whose first slots depend on the CPU, boxed.
+macro_rules! new_on_cpu {
+    ($type:path) => {
+        |making| Ok(Box::new(<$type>::new(making.def, making.env, making.cpu)?))
+    };
+}
+
 /// `new` of a map of maps, boxed.
-#[expect(unused_macros, reason = "types come one by one")]
 macro_rules! new_outer {
     ($type:path) => {
         |making| {
@@ -97,20 +106,20 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
     use Needs::Nothing;
     let rules = |early, needs, late, memory, btf, make: Make| Some(Rules { early, needs, late, memory, btf, make });
     match map_type {
-        MapType::HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
-        MapType::PERCPU_HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
+        MapType::HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, new_on_cpu!(super::hash::Hash)),
+        MapType::PERCPU_HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, new!(super::percpu_hash::PercpuHash)),
         MapType::LRU_HASH | MapType::LRU_PERCPU_HASH =>
-            rules(rule::hash, BPF, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
+            rules(rule::hash, BPF, rule::hash_buckets, rule::hash_memory, Unchecked, new!(super::lru_hash::LruHash)),
         MapType::HASH_OF_MAPS =>
-            rules(rule::hash_of_maps, Nothing, rule::hash_of_maps_late, rule::hash_memory, NotAtAll, missing),
-        MapType::ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, missing),
-        MapType::PERCPU_ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, missing),
-        MapType::PROG_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, ArrayKey, missing),
-        MapType::PERF_EVENT_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, missing),
-        MapType::CGROUP_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, missing),
+            rules(rule::hash_of_maps, Nothing, rule::hash_of_maps_late, rule::hash_memory, NotAtAll, new_outer!(super::map_in_map::HashOfMaps)),
+        MapType::ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::array::Array)),
+        MapType::PERCPU_ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::percpu_array::PercpuArray)),
+        MapType::PROG_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::prog_array::ProgArray)),
+        MapType::PERF_EVENT_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, new!(super::perf_event_array::PerfEventArray)),
+        MapType::CGROUP_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, new!(super::cgroup_array::CgroupArray)),
         MapType::ARRAY_OF_MAPS =>
-            rules(rule::fd_array, Nothing, rule::inner_map, rule::array_memory, NotAtAll, missing),
-        MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, missing),
+            rules(rule::fd_array, Nothing, rule::inner_map, rule::array_memory, NotAtAll, new_outer!(super::map_in_map::ArrayOfMaps)),
+        MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, new!(super::stack_trace::StackTrace)),
         MapType::LPM_TRIE => rules(rule::none, BPF, rule::lpm_trie, rule::small_memory, StructKey, new!(super::lpm_trie::LpmTrie)),
         MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE =>
             rules(rule::none, Nothing, rule::cgroup_storage, rule::small_memory, CgroupStorageKey, new!(super::cgroup_storage::CgroupStorage)),
@@ -119,19 +128,19 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         MapType::BLOOM_FILTER =>
             rules(rule::bloom_size, BPF, rule::bloom_filter, rule::bloom_memory, NoKey, new!(super::bloom_filter::BloomFilter)),
         MapType::DEVMAP | MapType::DEVMAP_HASH =>
-            rules(rule::devmap, NET_ADMIN, rule::none, rule::array_memory, NotAtAll, missing),
-        MapType::SOCKMAP => rules(rule::none, NET_ADMIN, rule::sockmap, rule::array_memory, NotAtAll, missing),
-        MapType::SOCKHASH => rules(rule::none, NET_ADMIN, rule::sockhash, rule::small_memory, NotAtAll, missing),
-        MapType::CPUMAP => rules(rule::none, BPF, rule::cpumap, rule::array_memory, NotAtAll, missing),
-        MapType::XSKMAP => rules(rule::none, NET_ADMIN, rule::xskmap, rule::array_memory, NotAtAll, missing),
+            rules(rule::devmap, NET_ADMIN, rule::none, rule::array_memory, NotAtAll, new!(super::devmap::Devmap)),
+        MapType::SOCKMAP => rules(rule::none, NET_ADMIN, rule::sockmap, rule::array_memory, NotAtAll, new!(super::sockmap::Sockmap)),
+        MapType::SOCKHASH => rules(rule::none, NET_ADMIN, rule::sockhash, rule::small_memory, NotAtAll, new!(super::sockmap::Sockmap)),
+        MapType::CPUMAP => rules(rule::none, BPF, rule::cpumap, rule::array_memory, NotAtAll, new!(super::cpumap::Cpumap)),
+        MapType::XSKMAP => rules(rule::none, NET_ADMIN, rule::xskmap, rule::array_memory, NotAtAll, new!(super::xskmap::Xskmap)),
         MapType::REUSEPORT_SOCKARRAY =>
-            rules(rule::reuseport_sockarray, BPF, rule::none, rule::array_memory, ArrayKey, missing),
+            rules(rule::reuseport_sockarray, BPF, rule::none, rule::array_memory, ArrayKey, new!(super::reuseport_sockarray::ReuseportSockarray)),
         MapType::SK_STORAGE | MapType::INODE_STORAGE | MapType::TASK_STORAGE | MapType::CGRP_STORAGE =>
-            rules(rule::local_storage, BPF, rule::none, rule::small_memory, IntKey, missing),
+            rules(rule::local_storage, BPF, rule::none, rule::small_memory, IntKey, new!(super::local_storage::LocalStorage)),
         MapType::STRUCT_OPS => rules(rule::struct_ops, BPF, rule::struct_ops_value, rule::small_memory, Unchecked, missing),
         MapType::RINGBUF | MapType::USER_RINGBUF =>
             rules(rule::none, Nothing, rule::ringbuf, rule::ringbuf_memory, Unchecked, new!(super::ringbuf::Ringbuf)),
-        MapType::ARENA => rules(rule::none, BPF, rule::arena, rule::small_memory, Unchecked, missing),
+        MapType::ARENA => rules(rule::none, BPF, rule::arena, rule::small_memory, Unchecked, new!(super::arena::Arena)),
         _ => None,
     }
 }
@@ -171,6 +180,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     let mut ops = (rules.make)(Making {
         def: &def,
         env: request.env,
+        cpu: request.cpu,
         template,
     })?;
     name(&attr.map_name)?;

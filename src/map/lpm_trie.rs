@@ -5,9 +5,9 @@
 //! Kernel: `kernel/bpf/lpm_trie.c` (v6.18).
 
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
-use parking_lot::RwLock;
+use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
 use super::{Batches, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
@@ -24,7 +24,9 @@ const NODE_HEADER: u64 = 24;
 #[derive(Debug)]
 pub struct LpmTrie {
     /// A replaced value gets memory of its own, so that a program that holds the old one goes on seeing it.
-    trie: RwLock<Trie<Arc<Words>>>,
+    ///
+    /// Readers on several threads do not write to the same line of memory.
+    trie: ShardedLock<Trie<Arc<Words>>>,
     /// Bits of the data part of a key.
     max_prefix_len: u32,
     value_size: u32,
@@ -47,12 +49,21 @@ impl LpmTrie {
         let trie = Trie::new(def.max_entries as usize, data_size);
         Ok(Self {
             max_prefix_len: trie.max_prefix_len(),
-            trie: RwLock::new(trie),
+            trie: ShardedLock::new(trie),
             value_size: def.value_size,
             elem_charge: NODE_HEADER + u64::from(def.key_size) + u64::from(def.value_size),
             env: Arc::clone(env),
             fields: Fields::default(),
         })
+    }
+
+    // A panic below would be a bug of the trie's, and is told then; it is no reason for more of them.
+    fn read(&self) -> ShardedLockReadGuard<'_, Trie<Arc<Words>>> {
+        self.trie.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> ShardedLockWriteGuard<'_, Trie<Arc<Words>>> {
+        self.trie.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The prefix that a key is, if it is not too long.
@@ -89,8 +100,8 @@ impl LpmTrie {
 
 impl Drop for LpmTrie {
     fn drop(&mut self) {
-        self.env
-            .uncharge(self.trie.get_mut().len() as u64 * self.elem_charge);
+        let n_elems = self.read().len() as u64;
+        self.env.uncharge(n_elems * self.elem_charge);
     }
 }
 
@@ -98,7 +109,7 @@ impl MapOps for LpmTrie {
     /// Kernel: `trie_lookup_elem`.
     fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
         let (prefix_len, data) = self.prefix(key)?;
-        let trie = self.trie.read();
+        let trie = self.read();
         let words = Arc::clone(trie.longest_match(prefix_len, data)?);
         drop(trie);
         Some(Value::shared(words, 0, self.value_size, &self.fields))
@@ -111,7 +122,7 @@ impl MapOps for LpmTrie {
             return Err(Errno::EINVAL);
         }
         let (prefix_len, data) = self.prefix(key).ok_or(Errno::EINVAL)?;
-        let mut trie = self.trie.write();
+        let mut trie = self.write();
         match trie.entry(prefix_len, data) {
             Entry::Stored(..) if flags == UpdateFlags::NOEXIST => Err(Errno::EEXIST),
             Entry::Stored(words, stored) => {
@@ -131,7 +142,7 @@ impl MapOps for LpmTrie {
     /// Kernel: `trie_delete_elem`.
     fn delete_elem(&self, _cpu: u32, key: &[u8]) -> Result<()> {
         let (prefix_len, data) = self.prefix(key).ok_or(Errno::EINVAL)?;
-        let removed = self.trie.write().remove(prefix_len, data);
+        let removed = self.write().remove(prefix_len, data);
         removed.ok_or(Errno::ENOENT)?;
         self.env.uncharge(self.elem_charge);
         Ok(())
@@ -145,7 +156,7 @@ impl MapOps for LpmTrie {
         _: UpdateFlags,
     ) -> Result<()> {
         let (prefix_len, data) = self.prefix(key).ok_or(Errno::ENOENT)?;
-        let trie = self.trie.read();
+        let trie = self.read();
         let words = trie.longest_match(prefix_len, data).ok_or(Errno::ENOENT)?;
         words.read(0, value);
         Ok(())
@@ -155,7 +166,7 @@ impl MapOps for LpmTrie {
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
         // Too long a prefix is as one that is not stored.
         let after = key.and_then(|key| self.prefix(key));
-        let trie = self.trie.read();
+        let trie = self.read();
         let (prefix_len, data) = trie.next(after).ok_or(Errno::ENOENT)?;
         next_key[..PREFIX_LEN_SIZE].copy_from_slice(&prefix_len.to_ne_bytes());
         next_key[PREFIX_LEN_SIZE..].copy_from_slice(data);

@@ -3,21 +3,44 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
+pub mod arena;
+pub mod array;
 pub mod bloom_filter;
+pub mod cgroup_array;
 pub mod cgroup_storage;
 mod charge;
+mod checks;
+pub mod cpumap;
 mod create;
 mod create_btf;
 mod create_rules;
+pub mod devmap;
+mod fd_array;
 pub mod fields;
+pub mod hash;
+pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
+pub mod map_in_map;
+mod index;
+pub mod local_storage;
+pub mod lock;
+pub mod lpm_trie;
+pub mod lru_hash;
 pub mod object;
+pub mod percpu_array;
+pub mod percpu_hash;
+pub mod perf_event_array;
+pub mod prog_array;
 pub mod queue_stack;
+pub mod reuseport_sockarray;
 pub mod ringbuf;
 pub mod ringbuf_user;
 mod signal;
+pub mod sockmap;
+pub mod stack_trace;
 mod value;
+pub mod xskmap;
 
 use std::fmt;
 use std::sync::Arc;
@@ -319,6 +342,15 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         None
     }
 
+    /// Judges a mapping before anything else is looked at, as its place in memory is chosen.
+    ///
+    /// # Errors
+    ///
+    /// Those of the type.
+    fn get_unmapped_area(&self, _request: &MapRequest) -> Result<()> {
+        Ok(())
+    }
+
     /// Judges a mapping of that memory, beyond what holds for all maps.
     ///
     /// # Errors
@@ -334,8 +366,8 @@ pub trait MapOps: Send + Sync + fmt::Debug {
     }
 
     /// The state of the map's file, as poll(2) shows it.
-    fn poll(&self) -> PollEvents {
-        PollEvents::ERR
+    fn poll(&self) -> u32 {
+        PollEvents::ERR.bits()
     }
 
     /// The last fd and the last pin are gone: arrays of programs let go of them.
@@ -354,6 +386,9 @@ pub trait MapOps: Send + Sync + fmt::Debug {
 
     /// That cgroup is gone, and its elements with it.
     fn release_cgroup(&self, _cgroup_id: u64) {}
+
+    /// That network interface is gone, and its elements with it.
+    fn release_interface(&self, _ifindex: u32) {}
 
     /// The special fields that BTF finds in the value; told once, before anybody else can reach the map.
     fn set_fields(&mut self, _fields: Fields) {}

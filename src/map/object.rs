@@ -2,7 +2,10 @@
 //!
 //! Declared by the user: nothing here runs.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::Map;
 use crate::abi::{AttachType, ProgType};
@@ -56,6 +59,86 @@ pub struct OtherObject {
     pub id: u64,
     /// What it is.
     pub kind: OtherKind,
+    ended: AtomicBool,
+    /// Of a socket: which kind of map holds it.
+    holder: Mutex<Holder>,
+    /// Of a socket: the number that maps show.
+    cookie: OnceLock<u64>,
+}
+
+/// The maps that hold a socket: one reuseport array, or socket maps, as they use the same pointer in it.
+///
+/// Kernel: `include/net/sock.h`, `sk_user_data`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Holder {
+    Nobody,
+    ReuseportArray,
+    /// So many places.
+    SocketMaps(usize),
+}
+
+impl OtherObject {
+    /// A new object.
+    pub fn new(id: u64, kind: OtherKind) -> Self {
+        Self {
+            id,
+            kind,
+            ended: AtomicBool::new(false),
+            holder: Mutex::new(Holder::Nobody),
+            cookie: OnceLock::new(),
+        }
+    }
+
+    /// The process behind a pidfd ends.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// The process behind a pidfd is gone.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// The number that stands for a socket; `next` gives one when it is first asked for.
+    pub(super) fn cookie(&self, next: impl FnOnce() -> u64) -> u64 {
+        *self.cookie.get_or_init(next)
+    }
+
+    /// A reuseport array holds it from now on; false if any map does.
+    pub(super) fn hold_in_array(&self) -> bool {
+        let mut holder = self.holder.lock();
+        let free = *holder == Holder::Nobody;
+        if free {
+            *holder = Holder::ReuseportArray;
+        }
+        free
+    }
+
+    /// The reuseport array lets go of it.
+    pub(super) fn release_from_array(&self) {
+        *self.holder.lock() = Holder::Nobody;
+    }
+
+    /// One more place of a socket map holds it; false if a reuseport array does.
+    pub(super) fn hold_in_socket_map(&self) -> bool {
+        let mut holder = self.holder.lock();
+        *holder = match *holder {
+            Holder::Nobody => Holder::SocketMaps(1),
+            Holder::SocketMaps(places) => Holder::SocketMaps(places + 1),
+            Holder::ReuseportArray => return false,
+        };
+        true
+    }
+
+    /// One place of a socket map lets go of it.
+    pub(super) fn release_from_socket_map(&self) {
+        let mut holder = self.holder.lock();
+        *holder = match *holder {
+            Holder::SocketMaps(places) if places > 1 => Holder::SocketMaps(places - 1),
+            Holder::SocketMaps(_) | Holder::Nobody => Holder::Nobody,
+            Holder::ReuseportArray => Holder::ReuseportArray,
+        };
+    }
 }
 
 /// What an [`OtherObject`] is.
@@ -78,6 +161,8 @@ pub enum OtherKind {
 /// What maps of sockets ask of a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Socket {
+    /// `AF_XDP`
+    pub xdp: bool,
     /// `AF_UNIX`
     pub unix: bool,
     /// `SOCK_STREAM`

@@ -417,16 +417,16 @@ impl Ringbuf {
 
 impl MapOps for Ringbuf {
     /// Kernel: `ringbuf_map_poll_kern`, `ringbuf_map_poll_user`.
-    fn poll(&self) -> PollEvents {
+    fn poll(&self) -> u32 {
         let available = self.available();
         if self.user_produces {
             if available < self.ring.size() {
-                return PollEvents::OUT | PollEvents::WRNORM;
+                return (PollEvents::OUT | PollEvents::WRNORM).bits();
             }
         } else if available != 0 {
-            return PollEvents::IN | PollEvents::RDNORM;
+            return (PollEvents::IN | PollEvents::RDNORM).bits();
         }
-        PollEvents::empty()
+        0
     }
 
     fn mappable(&self) -> Option<&Arc<Words>> {

@@ -56,7 +56,7 @@ impl Watch {
         if !self.listed {
             return PollEvents::empty();
         }
-        let events = self.map.ops.poll();
+        let events = PollEvents::from_bits_retain(self.map.ops.poll());
         self.listed = !events.is_empty() && !self.edge_triggered;
         events
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::lock::SpinGuard;
 use crate::abi::MapFlags;
 use crate::btf::Fields;
 use crate::store::{WORD, Words};
@@ -78,6 +79,12 @@ impl<'m> Value<'m> {
     /// Special fields of the value.
     pub fn fields(&self) -> &'m Fields {
         self.fields
+    }
+
+    /// Waits for the `bpf_spin_lock` at that byte of the value, and takes it.
+    pub fn lock(&self, offset: usize) -> SpinGuard<'_> {
+        let (words, at) = self.place();
+        SpinGuard::lock(words, at * WORD + offset)
     }
 
     /// Copies bytes out, from `offset` on.

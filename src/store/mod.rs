@@ -1,18 +1,25 @@
 //! Containers of bytes: no errno, no flag, no type of map.
 
 mod bits;
+mod chains;
 mod fifo;
+mod freelist;
 mod jhash;
 mod lru;
 mod ring;
+mod sync;
+mod table;
 mod trie;
 mod words;
 
 pub use bits::Bits;
+pub use chains::Chains;
 pub use fifo::Fifo;
+pub use freelist::{FreeLists, NONE};
 pub use jhash::jhash;
 pub use lru::Lru;
 pub use ring::{Header, Ring};
+pub use table::{Bucket, Hash, Place, Table};
 pub use trie::{Entry, Trie};
 pub use words::{WORD, Words};
 

@@ -294,32 +294,7 @@ impl<V> Trie<V> {
     /// Number of leading bits that a node has in common with a prefix.
     fn common(&self, node: u32, prefix_len: u32, data: &[u8]) -> u32 {
         let limit = self.nodes[node as usize].prefix_len.min(prefix_len);
-        let mut common = 0;
-        let own = &self.data[self.range(node)];
-        let mut chunks = own.chunks_exact(8).zip(data.chunks_exact(8));
-        let word = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().expect("a chunk of 8"));
-        while common < limit {
-            let Some((a, b)) = chunks.next() else {
-                break;
-            };
-            let equal = (word(a) ^ word(b)).leading_zeros();
-            common += equal;
-            if equal < u64::BITS {
-                return common.min(limit);
-            }
-        }
-        let rest = own.len() / 8 * 8;
-        for (a, b) in own[rest..].iter().zip(&data[rest..]) {
-            if common >= limit {
-                break;
-            }
-            let equal = (a ^ b).leading_zeros();
-            common += equal;
-            if equal < u8::BITS {
-                break;
-            }
-        }
-        common.min(limit)
+        common_bits(&self.data[self.range(node)], data, limit).min(limit)
     }
 
     fn range(&self, node: u32) -> std::ops::Range<usize> {
@@ -363,6 +338,37 @@ impl<V> Trie<V> {
     }
 }
 
+/// Number of leading bits that are equal; it need not be exact past `limit`.
+fn common_bits(mut a: &[u8], mut b: &[u8], limit: u32) -> u32 {
+    let mut common = 0;
+    while let (Some((x, rest_a)), Some((y, rest_b))) =
+        (a.split_first_chunk(), b.split_first_chunk())
+    {
+        let equal = (u64::from_be_bytes(*x) ^ u64::from_be_bytes(*y)).leading_zeros();
+        common += equal;
+        if equal < u64::BITS || common >= limit {
+            return common;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    if let (Some((x, rest_a)), Some((y, rest_b))) = (a.split_first_chunk(), b.split_first_chunk()) {
+        let equal = (u32::from_be_bytes(*x) ^ u32::from_be_bytes(*y)).leading_zeros();
+        common += equal;
+        if equal < u32::BITS {
+            return common;
+        }
+        (a, b) = (rest_a, rest_b);
+    }
+    for (x, y) in a.iter().zip(b) {
+        let equal = (x ^ y).leading_zeros();
+        common += equal;
+        if equal < u8::BITS {
+            break;
+        }
+    }
+    common
+}
+
 /// The bit at `index`, counted from the highest of the first byte.
 fn bit(data: &[u8], index: u32) -> usize {
     usize::from(data[index as usize / 8] >> (7 - index % 8) & 1)
@@ -372,7 +378,7 @@ fn bit(data: &[u8], index: u32) -> usize {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Entry, Full, Trie, bit};
+    use super::{Entry, Full, Trie, bit, common_bits};
     use proptest::prelude::*;
 
     /// A prefix of at most 16 bits, that ends often at the ends of bytes, and has bits past its end.
@@ -416,6 +422,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn common_bits_are_counted(a in prop::collection::vec(any::<u8>(), 1..40), flip in any::<u32>()) {
+            let flip = flip % (u32::try_from(a.len()).expect("short") * 8);
+            let mut b = a.clone();
+            b[flip as usize / 8] ^= 0x80 >> (flip % 8);
+            prop_assert_eq!(common_bits(&a, &b, u32::MAX), flip);
+        }
+
         /// Against a sorted list of prefixes.
         #[test]
         fn is_a_set_of_prefixes(ops in prop::collection::vec(op(), 0..60), asked in prop::collection::vec(prefix(), 8)) {

@@ -24,6 +24,7 @@ impl Kernel {
             caps: inner.caps(),
             unprivileged_bpf_disabled: inner.unprivileged_bpf_disabled.load(Ordering::Relaxed),
             files: &Through::no_file(inner),
+            cpu: self.cpu,
         })?;
         exclusive(&attr, mem)?;
         let map = inner.register(map);

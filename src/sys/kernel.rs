@@ -202,7 +202,21 @@ impl Kernel {
         let Ok(Object::Other(object)) = object else {
             panic!("fd {fd} is {object:?}, which has no end of its own");
         };
+        object.end();
         self.release_owner(object.id);
+    }
+
+    /// There is a network interface of that index from now on. (`lo`, 1, is there from the start.)
+    pub fn add_interface(&self, ifindex: u32) {
+        self.inner.env.add_interface(ifindex);
+    }
+
+    /// The network interface of that index goes, and with it the elements that lead to it.
+    pub fn remove_interface(&self, ifindex: u32) {
+        self.inner.env.remove_interface(ifindex);
+        for map in self.live_maps() {
+            map.ops.release_interface(ifindex);
+        }
     }
 
     pub(super) fn release_owner(&self, object_id: u64) {

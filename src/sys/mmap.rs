@@ -29,6 +29,7 @@ impl Kernel {
         let pages = request.len.div_ceil(PAGE_SIZE) as u64;
         let end = (request.offset / PAGE_SIZE as u64).checked_add(pages);
         let end = end.ok_or(Errno::EOVERFLOW)?;
+        map.ops.get_unmapped_area(&request)?;
         if request.shared && prot.write && !file.write || !file.read {
             return Err(Errno::EACCES);
         }
@@ -45,8 +46,8 @@ impl Kernel {
             self.inner.env.unsupported(what)
         })?;
         // Ring buffers have writers at any time; freezing one stops none.
-        let writer = prot.write && map.def.map_type == MapType::ARRAY;
-        if writer {
+        let map_type = map.def.map_type;
+        if prot.write && matches!(map_type, MapType::ARRAY | MapType::ARENA) {
             map.writers.fetch_add(1, Ordering::AcqRel);
         }
         Ok(Box::new(EmulatedMapping {
@@ -56,7 +57,8 @@ impl Kernel {
             len: usize::try_from(pages).map_err(|_| Errno::EINVAL)? * PAGE_SIZE,
             prot,
             writable: prot.write,
-            writer,
+            // The kernel forgets to count an arena's mapping less when it goes.
+            writer: prot.write && map_type == MapType::ARRAY,
         }))
     }
 }
@@ -120,6 +122,17 @@ impl EmulatedMapping {
         }
     }
 
+    /// # Errors
+    ///
+    /// `EFAULT` if no memory lies behind that part: a mapping of an arena can be longer than the arena.
+    fn inside(&self, at: usize, len: usize) -> Result<()> {
+        if at + len <= self.words.len() * WORD {
+            Ok(())
+        } else {
+            Err(Errno::EFAULT)
+        }
+    }
+
     /// The parts of an access that lie in one page each: where in the words, in bytes, and which part.
     fn parts(&self, offset: usize, len: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
         let mut done = 0;
@@ -140,6 +153,7 @@ impl Mapping for EmulatedMapping {
         // What can be written can be read, on this machine.
         self.check(offset, out.len(), self.prot.read || self.prot.write)?;
         for (at, part) in self.parts(offset, out.len()) {
+            self.inside(at, part.len())?;
             self.words.read_bytes(at, &mut out[part]);
         }
         Ok(())
@@ -148,6 +162,7 @@ impl Mapping for EmulatedMapping {
     fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         self.check(offset, bytes.len(), self.prot.write)?;
         for (at, part) in self.parts(offset, bytes.len()) {
+            self.inside(at, part.len())?;
             self.words.write_bytes(at, &bytes[part]);
         }
         Ok(())

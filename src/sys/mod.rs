@@ -113,10 +113,8 @@ impl Inner {
     }
 
     fn other(&self, kind: OtherKind) -> Arc<OtherObject> {
-        Arc::new(OtherObject {
-            id: self.next_ids.object.fetch_add(1, Ordering::Relaxed),
-            kind,
-        })
+        let id = self.next_ids.object.fetch_add(1, Ordering::Relaxed);
+        Arc::new(OtherObject::new(id, kind))
     }
 }
 

@@ -211,7 +211,7 @@ impl Engine<'_> {
         Ok(json!({ "keys": keys, "end": "limit" }))
     }
 
-    fn next_key(&self, map: Fd, key: Option<&Vec<u8>>, next: &mut Vec<u8>) -> AbiResult<u32> {
+    fn next_key(&self, map: Fd, key: Option<&Vec<u8>>, next: &mut [u8]) -> AbiResult<u32> {
         let mut memory = Memory::new();
         let key = key.map_or(0, |key| memory.input(key));
         let next = memory.output(next);
@@ -338,11 +338,12 @@ fn token_is_number(map_type: MapType) -> bool {
 
 /// The type of a map, by name or number.
 pub(super) fn map_type(o: Request<'_>) -> Result<MapType, Broken> {
-    match o.need("type")? {
-        Value::String(name) => {
+    let given = o.need("type")?;
+    match given.as_str() {
+        Some(name) => {
             MapType::from_name(name).ok_or_else(|| Broken(format!("no type of map \"{name}\"")))
         }
-        number => number_of_32("type", number).map(MapType),
+        None => number_of_32("type", given).map(MapType),
     }
 }
 

@@ -70,7 +70,6 @@ pub(super) struct Loaded {
     pub(super) id: u32,
     pub(super) fd: Fd,
     pub(super) prog_type: ProgType,
-    pub(super) helper_flags: u64,
     /// Its storages in order: the map's name, the map, the part of the value that it touches.
     pub(super) storages: Vec<(String, Arc<Map>, std::ops::Range<usize>)>,
 }
@@ -226,17 +225,19 @@ impl World for Emulated {
     }
 
     fn open_socket(&mut self, request: &SocketRequest<'_>) -> Result<Fd> {
-        if let Some(cgroup) = request.cgroup {
-            self.cgroup(cgroup)?;
-        }
-        Ok(self.kernel.open(OtherKind::Socket(Socket {
+        let socket = Socket {
+            xdp: false,
             unix: request.unix,
             stream: request.stream,
             bound: request.bind,
             listening: request.listen,
             connected: request.connect.is_some(),
             reuseport: request.reuseport,
-        })))
+        };
+        match request.cgroup {
+            Some(cgroup) => self.kernel.open_in(self.cgroup(cgroup)?, socket),
+            None => Ok(self.kernel.open(OtherKind::Socket(socket))),
+        }
     }
 
     fn open_pidfd(&mut self, child: bool) -> Result<Fd> {
@@ -370,6 +371,10 @@ impl World for Emulated {
             maps: &request.maps,
             storages: &fds,
         })?;
+        if let Err(stop) = self.verify_storages(request) {
+            self.kernel.close(fd)?;
+            return Err(stop);
+        }
         let mut storages = Vec::new();
         for (name, fd, range) in &request.storages {
             storages.push(((*name).to_owned(), self.kernel.map(*fd)?, range.clone()));
@@ -378,7 +383,6 @@ impl World for Emulated {
             id: self.prog_id(fd)?,
             fd,
             prog_type: request.prog_type,
-            helper_flags: request.helper_flags,
             storages,
         };
         self.progs.retain(|(name, _)| name != request.name);
@@ -406,11 +410,11 @@ impl World for Emulated {
         self.run_event(self.cgroup(cgroup)?, places, writes)
     }
 
-    fn prog_test_run(&mut self, prog: &str, writes: &[Write<'_>]) -> Result<Vec<Ran>, Stop> {
+    fn prog_test_run(&mut self, prog: &str, _writes: &[Write<'_>]) -> Result<Vec<Ran>, Stop> {
         let at = self.progs.iter().position(|(name, _)| name == prog);
         let (name, loaded) = &self.progs[at.ok_or(Errno::EBADF)?];
         self.kernel.object(loaded.fd)?;
-        let saw = self.run_tested(name, loaded, writes)?;
+        let saw = Self::run_tested(loaded)?;
         Ok(vec![Ran {
             prog: name.clone(),
             times: 1,

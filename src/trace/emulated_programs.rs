@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::emulated::{Emulated, Loaded};
 use super::request::Stop;
 use super::world::{
-    Deletes, ForEach, HelperAnswer, HelperCall, MapFacts, Seen, Step, StepAnswer, StorageCall,
-    Write,
+    Deletes, ForEach, HelperAnswer, HelperCall, MapFacts, ProgRequest, Seen, Step, StepAnswer,
+    StorageCall, Write,
 };
 use crate::abi::{Errno, Fd, Helper, ProgType, Result, UpdateFlags};
 use crate::helper::Prog;
@@ -15,6 +15,7 @@ use crate::helper::verifier::{
     self, LOCK_AT_EXIT, LOCK_IS_HELD, LOCK_IS_NOT_HELD, Refused, helper_allowed, load_allowed,
     store_allowed,
 };
+use crate::map::cgroup_storage::Storage;
 use crate::map::{Map, Value};
 
 impl From<Refused> for Stop {
@@ -239,15 +240,60 @@ impl Emulated {
         Err(Stop::ToCome(format!("helpers of {name}")))
     }
 
+    /// What the verifier says of a program that asks for storages, reads all that it touches, and may write it.
+    pub(super) fn verify_storages(&self, request: &ProgRequest<'_>) -> Result<(), Stop> {
+        for (_, fd, touched) in &request.storages {
+            let map = self.kernel.map(*fd)?;
+            if request.helper_flags != 0 {
+                return Err(Errno::EINVAL.into());
+            }
+            load_allowed(&map, touched.start, touched.len())
+                .and_then(|()| store_allowed(&map, touched.start, touched.len()))
+                .map_err(|refused| refused.errno)?;
+        }
+        Ok(())
+    }
+
     /// One run of an attached program: what it notes of each storage, after which it writes.
     pub(super) fn run_attached(
         &self,
-        _name: &str,
-        _prog: &Loaded,
-        _storages: &[()],
-        _writes: &[Write<'_>],
-    ) -> Result<Saw, Stop> {
-        Err(Stop::ToCome("bpf_get_local_storage".to_owned()))
+        name: &str,
+        prog: &Loaded,
+        storages: &[(Arc<Map>, Storage)],
+        writes: &[Write<'_>],
+    ) -> Result<Saw> {
+        let mut saw = Saw::new();
+        for (map_name, map, touched) in &prog.storages {
+            let own = storages.iter().find(|(own, _)| Arc::ptr_eq(own, map));
+            let (_, storage) = own.ok_or(Errno::EINVAL)?;
+            let value = storage.value(self.kernel.cpu(), &map.def, &map.fields);
+            let mut noted = vec![0; touched.len()];
+            value.read(touched.start, &mut noted);
+            saw.push((map_name.clone(), noted));
+            let write = writes
+                .iter()
+                .find(|write| write.prog == name && write.map == map_name);
+            if let Some(write) = write {
+                let mut bytes = write.bytes.clone();
+                bytes.resize(touched.len(), 0);
+                value.write(touched.start, &bytes);
+            }
+        }
+        Ok(saw)
+    }
+
+    /// One run by `BPF_PROG_TEST_RUN`: it has storages of its own, made of zeros.
+    pub(super) fn run_tested(prog: &Loaded) -> Result<Saw> {
+        let can_be_tested = matches!(
+            prog.prog_type,
+            ProgType::SOCKET_FILTER | ProgType::SCHED_CLS | ProgType::XDP | ProgType::CGROUP_SKB
+        );
+        if !can_be_tested {
+            return Err(Errno::ENOTSUPP);
+        }
+        let zeros =
+            |(name, _, touched): &(String, _, Range<usize>)| (name.clone(), vec![0; touched.len()]);
+        Ok(prog.storages.iter().map(zeros).collect())
     }
 }
 
@@ -323,25 +369,23 @@ fn touch(pointers: &[Option<Value<'_>>], step: &Step) -> StepAnswer {
 /// What the verifier says of the steps, each pointer found.
 fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), Stop> {
     let mut held: Option<(usize, usize)> = None;
-    let no_lock = |held: &Option<_>| match held {
+    let no_lock = |held: Option<_>| match held {
         Some(_) => Err(LOCK_IS_HELD),
         None => Ok(()),
     };
+    let called = |helper, held| {
+        helper_allowed(map, helper, prog_type)?;
+        no_lock(held)
+    };
     for step in steps {
         match step {
-            Step::Lookup(..) | Step::Update(..) | Step::Delete(_) => {
-                let helper = match step {
-                    Step::Lookup(..) => Helper::MAP_LOOKUP_ELEM,
-                    Step::Update(..) => Helper::MAP_UPDATE_ELEM,
-                    _ => Helper::MAP_DELETE_ELEM,
-                };
-                helper_allowed(map, helper, prog_type)?;
-                no_lock(&held)?;
-            }
-            Step::Call(_) => no_lock(&held)?,
+            Step::Lookup(..) => called(Helper::MAP_LOOKUP_ELEM, held)?,
+            Step::Update(..) => called(Helper::MAP_UPDATE_ELEM, held)?,
+            Step::Delete(_) => called(Helper::MAP_DELETE_ELEM, held)?,
+            Step::Call(_) => no_lock(held)?,
             Step::Lock(pointer, at) => {
                 verifier::lock_allowed(map, *at, prog_type)?;
-                no_lock(&held)?;
+                no_lock(held)?;
                 held = Some((*pointer, *at));
             }
             Step::Unlock(pointer, at) => {

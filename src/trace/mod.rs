@@ -17,6 +17,7 @@ mod programs;
 mod replay;
 mod request;
 mod rings;
+mod to_come;
 pub mod world;
 
 pub use emulated::{Emulated, Options, Unfit};
@@ -24,4 +25,5 @@ pub use engine::{Answer, Engine};
 pub use line::{BrokenLine, Header, Line, Trace};
 pub use replay::{Tally, Verdict, answers_match, replay};
 pub use request::{Broken, Stop};
+pub use to_come::TO_COME;
 pub use world::World;

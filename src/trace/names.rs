@@ -70,7 +70,7 @@ impl Names {
         self.map_of(name)
             .map(|facts| facts.id)
             .or_else(|| self.last_ids.get(name).copied())
-            .ok_or_else(|| Broken(format!("\"{name}\" was never a map")).into())
+            .ok_or(Stop::Errno(Errno::ENOENT))
     }
 
     pub(super) fn set_cgroup(&mut self, name: &str, id: u64) {
@@ -107,9 +107,9 @@ impl Engine<'_> {
     }
 
     pub(super) fn fd_of_value(&self, field: &str, value: &Value) -> Result<Fd, Broken> {
-        match value {
-            Value::String(name) => Ok(self.names.fd_of(name).unwrap_or(NO_FD)),
-            _ => number_of_32(field, value),
+        match value.as_str() {
+            Some(name) => Ok(self.names.fd_of(name).unwrap_or(NO_FD)),
+            None => number_of_32(field, value),
         }
     }
 

@@ -182,11 +182,12 @@ impl Engine<'_> {
 
     /// Any command, with an attr that is given word by word.
     pub(super) fn raw(&mut self, o: Request<'_>) -> Outcome {
-        let cmd = match o.need("cmd")? {
-            Value::String(name) => {
+        let given = o.need("cmd")?;
+        let cmd = match given.as_str() {
+            Some(name) => {
                 Cmd::from_name(name).ok_or_else(|| Broken(format!("no command \"{name}\"")))?
             }
-            number => Cmd(number_of_32("cmd", number)?),
+            None => Cmd(number_of_32("cmd", given)?),
         };
         let RawAttr {
             words,

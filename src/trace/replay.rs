@@ -123,24 +123,61 @@ fn answer(engine: &mut Engine<'_>, line: &Line, only_verify: bool) -> Result<Ans
     })
 }
 
-fn judge(engine: &mut Engine<'_>, line: &Line) -> Result<Verdict, Broken> {
-    let recorded = line
-        .recorded
-        .as_ref()
-        .ok_or_else(|| Broken("a step without a recorded answer".to_owned()))?;
-    let refused = recorded.get("verifier").is_some();
-    Ok(match answer(engine, line, refused)? {
-        Answer::Allowed => Verdict::Skipped { allowed: true },
-        // Any refusal will do, and so will a program side that is not there.
-        Answer::Got(_) | Answer::ToCome(_) if refused => Verdict::Skipped { allowed: false },
-        Answer::ToCome(what) => Verdict::ToCome(what),
-        Answer::Got(emulated) if answers_match(recorded, &emulated) => Verdict::Passed,
-        Answer::Got(emulated) => Verdict::Failed {
-            request: line.request.clone(),
-            recorded: recorded.clone(),
-            emulated,
-        },
-    })
+/// Whether a request uses a name: in any of its fields but `as`.
+fn uses(request: &Map<String, Value>, name: &str) -> bool {
+    fn is_in(value: &Value, name: &str) -> bool {
+        match value {
+            Value::String(text) => text == name,
+            Value::Array(values) => values.iter().any(|value| is_in(value, name)),
+            Value::Object(fields) => {
+                fields.contains_key(name) || fields.values().any(|value| is_in(value, name))
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    request
+        .iter()
+        .any(|(field, value)| field != "as" && field != "op" && is_in(value, name))
+}
+
+/// A replay that goes on where something is missing.
+struct Replay<'w> {
+    engine: Engine<'w>,
+    /// Names whose objects are to come, and what that needs.
+    missing: Vec<(String, String)>,
+}
+
+impl Replay<'_> {
+    fn judge(&mut self, line: &Line) -> Result<Verdict, Broken> {
+        let recorded = line
+            .recorded
+            .as_ref()
+            .ok_or_else(|| Broken("a step without a recorded answer".to_owned()))?;
+        let refused = recorded.get("verifier").is_some();
+        let named = line.request.get("as").and_then(Value::as_str);
+        self.missing
+            .retain(|(name, _)| Some(name.as_str()) != named);
+        let user_of = |(name, _): &&(String, String)| uses(&line.request, name);
+        let answer = match self.missing.iter().find(user_of) {
+            Some((_, what)) => Answer::ToCome(what.clone()),
+            None => answer(&mut self.engine, line, refused)?,
+        };
+        if let (Answer::ToCome(what), Some(name)) = (&answer, named) {
+            self.missing.push((name.to_owned(), what.clone()));
+        }
+        Ok(match answer {
+            Answer::Allowed => Verdict::Skipped { allowed: true },
+            // Any refusal will do, and so will a program side that is not there.
+            Answer::Got(_) | Answer::ToCome(_) if refused => Verdict::Skipped { allowed: false },
+            Answer::ToCome(what) => Verdict::ToCome(what),
+            Answer::Got(emulated) if answers_match(recorded, &emulated) => Verdict::Passed,
+            Answer::Got(emulated) => Verdict::Failed {
+                request: line.request.clone(),
+                recorded: recorded.clone(),
+                emulated,
+            },
+        })
+    }
 }
 
 /// Replays a trace from its start; tells of each step by the number of its line.
@@ -153,11 +190,16 @@ pub fn replay(
     world: &mut dyn World,
     tell: &mut dyn FnMut(usize, &Verdict),
 ) -> Result<Tally, BrokenLine> {
-    let mut engine = Engine::new(world);
+    let mut replay = Replay {
+        engine: Engine::new(world),
+        missing: Vec::new(),
+    };
     let mut tally = Tally::default();
     for line in &trace.lines {
         let number = line.number;
-        let verdict = judge(&mut engine, line).map_err(|broken| BrokenLine { number, broken })?;
+        let verdict = replay
+            .judge(line)
+            .map_err(|broken| BrokenLine { number, broken })?;
         tally.count(&verdict);
         tell(number, &verdict);
     }

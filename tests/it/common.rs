@@ -1,7 +1,7 @@
 //! What all facts need.
 
-use mapemu::abi::{Bpf, Fd, MapType};
-use mapemu::calls::{CreateOpts, bpf_map_create};
+use mapemu::abi::{Bpf, Cmd, Fd, MapType, Memory, Result};
+use mapemu::calls::{self, CreateOpts, bpf_map_create};
 use mapemu::sys::Kernel;
 
 /// Holds a fact against every kernel there is.
@@ -24,4 +24,96 @@ pub(crate) fn map(
         ..CreateOpts::default()
     };
     bpf_map_create(bpf, map_type, "", key_size, value_size, max_entries, &opts).expect("a map")
+}
+
+/// Flags of maps.
+pub(crate) const BPF_F_RDONLY: u32 = 1 << 3;
+pub(crate) const BPF_F_WRONLY: u32 = 1 << 4;
+/// Flags of one call.
+pub(crate) const BPF_ANY: u64 = 0;
+pub(crate) const BPF_NOEXIST: u64 = 1;
+pub(crate) const BPF_F_LOCK: u64 = 4;
+/// A number that is not open.
+pub(crate) const NOT_OPEN: Fd = 100;
+
+/// A map of that type with those flags; keys of 4 bytes, values of 8, at most 4 elements.
+#[track_caller]
+pub(crate) fn small_with_flags(bpf: &dyn Bpf, map_type: MapType, map_flags: u32) -> Fd {
+    map(bpf, map_type, 4, 8, 4, map_flags)
+}
+
+/// As [`small_with_flags`], without flags.
+#[track_caller]
+pub(crate) fn small(bpf: &dyn Bpf, map_type: MapType) -> Fd {
+    small_with_flags(bpf, map_type, 0)
+}
+
+/// A queue of 4 values of 8 bytes.
+#[track_caller]
+pub(crate) fn queue(bpf: &dyn Bpf) -> Fd {
+    map(bpf, MapType::QUEUE, 0, 8, 4, 0)
+}
+
+/// Makes or changes an element.
+pub(crate) fn update(bpf: &dyn Bpf, fd: Fd, key: u32, value: u64, flags: u64) -> Result<()> {
+    calls::bpf_map_update_elem(bpf, fd, &key.to_ne_bytes(), &value.to_ne_bytes(), flags)
+}
+
+/// The value of a key.
+pub(crate) fn lookup(bpf: &dyn Bpf, fd: Fd, key: u32) -> Result<u64> {
+    let mut value = [0; 8];
+    calls::bpf_map_lookup_elem(bpf, fd, &key.to_ne_bytes(), &mut value)?;
+    Ok(u64::from_ne_bytes(value))
+}
+
+/// Removes an element.
+pub(crate) fn delete(bpf: &dyn Bpf, fd: Fd, key: u32) -> Result<()> {
+    calls::bpf_map_delete_elem(bpf, fd, &key.to_ne_bytes())
+}
+
+/// The address of something in an attr.
+pub(crate) enum Pointer {
+    /// Nothing is there.
+    Bad,
+    Null,
+    /// So many bytes to read and write.
+    To(usize),
+}
+
+/// An element command with any pointers.
+pub(crate) fn elem(
+    bpf: &dyn Bpf,
+    cmd: Cmd,
+    fd: Fd,
+    key: &Pointer,
+    value: &Pointer,
+    flags: u64,
+) -> Result<u32> {
+    let (mut key_bytes, mut value_bytes) = ([0; 64], [0; 64]);
+    let mut mem = Memory::new();
+    let key = match key {
+        Pointer::To(len) => mem.output(&mut key_bytes[..*len]),
+        Pointer::Bad => 1,
+        Pointer::Null => 0,
+    };
+    let value = match value {
+        Pointer::To(len) => mem.output(&mut value_bytes[..*len]),
+        Pointer::Bad => 1,
+        Pointer::Null => 0,
+    };
+    let mut attr = [0; 32];
+    attr[..4].copy_from_slice(&fd.to_ne_bytes());
+    attr[8..16].copy_from_slice(&key.to_ne_bytes());
+    attr[16..24].copy_from_slice(&value.to_ne_bytes());
+    attr[24..].copy_from_slice(&flags.to_ne_bytes());
+    let end = if cmd == Cmd::MAP_DELETE_ELEM { 16 } else { 32 };
+    let addr = mem.output(&mut attr[..end]);
+    bpf.bpf(cmd, addr, u32::try_from(end).expect("small"), &mut mem)
+}
+
+/// A call with an attr of those bytes.
+pub(crate) fn raw(bpf: &dyn Bpf, cmd: Cmd, attr: &mut [u8], size: u32) -> Result<u32> {
+    let mut mem = Memory::new();
+    let addr = mem.output(attr);
+    bpf.bpf(cmd, addr, size, &mut mem)
 }

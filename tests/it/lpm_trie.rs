@@ -1,10 +1,14 @@
 //! Tries of prefixes.
 
+use std::thread;
+
 use mapemu::abi::{Bpf, Errno, Fd, MapType};
 use mapemu::calls::{
     CreateOpts, bpf_map_create, bpf_map_delete_elem, bpf_map_get_next_key,
     bpf_map_lookup_and_delete_elem, bpf_map_lookup_elem, bpf_map_update_elem,
 };
+
+use mapemu::sys::Kernel;
 
 use crate::common::{map, on_both};
 
@@ -199,4 +203,43 @@ fn creation_is_einval_for_every_wrong_size() {
         assert_eq!(create(261, 1, NO_PREALLOC), Err(Errno::EINVAL));
         assert_eq!(create(5, 0, NO_PREALLOC), Err(Errno::EINVAL));
     });
+}
+
+#[test]
+fn a_programs_pointer_shows_the_old_value_after_a_replacement() {
+    let kernel = Kernel::new();
+    let fd = trie(&kernel, 10);
+    put(&kernel, fd, [10, 0, 0, 0], 8, 1);
+    let map = kernel.map(fd).expect("it is a map");
+    let old = map.ops.lookup_elem(0, &key([10, 1, 2, 3], 32));
+    let old = old.expect("it is there");
+    put(&kernel, fd, [10, 0, 0, 0], 8, 2);
+    assert_eq!(old.to_vec(), 1_u32.to_ne_bytes());
+    let deleted = bpf_map_delete_elem(&kernel, fd, &key([10, 0, 0, 0], 8));
+    assert_eq!(deleted, Ok(()));
+    assert_eq!(old.to_vec(), 1_u32.to_ne_bytes());
+}
+
+#[test]
+fn lookups_and_updates_at_once_see_whole_values() {
+    let kernel = Kernel::new();
+    let fd = trie(&kernel, 1000);
+    put(&kernel, fd, [10, 0, 0, 0], 8, 0);
+    let rounds = if cfg!(miri) { 5 } else { 300 };
+    thread::scope(|scope| {
+        for thread in 1..3_u8 {
+            let kernel = &kernel;
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    let host = [10, thread, 0, u8::try_from(round % 200).expect("small")];
+                    put(kernel, fd, host, 32, u32::from(thread));
+                    assert_eq!(get(kernel, fd, host, 32), Ok(u32::from(thread)));
+                    let deleted = bpf_map_delete_elem(kernel, fd, &key(host, 32));
+                    assert_eq!(deleted, Ok(()));
+                    assert_eq!(get(kernel, fd, host, 32), Ok(0));
+                }
+            });
+        }
+    });
+    assert_eq!(keys(&kernel, fd), [([10, 0, 0, 0], 8)]);
 }

@@ -1,0 +1,416 @@
+//! `BPF_MAP_TYPE_HASH`: elements by key, preallocated or not.
+//!
+//! An update of a key that is there makes a new element in another slot, in front of its bucket, so a reader sees the old
+//! value or the new one; with `BPF_F_LOCK` the value changes in place.
+//!
+//! Kernel: `kernel/bpf/hashtab.c` (v6.18).
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::lock::SpinGuard;
+use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
+use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
+use crate::btf::Fields;
+use crate::env::Env;
+use crate::store::{FreeLists, Hash as KeyHash, Place, Table, WORD};
+
+/// Slots beyond `max_entries` of a map that is not preallocated, for replacing updates that happen at once.
+const REPLACING: u32 = 64;
+
+/// Bytes of address space that one map reserves at most; elements past that are `ENOMEM`.
+pub(super) const RESERVED: usize = 1 << 40;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Hash {
+    slots: Slots,
+    value_size: u32,
+    fields: Fields,
+}
+
+/// A table and its free slots: what the hash types but the LRU ones share.
+#[derive(Debug)]
+pub(super) struct Slots {
+    pub(super) table: Table,
+    free: FreeLists,
+    /// Number of elements, of a map that is not preallocated.
+    count: Option<AtomicU32>,
+    max_entries: u32,
+}
+
+impl Slots {
+    /// An empty table. `spare` slots more than elements, of a preallocated map.
+    pub(super) fn new(def: &MapDef, env: &Env, value_words: usize, spare: u32) -> Result<Self> {
+        let preallocated = !def.map_flags.contains(MapFlags::NO_PREALLOC);
+        let n_slots = if preallocated {
+            def.max_entries + spare
+        } else {
+            let most = RESERVED / Table::slot_size(def.key_size as usize, value_words);
+            let most = u32::try_from(most).unwrap_or(u32::MAX >> 1);
+            def.max_entries.saturating_add(REPLACING).min(most)
+        };
+        Ok(Self {
+            table: table(def, env, n_slots, value_words)?,
+            free: FreeLists::new(n_slots, env.nr_cpus),
+            count: (!preallocated).then(|| AtomicU32::new(0)),
+            max_entries: def.max_entries,
+        })
+    }
+
+    /// A slot for a new key.
+    pub(super) fn take(&self, cpu: u32) -> Result<u32> {
+        let Some(count) = &self.count else {
+            return self.free.pop(&self.table, cpu).ok_or(Errno::E2BIG);
+        };
+        count
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+                (n < self.max_entries).then_some(n + 1)
+            })
+            .map_err(|_| Errno::E2BIG)?;
+        self.free.pop(&self.table, cpu).ok_or_else(|| {
+            count.fetch_sub(1, Ordering::Relaxed);
+            Errno::ENOMEM
+        })
+    }
+
+    /// Frees the slot of a key that is gone.
+    fn give_back(&self, cpu: u32, slot: u32) {
+        self.free.push(&self.table, cpu, slot);
+        if let Some(count) = &self.count {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Frees the slots of a bucket's keys, the last first, so that the front one is on top.
+    pub(super) fn give_back_all(&self, cpu: u32, slots: Vec<u32>) {
+        for slot in slots.into_iter().rev() {
+            self.give_back(cpu, slot);
+        }
+    }
+
+    /// Finds a key under its bucket's lock, does something with its slot, and takes it out.
+    pub(super) fn remove(&self, cpu: u32, key: &[u8], before: impl FnOnce(u32)) -> Result<()> {
+        let hash = self.table.hash(key);
+        let slot = {
+            let mut bucket = self.table.lock(hash);
+            let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
+            before(place.slot);
+            bucket.remove(place);
+            place.slot
+        };
+        self.give_back(cpu, slot);
+        Ok(())
+    }
+}
+
+/// An empty table for the keys of a map, with values of so many words.
+pub(super) fn table(def: &MapDef, env: &Env, n_slots: u32, value_words: usize) -> Result<Table> {
+    let seed = if def.map_flags.contains(MapFlags::ZERO_SEED) {
+        0
+    } else {
+        u32::try_from(env.random() >> 32).expect("32 bits are left")
+    };
+    let n_buckets = def.max_entries.next_power_of_two();
+    Table::new(n_buckets, n_slots, def.key_size as usize, value_words, seed)
+        .map_err(|_| Errno::ENOMEM)
+}
+
+/// The flags of an update, judged by whether the key is there.
+///
+/// Kernel: `kernel/bpf/hashtab.c:check_flags`.
+pub(super) fn check_flags(is_there: bool, flags: UpdateFlags) -> Result<()> {
+    if is_there && flags.contains(UpdateFlags::NOEXIST) {
+        return Err(Errno::EEXIST);
+    }
+    if !is_there && flags.contains(UpdateFlags::EXIST) {
+        return Err(Errno::ENOENT);
+    }
+    Ok(())
+}
+
+impl Hash {
+    pub(super) fn new(def: &MapDef, env: &Arc<Env>, cpu: u32) -> Result<Self> {
+        let slots = Slots::new(def, env, def.elem_size() / WORD, env.nr_cpus)?;
+        if slots.count.is_none() {
+            slots.free.set_spares(&slots.table, cpu);
+        }
+        Ok(Self {
+            slots,
+            value_size: def.value_size,
+            fields: Fields::default(),
+        })
+    }
+
+    fn value(&self, slot: u32) -> Value<'_> {
+        Value::in_block(
+            self.slots.table.words(),
+            self.slots.table.value_at(slot),
+            self.value_size,
+            &self.fields,
+        )
+    }
+
+    /// Copies a value out, under its lock if the flags say so.
+    fn copy_out(&self, slot: u32, value: &mut [u8], flags: UpdateFlags) {
+        let at = self.slots.table.value_at(slot);
+        let _guard = self.guard(at, flags);
+        self.slots.table.words().read(at, value);
+        if !self.fields.is_empty() {
+            self.fields.hide(value);
+        }
+    }
+
+    fn guard(&self, value_at: usize, flags: UpdateFlags) -> Option<SpinGuard<'_>> {
+        let lock = self
+            .fields
+            .spin_lock()
+            .filter(|_| flags.contains(UpdateFlags::LOCK))?;
+        Some(SpinGuard::lock(
+            self.slots.table.words(),
+            value_at * WORD + lock as usize,
+        ))
+    }
+
+    /// Writes key and value of a slot that no list has.
+    fn fill(&self, slot: u32, key: &[u8], value: &[u8]) {
+        self.slots.table.write_key(slot, key);
+        let at = self.slots.table.value_at(slot);
+        if self.fields.is_empty() {
+            self.slots.table.words().fill(at, value);
+        } else {
+            // Fresh fields are zero, whatever the caller's bytes are.
+            let mut fresh = value.to_vec();
+            self.fields.clear(&mut fresh);
+            self.slots.table.words().fill(at, &fresh);
+        }
+    }
+
+    /// Replaces an element by one in another slot.
+    fn replace(
+        &self,
+        cpu: u32,
+        mut bucket: crate::store::Bucket<'_>,
+        old: Place,
+        (key, hash): (&[u8], KeyHash),
+        value: &[u8],
+    ) -> Result<()> {
+        let new = if self.slots.count.is_some() {
+            self.slots
+                .free
+                .pop(&self.slots.table, cpu)
+                .ok_or(Errno::ENOMEM)?
+        } else {
+            self.slots.free.take_spare(cpu)
+        };
+        self.fill(new, key, value);
+        bucket.replace(old, new, hash);
+        drop(bucket);
+        if self.slots.count.is_some() {
+            self.slots.free.push(&self.slots.table, cpu, old.slot);
+        } else {
+            self.slots.free.put_spare(cpu, old.slot);
+        }
+        Ok(())
+    }
+}
+
+impl MapOps for Hash {
+    #[inline]
+    fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
+        self.slots
+            .table
+            .find(key, self.slots.table.hash(key))
+            .map(|slot| self.value(slot))
+    }
+
+    /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
+    fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        if (flags - UpdateFlags::LOCK).bits() > UpdateFlags::EXIST.bits() {
+            return Err(Errno::EINVAL);
+        }
+        let locks = flags.contains(UpdateFlags::LOCK);
+        if locks && self.fields.spin_lock().is_none() {
+            return Err(Errno::EINVAL);
+        }
+        let hash = self.slots.table.hash(key);
+        let mut bucket = self.slots.table.lock(hash);
+        let old = bucket.find(key, hash);
+        check_flags(old.is_some(), flags)?;
+        match old {
+            Some(old) if locks => {
+                let at = self.slots.table.value_at(old.slot);
+                let _guard = self.guard(at, flags);
+                self.fields
+                    .write_around(self.slots.table.words(), at, value);
+                Ok(())
+            }
+            Some(old) => self.replace(cpu, bucket, old, (key, hash), value),
+            None => {
+                let slot = self.slots.take(cpu)?;
+                self.fill(slot, key, value);
+                bucket.insert(slot, hash);
+                Ok(())
+            }
+        }
+    }
+
+    fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
+        self.slots.remove(cpu, key, |_| ())
+    }
+
+    fn for_each_elem(
+        &self,
+        _cpu: u32,
+        callback: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
+    ) -> Result<u64> {
+        Ok(for_each(&self.slots.table, |key, slot| {
+            callback(key, self.value(slot))
+        }))
+    }
+
+    #[inline]
+    fn user_lookup_elem(
+        &self,
+        _caller: &Caller<'_>,
+        key: &[u8],
+        value: &mut [u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        let slot = self
+            .slots
+            .table
+            .find(key, self.slots.table.hash(key))
+            .ok_or(Errno::ENOENT)?;
+        self.copy_out(slot, value, flags);
+        Ok(())
+    }
+
+    fn user_lookup_and_delete_elem(
+        &self,
+        caller: &Caller<'_>,
+        key: &[u8],
+        value: &mut [u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        self.slots
+            .remove(caller.cpu, key, |slot| self.copy_out(slot, value, flags))
+    }
+
+    fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
+        next_key_of(&self.slots.table, key, next_key)
+    }
+
+    fn batches(&self) -> Batches {
+        BY_BUCKET
+    }
+
+    fn n_buckets(&self) -> u32 {
+        self.slots.table.n_buckets()
+    }
+
+    fn user_lookup_bucket(
+        &self,
+        caller: &Caller<'_>,
+        bucket: u32,
+        request: &mut BucketRequest<'_>,
+    ) -> Result<()> {
+        let value_size = self.value_size as usize;
+        let flags = request.elem_flags;
+        let gone = read_bucket(&self.slots.table, bucket, request, |slot, values| {
+            let at = values.len();
+            values.resize(at + value_size, 0);
+            self.copy_out(slot, &mut values[at..], flags);
+        })?;
+        self.slots.give_back_all(caller.cpu, gone);
+        Ok(())
+    }
+
+    fn set_fields(&mut self, fields: Fields) {
+        self.fields = fields;
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// Hash types have all batch commands, and their lookups go by bucket.
+pub(super) const BY_BUCKET: Batches = Batches {
+    lookup: true,
+    lookup_and_delete: true,
+    update: true,
+    delete: true,
+    by_bucket: true,
+};
+
+/// The key after `key`; the first, if there is none such or it is gone.
+///
+/// Kernel: `kernel/bpf/hashtab.c:htab_map_get_next_key`.
+pub(super) fn next_key_of(table: &Table, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
+    let found = key.and_then(|key| {
+        let hash = table.hash(key);
+        table.find(key, hash).map(|slot| (slot, hash))
+    });
+    let next = match found {
+        Some((slot, hash)) => table.next(slot, hash),
+        None => table.first_from(0),
+    };
+    table.read_key(next.ok_or(Errno::ENOENT)?, next_key);
+    Ok(())
+}
+
+/// Calls `visit(key, slot)` for each element until it answers `false`; the number of calls. The next element of a bucket is
+/// taken before the call, so it is visited even if the call deletes it.
+///
+/// Kernel: `kernel/bpf/hashtab.c:bpf_for_each_hash_elem`.
+pub(super) fn for_each(table: &Table, mut visit: impl FnMut(&[u8], u32) -> bool) -> u64 {
+    let mut key = vec![0; table.key_size()];
+    let mut calls = 0;
+    for bucket in 0..table.n_buckets() {
+        let mut at = table.front(bucket);
+        while let Some(slot) = at {
+            at = table.behind(slot);
+            table.read_key(slot, &mut key);
+            calls += 1;
+            if !visit(&key, slot) {
+                return calls;
+            }
+        }
+    }
+    calls
+}
+
+/// Reads one bucket under its lock: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
+/// the request deletes.
+///
+/// Kernel: `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch`.
+pub(super) fn read_bucket(
+    table: &Table,
+    bucket: u32,
+    request: &mut BucketRequest<'_>,
+    mut read_value: impl FnMut(u32, &mut Vec<u8>),
+) -> Result<Vec<u32>> {
+    let mut gone = Vec::new();
+    if table.front(bucket).is_none() {
+        return Ok(gone);
+    }
+    let mut locked = table.lock_bucket(bucket);
+    if locked.places().take(request.room.saturating_add(1)).count() > request.room {
+        return Err(Errno::ENOSPC);
+    }
+    for place in locked.places() {
+        let at = request.keys.len();
+        request.keys.resize(at + table.key_size(), 0);
+        table.read_key(place.slot, &mut request.keys[at..]);
+        read_value(place.slot, request.values);
+        if request.delete {
+            gone.push(place.slot);
+        }
+    }
+    if request.delete {
+        locked.clear();
+    }
+    Ok(gone)
+}

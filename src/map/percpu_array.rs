@@ -1,0 +1,154 @@
+//! `BPF_MAP_TYPE_PERCPU_ARRAY`: an array with a value for each CPU.
+//!
+//! The bytes that fill a CPU's part up to 8 are stored and shown on the system call side; programs leave them alone.
+//!
+//! Kernel: `kernel/bpf/arraymap.c` (v6.18).
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::array::{BY_INDEX, check_update, for_each_index};
+use super::checks::{index_below, next_index};
+use super::{Batches, Caller, MapDef, MapOps, Value};
+use crate::abi::{Errno, Result, UpdateFlags};
+use crate::btf::Fields;
+use crate::env::Env;
+use crate::store::{WORD, Words};
+
+/// See the module.
+#[derive(Debug)]
+pub struct PercpuArray {
+    elems: Words,
+    max_entries: u32,
+    nr_cpus: u32,
+    value_size: u32,
+    /// Words of one CPU's part.
+    part: usize,
+    fields: Fields,
+}
+
+impl PercpuArray {
+    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
+        let part = def.elem_size() / WORD;
+        let words = (part * env.nr_cpus as usize)
+            .checked_mul(def.max_entries as usize)
+            .ok_or(Errno::ENOMEM)?;
+        Ok(Self {
+            elems: Words::new(words).map_err(|_| Errno::ENOMEM)?,
+            max_entries: def.max_entries,
+            nr_cpus: env.nr_cpus,
+            value_size: def.value_size,
+            part,
+            fields: Fields::default(),
+        })
+    }
+
+    /// The word where a CPU's part of an element begins.
+    fn at(&self, index: u32, cpu: u32) -> usize {
+        (index as usize * self.nr_cpus as usize + cpu as usize) * self.part
+    }
+
+    fn value(&self, index: u32, cpu: u32) -> Value<'_> {
+        Value::in_block(
+            &self.elems,
+            self.at(index, cpu),
+            self.value_size,
+            &self.fields,
+        )
+    }
+
+    /// The parts of a value as user space has it, each with the word it belongs at.
+    fn parts(&self, index: u32) -> impl Iterator<Item = usize> {
+        (0..self.nr_cpus).map(move |cpu| self.at(index, cpu))
+    }
+
+    fn check_update(&self, key: &[u8], flags: UpdateFlags) -> Result<u32> {
+        let index = check_update(key, self.max_entries, flags)?;
+        // A per-CPU value never has a lock.
+        if flags.contains(UpdateFlags::LOCK) {
+            Err(Errno::EINVAL)
+        } else {
+            Ok(index)
+        }
+    }
+}
+
+impl MapOps for PercpuArray {
+    fn lookup_elem(&self, cpu: u32, key: &[u8]) -> Option<Value<'_>> {
+        index_below(key, self.max_entries).map(|index| self.value(index, cpu))
+    }
+
+    fn lookup_percpu_elem(&self, _cpu: u32, key: &[u8], of_cpu: u32) -> Option<Value<'_>> {
+        let index = index_below(key, self.max_entries)?;
+        (of_cpu < self.nr_cpus).then(|| self.value(index, of_cpu))
+    }
+
+    fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        let index = self.check_update(key, flags)?;
+        self.fields
+            .write_around(&self.elems, self.at(index, cpu), value);
+        Ok(())
+    }
+
+    fn delete_elem(&self, _cpu: u32, _key: &[u8]) -> Result<()> {
+        Err(Errno::EINVAL)
+    }
+
+    fn for_each_elem(
+        &self,
+        cpu: u32,
+        callback: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
+    ) -> Result<u64> {
+        Ok(for_each_index(self.max_entries, |index| {
+            callback(&index.to_ne_bytes(), self.value(index, cpu))
+        }))
+    }
+
+    fn user_lookup_elem(
+        &self,
+        _caller: &Caller<'_>,
+        key: &[u8],
+        value: &mut [u8],
+        _flags: UpdateFlags,
+    ) -> Result<()> {
+        let index = index_below(key, self.max_entries).ok_or(Errno::ENOENT)?;
+        for (at, part) in self
+            .parts(index)
+            .zip(value.chunks_exact_mut(self.part * WORD))
+        {
+            self.elems.read(at, part);
+            self.fields.hide(part);
+        }
+        Ok(())
+    }
+
+    fn user_update_elem(
+        &self,
+        _caller: &Caller<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        let index = self.check_update(key, flags)?;
+        for (at, part) in self.parts(index).zip(value.chunks_exact(self.part * WORD)) {
+            self.fields.write_around(&self.elems, at, part);
+        }
+        Ok(())
+    }
+
+    fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
+        next_index(key, self.max_entries, next_key)
+    }
+
+    fn batches(&self) -> Batches {
+        BY_INDEX
+    }
+
+    fn set_fields(&mut self, fields: Fields) {
+        self.fields = fields;
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

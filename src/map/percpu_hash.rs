@@ -1,0 +1,257 @@
+//! `BPF_MAP_TYPE_PERCPU_HASH`: a hash with a value for each CPU, preallocated or not.
+//!
+//! An update of a key that is there is in place. The bytes that fill a CPU's part up to 8 are written by user space only, and
+//! stay in the slot whatever key has it.
+//!
+//! Kernel: `kernel/bpf/hashtab.c` (v6.18).
+
+use std::any::Any;
+use std::sync::Arc;
+
+use super::hash::{BY_BUCKET, Slots, check_flags, for_each, next_key_of, read_bucket};
+use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
+use crate::abi::{Errno, Result, UpdateFlags};
+use crate::btf::Fields;
+use crate::env::Env;
+use crate::store::{Table, WORD};
+
+/// See the module.
+#[derive(Debug)]
+pub struct PercpuHash {
+    slots: Slots,
+    parts: Parts,
+}
+
+/// How the values of a per-CPU hash lie in their slots.
+#[derive(Debug)]
+pub(super) struct Parts {
+    nr_cpus: u32,
+    value_size: u32,
+    /// Words of one CPU's part.
+    part: usize,
+    pub(super) fields: Fields,
+}
+
+impl Parts {
+    pub(super) fn new(def: &MapDef, env: &Env) -> Self {
+        Self {
+            nr_cpus: env.nr_cpus,
+            value_size: def.value_size,
+            part: def.elem_size() / WORD,
+            fields: Fields::default(),
+        }
+    }
+
+    /// Words of a value, of all CPUs.
+    pub(super) fn words(&self) -> usize {
+        self.part * self.nr_cpus as usize
+    }
+
+    /// One CPU's part, in place.
+    pub(super) fn value<'m>(&'m self, table: &'m Table, slot: u32, cpu: u32) -> Value<'m> {
+        Value::in_block(
+            table.words(),
+            self.at(table, slot, cpu),
+            self.value_size,
+            &self.fields,
+        )
+    }
+
+    fn at(&self, table: &Table, slot: u32, cpu: u32) -> usize {
+        table.value_at(slot) + cpu as usize * self.part
+    }
+
+    /// Copies a value out, as user space sees it.
+    pub(super) fn read(&self, table: &Table, slot: u32, value: &mut [u8]) {
+        for (cpu, part) in (0..self.nr_cpus).zip(value.chunks_exact_mut(self.part * WORD)) {
+            table.words().read(self.at(table, slot, cpu), part);
+            self.fields.hide(part);
+        }
+    }
+
+    /// Appends a value, as user space sees it.
+    pub(super) fn append(&self, table: &Table, slot: u32, values: &mut Vec<u8>) {
+        let at = values.len();
+        values.resize(at + self.words() * WORD, 0);
+        self.read(table, slot, &mut values[at..]);
+    }
+
+    /// Writes a value into the slot of a key that is there, or (`fresh`) of a new one.
+    ///
+    /// Kernel: `kernel/bpf/hashtab.c:pcpu_copy_value`, `pcpu_init_value`.
+    pub(super) fn write(&self, table: &Table, slot: u32, value: New<'_>, fresh: bool) {
+        let words = table.words();
+        match value {
+            New::OfAll(value) => {
+                for (cpu, part) in (0..self.nr_cpus).zip(value.chunks_exact(self.part * WORD)) {
+                    self.write_part(table, self.at(table, slot, cpu), part, fresh);
+                }
+            }
+            New::Of(cpu, value) => {
+                self.write_part(table, self.at(table, slot, cpu), value, fresh);
+                if fresh {
+                    let zeros = vec![0; self.value_size as usize];
+                    for other in (0..self.nr_cpus).filter(|other| *other != cpu) {
+                        words.write(self.at(table, slot, other), &zeros);
+                    }
+                }
+            }
+        }
+    }
+
+    fn write_part(&self, table: &Table, at: usize, part: &[u8], fresh: bool) {
+        if fresh && !self.fields.is_empty() {
+            let mut cleared = part.to_vec();
+            self.fields.clear(&mut cleared);
+            table.words().write(at, &cleared);
+        } else {
+            self.fields.write_around(table.words(), at, part);
+        }
+    }
+}
+
+/// What an update writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum New<'v> {
+    /// One part for each CPU, from user space.
+    OfAll(&'v [u8]),
+    /// One CPU's value, from a program.
+    Of(u32, &'v [u8]),
+}
+
+impl PercpuHash {
+    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
+        let parts = Parts::new(def, env);
+        Ok(Self {
+            slots: Slots::new(def, env, parts.words(), 0)?,
+            parts,
+        })
+    }
+
+    fn table(&self) -> &Table {
+        &self.slots.table
+    }
+
+    /// Kernel: `kernel/bpf/hashtab.c:__htab_percpu_map_update_elem`.
+    fn update(&self, cpu: u32, key: &[u8], value: New<'_>, flags: UpdateFlags) -> Result<()> {
+        if flags.bits() > UpdateFlags::EXIST.bits() {
+            return Err(Errno::EINVAL);
+        }
+        let hash = self.table().hash(key);
+        let mut bucket = self.table().lock(hash);
+        let old = bucket.find(key, hash);
+        check_flags(old.is_some(), flags)?;
+        match old {
+            Some(old) => self.parts.write(self.table(), old.slot, value, false),
+            None => {
+                let slot = self.slots.take(cpu)?;
+                self.table().write_key(slot, key);
+                self.parts.write(self.table(), slot, value, true);
+                bucket.insert(slot, hash);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MapOps for PercpuHash {
+    fn lookup_elem(&self, cpu: u32, key: &[u8]) -> Option<Value<'_>> {
+        let slot = self.table().find(key, self.table().hash(key))?;
+        Some(self.parts.value(self.table(), slot, cpu))
+    }
+
+    fn lookup_percpu_elem(&self, _cpu: u32, key: &[u8], of_cpu: u32) -> Option<Value<'_>> {
+        if of_cpu >= self.parts.nr_cpus {
+            return None;
+        }
+        self.lookup_elem(of_cpu, key)
+    }
+
+    fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        self.update(cpu, key, New::Of(cpu, value), flags)
+    }
+
+    fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
+        self.slots.remove(cpu, key, |_| ())
+    }
+
+    fn for_each_elem(
+        &self,
+        cpu: u32,
+        callback: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
+    ) -> Result<u64> {
+        Ok(for_each(self.table(), |key, slot| {
+            callback(key, self.parts.value(self.table(), slot, cpu))
+        }))
+    }
+
+    fn user_lookup_elem(
+        &self,
+        _caller: &Caller<'_>,
+        key: &[u8],
+        value: &mut [u8],
+        _flags: UpdateFlags,
+    ) -> Result<()> {
+        let slot = self
+            .table()
+            .find(key, self.table().hash(key))
+            .ok_or(Errno::ENOENT)?;
+        self.parts.read(self.table(), slot, value);
+        Ok(())
+    }
+
+    fn user_update_elem(
+        &self,
+        caller: &Caller<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        self.update(caller.cpu, key, New::OfAll(value), flags)
+    }
+
+    fn user_lookup_and_delete_elem(
+        &self,
+        caller: &Caller<'_>,
+        key: &[u8],
+        value: &mut [u8],
+        _flags: UpdateFlags,
+    ) -> Result<()> {
+        self.slots.remove(caller.cpu, key, |slot| {
+            self.parts.read(self.table(), slot, value)
+        })
+    }
+
+    fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
+        next_key_of(self.table(), key, next_key)
+    }
+
+    fn batches(&self) -> Batches {
+        BY_BUCKET
+    }
+
+    fn n_buckets(&self) -> u32 {
+        self.table().n_buckets()
+    }
+
+    fn user_lookup_bucket(
+        &self,
+        caller: &Caller<'_>,
+        bucket: u32,
+        request: &mut BucketRequest<'_>,
+    ) -> Result<()> {
+        let gone = read_bucket(self.table(), bucket, request, |slot, values| {
+            self.parts.append(self.table(), slot, values);
+        })?;
+        self.slots.give_back_all(caller.cpu, gone);
+        Ok(())
+    }
+
+    fn set_fields(&mut self, fields: Fields) {
+        self.parts.fields = fields;
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}

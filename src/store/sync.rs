@@ -1,0 +1,22 @@
+//! The atomics that the containers share state by: those of std, or those of a scheduler that tries orders.
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(not(shuttle))]
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Rounds of spinning before a waiter gives way to other threads.
+const SPINS: u32 = 64;
+
+/// Waits a moment for another thread, which may not run at the time. `waited` counts the rounds.
+pub(crate) fn relax(waited: &mut u32) {
+    *waited += 1;
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+    #[cfg(not(shuttle))]
+    if *waited < SPINS {
+        std::hint::spin_loop();
+    } else {
+        std::thread::yield_now();
+    }
+}

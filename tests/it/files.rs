@@ -1,0 +1,80 @@
+//! Fds, ids, pins, and what they keep alive.
+
+use mapemu::abi::{Errno, MapType};
+use mapemu::calls;
+use mapemu::sys::Kernel;
+
+use crate::common::{BPF_ANY, NOT_OPEN, lookup, on_both, queue, small, update};
+
+#[test]
+fn an_fd_that_is_not_open_has_its_own_errno_in_each_command() {
+    on_both(|bpf| {
+        assert_eq!(lookup(bpf, NOT_OPEN, 0), Err(Errno::EBADF));
+        assert_eq!(lookup(bpf, 0, 0), Err(Errno::EINVAL), "open, and no map");
+        let info = calls::bpf_map_get_info_by_fd(bpf, NOT_OPEN);
+        assert_eq!(info, Err(Errno::EBADFD));
+        let pin = calls::bpf_obj_pin(bpf, NOT_OPEN, "/sys/fs/bpf/x");
+        assert_eq!(pin, Err(Errno::EINVAL));
+    });
+}
+
+#[test]
+fn a_map_lives_as_long_as_an_fd_or_a_pin() {
+    let kernel = &Kernel::new();
+    let fd = small(kernel, MapType::HASH);
+    update(kernel, fd, 1, 5, BPF_ANY).expect("there is room");
+    let id = calls::bpf_map_get_info_by_fd(kernel, fd).expect("info").id;
+    let path = "/sys/fs/bpf/kept";
+    assert_eq!(calls::bpf_obj_pin(kernel, fd, path), Ok(()));
+    assert_eq!(calls::bpf_obj_pin(kernel, fd, path), Err(Errno::EEXIST));
+    close(kernel, fd);
+    let back = calls::bpf_obj_get(kernel, path).expect("pinned");
+    assert_eq!(lookup(kernel, back, 1), Ok(5));
+    assert_eq!(kernel.unlink(path), Ok(()));
+    assert_eq!(lookup(kernel, back, 1), Ok(5));
+    close(kernel, back);
+    let by_id = calls::bpf_map_get_fd_by_id(kernel, id);
+    assert_eq!(by_id, Err(Errno::ENOENT));
+    assert_eq!(calls::bpf_map_get_next_id(kernel, 0), Err(Errno::ENOENT));
+}
+
+#[test]
+fn new_fds_take_the_lowest_free_number() {
+    on_both(|bpf| {
+        let (first, second) = (queue(bpf), queue(bpf));
+        assert_eq!((first, second), (3, 4));
+        bpf.close(first).expect("it is open");
+        assert_eq!(queue(bpf), first);
+        assert_eq!(queue(bpf), 5);
+        assert_eq!(bpf.close(NOT_OPEN), Err(Errno::EBADF));
+    });
+}
+
+#[test]
+fn ids_are_not_used_again() {
+    on_both(|bpf| {
+        let id = |fd| calls::bpf_map_get_info_by_fd(bpf, fd).expect("info").id;
+        let fd = queue(bpf);
+        let first = id(fd);
+        bpf.close(fd).expect("it is open");
+        assert!(id(queue(bpf)) > first);
+    });
+}
+
+#[test]
+fn a_handle_keeps_its_file_open() {
+    let kernel = Kernel::new();
+    let fd = small(&kernel, MapType::HASH);
+    let handle = mapemu::abi::Bpf::map_handle(&kernel, fd).expect("a map");
+    close(&kernel, fd);
+    let (key, mut value) = ([0; 4], [0; 8]);
+    let flags = mapemu::abi::UpdateFlags::ANY;
+    assert_eq!(handle.update_elem(&key, &[7; 8], flags), Ok(()));
+    assert_eq!(handle.lookup_elem(&key, &mut value, flags), Ok(()));
+    assert_eq!(value, [7; 8]);
+}
+
+#[track_caller]
+fn close(kernel: &Kernel, fd: u32) {
+    mapemu::abi::Bpf::close(kernel, fd).expect("it is open");
+}
