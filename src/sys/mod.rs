@@ -183,8 +183,9 @@ impl Kernel {
             Cmd::LINK_CREATE => self.link_create(tail(attr, LinkAttr::CREATE_END)?),
             Cmd::LINK_UPDATE => self.link_update(tail(attr, LinkAttr::END)?),
             Cmd::LINK_DETACH => self.link_detach(tail(attr, 4)?),
+            Cmd::TOKEN_CREATE => self.token_create(tail(attr, 8)?),
             cmd if cmd.0 >= self.inner.env.release.commands => Err(Errno::EINVAL),
-            cmd => self.not_emulated(cmd, attr),
+            cmd => Err(self.not_emulated(cmd, attr)),
         }
     }
 }

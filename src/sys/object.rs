@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::Kernel;
 use super::files::{Held, MapUser};
-use crate::abi::{Attr, Caps, Errno, Fd, INFO_SIZE, MapFlags, MapInfo, MapType, Result, UserMem};
+use crate::abi::{
+    Attr, Caps, Cmd, Errno, Fd, INFO_SIZE, MapFlags, MapInfo, MapType, Result, UserMem,
+};
 use crate::btf::Btf;
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
@@ -101,17 +103,15 @@ impl Kernel {
         let file = self.inner.files.get(fd).map_err(|_| Errno::EBADFD)?;
         match file.held.object() {
             Object::Map(map) => map_info(&map, addr, len, info, mem),
-            object @ (Object::Btf(_) | Object::Prog(_)) => {
-                Err(self.inner.env.unsupported(format_args!(
-                    "BPF_OBJ_GET_INFO_BY_FD of {}",
-                    match object {
-                        Object::Btf(_) => "BTF",
-                        _ => "programs",
-                    }
-                )))
-            }
+            Object::Btf(_) => Err(self.no_info("BTF")),
+            Object::Prog(_) => Err(self.no_info("programs")),
             Object::Cgroup(_) | Object::Other(_) => Err(Errno::EINVAL),
         }
+    }
+
+    fn no_info(&self, kind: &str) -> Errno {
+        let what = format_args!("BPF_OBJ_GET_INFO_BY_FD of {kind}");
+        self.inner.env.unsupported(what)
     }
 
     /// The map's lines of `/proc/PID/fdinfo/FD`: `name:\tvalue`.
@@ -188,9 +188,35 @@ impl Kernel {
         self.inner.open(Held::Object(Object::Btf(btf)))
     }
 
-    /// What bpf(2) can do and this kernel cannot.
-    pub(super) fn not_emulated(&self, cmd: crate::abi::Cmd, _attr: Attr<'_>) -> Result<u32> {
-        Err(self.inner.env.unsupported(format_args!("BPF_{cmd}")))
+    /// No file here is the root of a bpffs that gives rights away.
+    ///
+    /// Kernel: `kernel/bpf/token.c:bpf_token_create`.
+    pub(super) fn token_create(&self, attr: Attr<'_>) -> Result<u32> {
+        let (flags, fd) = (attr.u32(0), attr.u32(4));
+        if flags == 0 {
+            self.inner.files.any(fd)?;
+        }
+        Err(Errno::EINVAL)
+    }
+
+    /// The answer to what bpf(2) can do and this kernel cannot; the fd of a program is looked at.
+    pub(super) fn not_emulated(&self, cmd: Cmd, attr: Attr<'_>) -> Errno {
+        // Offset of the program's fd, and the first byte after the last field.
+        let prog_fd = match cmd {
+            Cmd::PROG_TEST_RUN => Some((0, 76)),
+            Cmd::PROG_BIND_MAP => Some((0, 12)),
+            Cmd::PROG_STREAM_READ_BY_FD => Some((16, 20)),
+            _ => None,
+        };
+        if let Some((at, end)) = prog_fd {
+            if !attr.zero_from(end) {
+                return Errno::EINVAL;
+            }
+            if let Err(errno) = self.prog(attr.u32(at)) {
+                return errno;
+            }
+        }
+        self.inner.env.unsupported(format_args!("BPF_{cmd}"))
     }
 }
 
