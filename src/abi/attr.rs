@@ -13,11 +13,13 @@ pub struct Attr<'a>(pub &'a [u8]);
 
 impl Attr<'_> {
     /// The `u32` at that offset.
+    #[inline]
     pub fn u32(self, at: usize) -> u32 {
         u32::from_ne_bytes(array_at(self.0, at))
     }
 
     /// The `u64` at that offset.
+    #[inline]
     pub fn u64(self, at: usize) -> u64 {
         u64::from_ne_bytes(array_at(self.0, at))
     }
@@ -45,6 +47,7 @@ macro_rules! attr {
             pub const END: usize = $end;
 
             /// Reads the fields.
+            #[inline]
             pub fn decode(attr: Attr<'_>) -> Self {
                 Self { $($field: ($read)(attr),)* }
             }
