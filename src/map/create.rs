@@ -244,15 +244,14 @@ fn rights(request: &CreateRequest<'_>, needs: Needs) -> Result<()> {
     }
 }
 
-/// The answer to a map on a network device: there is only `lo`, which holds none.
+/// The answer to a map on a network device: none here holds maps.
 ///
 /// Kernel: `kernel/bpf/offload.c:bpf_map_offload_map_alloc`.
 fn offload(request: &CreateRequest<'_>) -> Errno {
-    const LOOPBACK: u32 = 1;
     if !request.caps.contains(Caps::SYS_ADMIN) {
         Errno::EPERM
     } else if !matches!(request.attr.map_type, MapType::ARRAY | MapType::HASH)
-        || request.attr.map_ifindex != LOOPBACK
+        || !request.env.has_interface(request.attr.map_ifindex)
     {
         Errno::EINVAL
     } else {
