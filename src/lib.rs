@@ -3,10 +3,14 @@
 pub mod abi;
 pub mod btf;
 pub mod calls;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod env;
 pub mod helper;
 pub mod map;
 pub mod store;
 pub mod sys;
+#[cfg(feature = "trace")]
+pub mod trace;
 pub mod typed;
 pub use sys::Kernel;

@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::index::{index_of, next_index};
+use super::checks::{index_below, next_index};
 use super::lock::SpinGuard;
 use super::{Batches, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
@@ -75,7 +75,7 @@ pub(super) fn check_update(key: &[u8], max_entries: u32, flags: UpdateFlags) -> 
         return Err(Errno::EINVAL);
     }
     // No element can be added: all of them exist since creation.
-    let index = index_of(key, max_entries).ok_or(Errno::E2BIG)?;
+    let index = index_below(key, max_entries).ok_or(Errno::E2BIG)?;
     if flags.contains(UpdateFlags::NOEXIST) {
         return Err(Errno::EEXIST);
     }
@@ -85,7 +85,7 @@ pub(super) fn check_update(key: &[u8], max_entries: u32, flags: UpdateFlags) -> 
 impl MapOps for Array {
     #[inline]
     fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        index_of(key, self.max_entries).map(|index| self.value(index))
+        index_below(key, self.max_entries).map(|index| self.value(index))
     }
 
     fn update_elem(&self, _cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
@@ -125,7 +125,7 @@ impl MapOps for Array {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let at = self.at(index_of(key, self.max_entries).ok_or(Errno::ENOENT)?);
+        let at = self.at(index_below(key, self.max_entries).ok_or(Errno::ENOENT)?);
         let _guard = self.guard(at, flags);
         self.elems.read(at, value);
         if !self.fields.is_empty() {
@@ -135,7 +135,7 @@ impl MapOps for Array {
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-        next_index(key, next_key, self.max_entries)
+        next_index(key, self.max_entries, next_key)
     }
 
     fn batches(&self) -> Batches {

@@ -12,6 +12,13 @@ pub(super) fn index_of(key: &[u8]) -> u32 {
     u32::from_ne_bytes(key.try_into().expect("keys of arrays have 4 bytes"))
 }
 
+/// The key of an array, if it has that index.
+#[inline]
+pub(super) fn index_below(key: &[u8], max_entries: u32) -> Option<u32> {
+    let index = index_of(key);
+    (index < max_entries).then_some(index)
+}
+
 /// The key after `key` of an array: every index is one, whatever is stored.
 ///
 /// # Errors

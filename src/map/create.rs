@@ -89,7 +89,6 @@ macro_rules! new_on_cpu {
 }
 
 /// `new` of a map of maps, boxed.
-#[expect(unused_macros, reason = "types come one by one")]
 macro_rules! new_outer {
     ($type:path) => {
         |making| {
@@ -111,16 +110,16 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         MapType::HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, new_on_cpu!(super::hash::Hash)),
         MapType::PERCPU_HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, new!(super::percpu_hash::PercpuHash)),
         MapType::LRU_HASH | MapType::LRU_PERCPU_HASH =>
-            rules(rule::hash, BPF, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
+            rules(rule::hash, BPF, rule::hash_buckets, rule::hash_memory, Unchecked, new!(super::lru_hash::LruHash)),
         MapType::HASH_OF_MAPS =>
-            rules(rule::hash_of_maps, Nothing, rule::hash_of_maps_late, rule::hash_memory, NotAtAll, missing),
+            rules(rule::hash_of_maps, Nothing, rule::hash_of_maps_late, rule::hash_memory, NotAtAll, new_outer!(super::map_in_map::HashOfMaps)),
         MapType::ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::array::Array)),
         MapType::PERCPU_ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::percpu_array::PercpuArray)),
-        MapType::PROG_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, ArrayKey, missing),
-        MapType::PERF_EVENT_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, missing),
-        MapType::CGROUP_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, missing),
+        MapType::PROG_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::prog_array::ProgArray)),
+        MapType::PERF_EVENT_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, new!(super::perf_event_array::PerfEventArray)),
+        MapType::CGROUP_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, new!(super::cgroup_array::CgroupArray)),
         MapType::ARRAY_OF_MAPS =>
-            rules(rule::fd_array, Nothing, rule::inner_map, rule::array_memory, NotAtAll, missing),
+            rules(rule::fd_array, Nothing, rule::inner_map, rule::array_memory, NotAtAll, new_outer!(super::map_in_map::ArrayOfMaps)),
         MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, new!(super::stack_trace::StackTrace)),
         MapType::LPM_TRIE => rules(rule::none, BPF, rule::lpm_trie, rule::small_memory, StructKey, new!(super::lpm_trie::LpmTrie)),
         MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE =>

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::array::{BY_INDEX, check_update, for_each_index};
-use super::index::{index_of, next_index};
+use super::checks::{index_below, next_index};
 use super::{Batches, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::Fields;
@@ -75,11 +75,11 @@ impl PercpuArray {
 
 impl MapOps for PercpuArray {
     fn lookup_elem(&self, cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        index_of(key, self.max_entries).map(|index| self.value(index, cpu))
+        index_below(key, self.max_entries).map(|index| self.value(index, cpu))
     }
 
     fn lookup_percpu_elem(&self, _cpu: u32, key: &[u8], of_cpu: u32) -> Option<Value<'_>> {
-        let index = index_of(key, self.max_entries)?;
+        let index = index_below(key, self.max_entries)?;
         (of_cpu < self.nr_cpus).then(|| self.value(index, of_cpu))
     }
 
@@ -111,7 +111,7 @@ impl MapOps for PercpuArray {
         value: &mut [u8],
         _flags: UpdateFlags,
     ) -> Result<()> {
-        let index = index_of(key, self.max_entries).ok_or(Errno::ENOENT)?;
+        let index = index_below(key, self.max_entries).ok_or(Errno::ENOENT)?;
         for (at, part) in self
             .parts(index)
             .zip(value.chunks_exact_mut(self.part * WORD))
@@ -137,7 +137,7 @@ impl MapOps for PercpuArray {
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-        next_index(key, next_key, self.max_entries)
+        next_index(key, self.max_entries, next_key)
     }
 
     fn batches(&self) -> Batches {

@@ -1,0 +1,85 @@
+//! What the commands are, and what they share.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::replay;
+use crate::trace::Options;
+
+/// Linux's BPF maps, emulated: exact answers, checked by recordings of real kernels.
+#[derive(Debug, Parser)]
+#[command(name = "mapemu", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Replays traces on emulated maps; without a FILE, the recordings that mapemu carries.
+    Replay(replay::Replay),
+}
+
+/// Options that all commands share.
+#[derive(Debug, Args)]
+pub(super) struct Shared {
+    /// Release of the kernel, such as 6.18 or 6.18.44. Default: the trace's.
+    #[arg(long, value_name = "R")]
+    release: Option<String>,
+    /// Number of possible CPUs. Default: the trace's, or 2.
+    #[arg(long, value_name = "N")]
+    cpus: Option<u32>,
+    /// Where random numbers begin.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+impl Shared {
+    pub(super) fn options(&self) -> Options {
+        Options {
+            release: self.release.clone(),
+            cpus: self.cpus,
+            seed: self.seed,
+            ..Options::default()
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Exit {
+    /// Everything holds.
+    Holds,
+    /// Something does not.
+    Fails,
+    /// It could not be run.
+    CannotRun,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Holds => 0,
+            Exit::Fails => 1,
+            Exit::CannotRun => 2,
+        })
+    }
+}
+
+/// Runs the program with these arguments, its own name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // If nobody reads it, nobody misses it.
+            let _printed = error.print();
+            let wrong = error.use_stderr();
+            return if wrong { Exit::CannotRun } else { Exit::Holds }.into();
+        }
+    };
+    match cli.command {
+        Command::Replay(replay) => replay::run(&replay).into(),
+    }
+}

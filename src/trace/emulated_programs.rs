@@ -1,0 +1,409 @@
+//! The program side of the emulated kernel: what a probe program would do, done by hand.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::emulated::{Emulated, Loaded};
+use super::request::Stop;
+use super::world::{
+    Deletes, ForEach, HelperAnswer, HelperCall, MapFacts, ProgRequest, Seen, Step, StepAnswer,
+    StorageCall, Write,
+};
+use crate::abi::{Errno, Fd, Helper, ProgType, Result, UpdateFlags};
+use crate::helper::Prog;
+use crate::helper::verifier::{
+    self, LOCK_AT_EXIT, LOCK_IS_HELD, LOCK_IS_NOT_HELD, Refused, helper_allowed, load_allowed,
+    store_allowed,
+};
+use crate::map::cgroup_storage::Storage;
+use crate::map::{Map, Value};
+
+impl From<Refused> for Stop {
+    fn from(refused: Refused) -> Self {
+        Self::Verifier(refused.errno)
+    }
+}
+
+/// What a map and the storage of an event noted, by the map's name.
+pub(super) type Saw = Vec<(String, Vec<u8>)>;
+
+/// A helper's return as a program sees it.
+fn ret_of(answer: Result<()>) -> i64 {
+    answer.map_or_else(Errno::negated, |()| 0)
+}
+
+/// The parts of `0..len` that are in none of the ranges to skip.
+fn parts_to_read(len: usize, skip: &[(usize, usize)]) -> Vec<Range<usize>> {
+    let skipped = |byte: usize| {
+        skip.iter()
+            .any(|&(start, count)| byte >= start && byte - start < count)
+    };
+    let mut parts: Vec<Range<usize>> = Vec::new();
+    for byte in (0..len).filter(|&byte| !skipped(byte)) {
+        match parts.last_mut() {
+            Some(last) if last.end == byte => last.end += 1,
+            _ => parts.push(byte..byte + 1),
+        }
+    }
+    parts
+}
+
+impl Emulated {
+    fn prog(&self, prog_type: ProgType) -> Prog {
+        Prog::new(prog_type, self.kernel.cpu())
+    }
+
+    /// The verifier has nothing against it: goes on, unless that was the question.
+    fn verified(&self) -> Result<(), Stop> {
+        if self.only_verify {
+            return Err(Stop::Allowed);
+        }
+        Ok(())
+    }
+
+    // --- one helper call --------------------------------------------------------------------------------------------
+
+    pub(super) fn call_helper(&self, call: &HelperCall<'_>) -> Result<HelperAnswer, Stop> {
+        let map = self.kernel.map(call.map)?;
+        let helper = Helper::from_name(call.helper)
+            .ok_or_else(|| Stop::ToCome(format!("the helper {}", call.helper)))?;
+        helper_allowed(&map, helper, call.prog_type)?;
+        let prog = self.prog(call.prog_type);
+        let flags = UpdateFlags::from_bits_retain(call.flags);
+        let mut out = vec![0; call.value.len()];
+        let ret = match helper {
+            Helper::MAP_LOOKUP_ELEM | Helper::MAP_LOOKUP_PERCPU_ELEM => {
+                return self.call_lookup(&map, &prog, call, helper);
+            }
+            Helper::MAP_UPDATE_ELEM => {
+                self.verified()?;
+                prog.map_update_elem(&map, &call.key, &call.value, flags)
+            }
+            Helper::MAP_DELETE_ELEM => {
+                self.verified()?;
+                prog.map_delete_elem(&map, &call.key)
+            }
+            Helper::MAP_PUSH_ELEM => {
+                self.verified()?;
+                prog.map_push_elem(&map, &call.value, flags)
+            }
+            Helper::MAP_POP_ELEM => {
+                self.verified()?;
+                prog.map_pop_elem(&map, &mut out)
+            }
+            Helper::MAP_PEEK_ELEM => {
+                self.verified()?;
+                prog.map_peek_elem(&map, &mut out)
+            }
+            _ => return Err(Stop::ToCome(format!("the helper {helper}"))),
+        };
+        let gives_value = matches!(helper, Helper::MAP_POP_ELEM | Helper::MAP_PEEK_ELEM);
+        let value = (gives_value && ret.is_ok()).then_some(out);
+        Ok(HelperAnswer::Ret(ret_of(ret), value))
+    }
+
+    fn call_lookup(
+        &self,
+        map: &Arc<Map>,
+        prog: &Prog,
+        call: &HelperCall<'_>,
+        helper: Helper,
+    ) -> Result<HelperAnswer, Stop> {
+        let Some(inner_key) = &call.inner_key else {
+            verify_touches(map, call)?;
+            self.verified()?;
+            let value = match helper {
+                Helper::MAP_LOOKUP_ELEM => prog.map_lookup_elem(map, &call.key),
+                _ => prog.map_lookup_percpu_elem(map, &call.key, call.cpu),
+            };
+            return Ok(read_and_store(value, call));
+        };
+        if !map.def.map_type.is_map_in_map() {
+            return Err(Stop::Verifier(Errno::EINVAL));
+        }
+        self.verified()?;
+        let Some(inner) = prog.map_lookup_inner(map, &call.key) else {
+            return Ok(HelperAnswer::Null { outer: true });
+        };
+        helper_allowed(&inner, helper, call.prog_type)?;
+        verify_touches(&inner, call)?;
+        Ok(read_and_store(
+            prog.map_lookup_elem(&inner, inner_key),
+            call,
+        ))
+    }
+
+    // --- several helper calls in one program ------------------------------------------------------------------------
+
+    pub(super) fn run_steps(
+        &self,
+        map: Fd,
+        facts: &MapFacts,
+        prog_type: ProgType,
+        steps: &[Step],
+    ) -> Result<Vec<StepAnswer>, Stop> {
+        let map = self.kernel.map(map)?;
+        verify_steps(&map, prog_type, steps)?;
+        self.verified()?;
+        let prog = self.prog(prog_type);
+        let mut pointers: Vec<Option<Value<'_>>> = Vec::new();
+        let mut answers = Vec::with_capacity(steps.len());
+        let mut at = 0;
+        while let Some(step) = steps.get(at) {
+            at += 1;
+            let there = |pointer: &usize| pointers.get(*pointer).cloned().flatten();
+            answers.push(StepAnswer::Number(match step {
+                Step::Lookup(key, pointer) => {
+                    let value = lookup(&prog, &map, facts, key);
+                    let found = i64::from(value.is_some());
+                    pointers.resize(pointers.len().max(pointer + 1), None);
+                    pointers[*pointer] = value;
+                    found
+                }
+                Step::Update(key, value, flags) => {
+                    let flags = UpdateFlags::from_bits_retain(*flags);
+                    ret_of(prog.map_update_elem(&map, key, value, flags))
+                }
+                Step::Delete(key) => ret_of(prog.map_delete_elem(&map, key)),
+                Step::Call(_) => 0,
+                Step::Lock(pointer, _) => {
+                    let Some(value) = there(pointer) else {
+                        answers.push(StepAnswer::Number(0));
+                        continue;
+                    };
+                    answers.push(StepAnswer::Number(1));
+                    let guard = prog.spin_lock(&value);
+                    while let Some(step) = steps.get(at)
+                        && !matches!(step, Step::Unlock(..))
+                    {
+                        answers.push(touch(&pointers, step));
+                        at += 1;
+                    }
+                    drop(guard);
+                    continue;
+                }
+                Step::Unlock(pointer, _) => i64::from(there(pointer).is_some()),
+                Step::Read(..) | Step::Write(..) | Step::Add(..) => {
+                    answers.push(touch(&pointers, step));
+                    continue;
+                }
+            }));
+        }
+        Ok(answers)
+    }
+
+    // --- callbacks --------------------------------------------------------------------------------------------------
+
+    pub(super) fn walk_with_callback(&self, walk: &ForEach<'_>) -> Result<(i64, Vec<Seen>), Stop> {
+        let map = self.kernel.map(walk.map)?;
+        let prog_type = ProgType::SCHED_CLS;
+        helper_allowed(&map, Helper::FOR_EACH_MAP_ELEM, prog_type)?;
+        load_allowed(&map, 0, walk.facts.value_size)?;
+        if walk.deletes != Deletes::Nothing {
+            helper_allowed(&map, Helper::MAP_DELETE_ELEM, prog_type)?;
+        }
+        if !matches!(walk.stop_return, 0 | 1) {
+            return Err(Stop::Verifier(Errno::EINVAL));
+        }
+        self.verified()?;
+        let prog = self.prog(prog_type);
+        let (mut seen, mut calls) = (Vec::new(), 0_u64);
+        let answer = prog.for_each_map_elem(&map, walk.flags, |key, value| {
+            if seen.len() < walk.room {
+                let (shown_key, shown_value) = (key.to_vec(), value.to_vec());
+                let delete = match &walk.deletes {
+                    Deletes::Nothing => None,
+                    Deletes::Own => Some(&shown_key),
+                    Deletes::At(at, key) => (*at == calls).then_some(key),
+                };
+                let deleted = delete.map(|key| ret_of(prog.map_delete_elem(&map, key)));
+                seen.push(Seen {
+                    key: shown_key,
+                    value: shown_value,
+                    deleted,
+                });
+            }
+            calls += 1;
+            calls != walk.stop_after || walk.stop_return == 0
+        });
+        let ret = answer.map_or_else(Errno::negated, u64::cast_signed);
+        Ok((ret, seen))
+    }
+
+    // --- storages ---------------------------------------------------------------------------------------------------
+
+    pub(super) fn call_storage_helper(
+        &mut self,
+        call: &StorageCall<'_>,
+    ) -> Result<HelperAnswer, Stop> {
+        let name = call.facts.map_type.name().unwrap_or("local storage");
+        Err(Stop::ToCome(format!("helpers of {name}")))
+    }
+
+    /// What the verifier says of a program that asks for storages, reads all that it touches, and may write it.
+    pub(super) fn verify_storages(&self, request: &ProgRequest<'_>) -> Result<(), Stop> {
+        for (_, fd, touched) in &request.storages {
+            let map = self.kernel.map(*fd)?;
+            if request.helper_flags != 0 {
+                return Err(Errno::EINVAL.into());
+            }
+            load_allowed(&map, touched.start, touched.len())
+                .and_then(|()| store_allowed(&map, touched.start, touched.len()))
+                .map_err(|refused| refused.errno)?;
+        }
+        Ok(())
+    }
+
+    /// One run of an attached program: what it notes of each storage, after which it writes.
+    pub(super) fn run_attached(
+        &self,
+        name: &str,
+        prog: &Loaded,
+        storages: &[(Arc<Map>, Storage)],
+        writes: &[Write<'_>],
+    ) -> Result<Saw> {
+        let mut saw = Saw::new();
+        for (map_name, map, touched) in &prog.storages {
+            let own = storages.iter().find(|(own, _)| Arc::ptr_eq(own, map));
+            let (_, storage) = own.ok_or(Errno::EINVAL)?;
+            let value = storage.value(self.kernel.cpu(), &map.def, &map.fields);
+            let mut noted = vec![0; touched.len()];
+            value.read(touched.start, &mut noted);
+            saw.push((map_name.clone(), noted));
+            let write = writes
+                .iter()
+                .find(|write| write.prog == name && write.map == map_name);
+            if let Some(write) = write {
+                let mut bytes = write.bytes.clone();
+                bytes.resize(touched.len(), 0);
+                value.write(touched.start, &bytes);
+            }
+        }
+        Ok(saw)
+    }
+
+    /// One run by `BPF_PROG_TEST_RUN`: it has storages of its own, made of zeros.
+    pub(super) fn run_tested(prog: &Loaded) -> Result<Saw> {
+        let can_be_tested = matches!(
+            prog.prog_type,
+            ProgType::SOCKET_FILTER | ProgType::SCHED_CLS | ProgType::XDP | ProgType::CGROUP_SKB
+        );
+        if !can_be_tested {
+            return Err(Errno::ENOTSUPP);
+        }
+        let zeros =
+            |(name, _, touched): &(String, _, Range<usize>)| (name.clone(), vec![0; touched.len()]);
+        Ok(prog.storages.iter().map(zeros).collect())
+    }
+}
+
+/// What the verifier says of the bytes that a lookup's program reads and writes.
+fn verify_touches(map: &Map, call: &HelperCall<'_>) -> Result<(), Stop> {
+    for part in parts_to_read(map.def.value_size as usize, &call.skip) {
+        load_allowed(map, part.start, part.len())?;
+    }
+    if !call.store.is_empty() {
+        store_allowed(map, 0, call.store.len())?;
+    }
+    Ok(())
+}
+
+/// Reads a value that was found, then writes to it.
+fn read_and_store(value: Option<Value<'_>>, call: &HelperCall<'_>) -> HelperAnswer {
+    let Some(value) = value else {
+        return HelperAnswer::Null { outer: false };
+    };
+    let mut shown = vec![0; value.size()];
+    for part in parts_to_read(value.size(), &call.skip) {
+        value.read(part.start, &mut shown[part]);
+    }
+    if !call.store.is_empty() {
+        value.write(0, &call.store);
+    }
+    HelperAnswer::Value(shown)
+}
+
+/// A lookup; what is found in a map of maps is a map, which the steps cannot touch.
+fn lookup<'m>(prog: &Prog, map: &'m Map, facts: &MapFacts, key: &[u8]) -> Option<Value<'m>> {
+    if facts.map_type.is_map_in_map() {
+        return None;
+    }
+    prog.map_lookup_elem(map, key)
+}
+
+/// A step that reads or writes through a pointer.
+fn touch(pointers: &[Option<Value<'_>>], step: &Step) -> StepAnswer {
+    let there = |pointer: &usize| pointers.get(*pointer).and_then(Option::as_ref);
+    match step {
+        Step::Read(pointer, at, len) => StepAnswer::Bytes(there(pointer).map(|value| {
+            let mut bytes = vec![0; *len];
+            value.read(*at, &mut bytes);
+            bytes
+        })),
+        Step::Write(pointer, at, bytes) => {
+            let value = there(pointer);
+            if let Some(value) = value {
+                value.write(*at, bytes);
+            }
+            StepAnswer::Number(i64::from(value.is_some()))
+        }
+        Step::Add(pointer, at) => {
+            let value = there(pointer);
+            if let Some(value) = value {
+                let mut word = [0; 8];
+                value.read(*at, &mut word);
+                let next = u64::from_le_bytes(word).wrapping_add(1);
+                value.write(*at, &next.to_le_bytes());
+            }
+            StepAnswer::Number(i64::from(value.is_some()))
+        }
+        Step::Lookup(..)
+        | Step::Update(..)
+        | Step::Delete(_)
+        | Step::Call(_)
+        | Step::Lock(..)
+        | Step::Unlock(..) => unreachable!("the verifier refuses helpers while a lock is held"),
+    }
+}
+
+/// What the verifier says of the steps, each pointer found.
+fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), Stop> {
+    let mut held: Option<(usize, usize)> = None;
+    let no_lock = |held: Option<_>| match held {
+        Some(_) => Err(LOCK_IS_HELD),
+        None => Ok(()),
+    };
+    let called = |helper, held| {
+        helper_allowed(map, helper, prog_type)?;
+        no_lock(held)
+    };
+    for step in steps {
+        match step {
+            Step::Lookup(..) => called(Helper::MAP_LOOKUP_ELEM, held)?,
+            Step::Update(..) => called(Helper::MAP_UPDATE_ELEM, held)?,
+            Step::Delete(_) => called(Helper::MAP_DELETE_ELEM, held)?,
+            Step::Call(_) => no_lock(held)?,
+            Step::Lock(pointer, at) => {
+                verifier::lock_allowed(map, *at, prog_type)?;
+                no_lock(held)?;
+                held = Some((*pointer, *at));
+            }
+            Step::Unlock(pointer, at) => {
+                verifier::lock_allowed(map, *at, prog_type)?;
+                if held.take() != Some((*pointer, *at)) {
+                    return Err(LOCK_IS_NOT_HELD.into());
+                }
+            }
+            Step::Read(_, at, len) => load_allowed(map, *at, *len)?,
+            Step::Write(_, at, bytes) => store_allowed(map, *at, bytes.len())?,
+            Step::Add(_, at) => {
+                load_allowed(map, *at, 8)?;
+                store_allowed(map, *at, 8)?;
+            }
+        }
+    }
+    match held {
+        Some(_) => Err(LOCK_AT_EXIT.into()),
+        None => Ok(()),
+    }
+}
