@@ -18,7 +18,6 @@ pub mod devmap;
 mod fd_array;
 pub mod fields;
 pub mod hash;
-mod index;
 pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
