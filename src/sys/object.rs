@@ -163,7 +163,9 @@ impl Kernel {
         Ok(0)
     }
 
-    /// Kernel: `bpf_btf_load`, `kernel/bpf/btf.c:btf_new_fd`.
+    /// The log that the caller may ask for stays empty.
+    ///
+    /// Kernel: `bpf_btf_load`, `kernel/bpf/btf.c:btf_parse`.
     pub(super) fn btf_load(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         const TOKEN_FD: u32 = 1 << 16;
         let (data, size, flags) = (attr.u64(0), attr.u32(16), attr.u32(32));
@@ -181,6 +183,7 @@ impl Kernel {
         if size > BTF_MAX_SIZE {
             return Err(Errno::E2BIG);
         }
+        btf_log(attr, mem)?;
         let mut bytes = vec![0; size as usize];
         mem.read(data, &mut bytes)?;
         let id = self.inner.next_ids.btf.fetch_add(1, Ordering::Relaxed);
@@ -291,4 +294,25 @@ fn hash(map: &Map, addr: u64, size: u32, mem: &mut dyn UserMem) -> Result<()> {
         }
     }
     mem.write(addr, &hash.finalize())
+}
+
+/// # Errors
+///
+/// `EINVAL` for a log that is no log; `EFAULT` if it cannot be written.
+///
+/// Kernel: `kernel/bpf/log.c:bpf_verifier_log_attr_valid`.
+fn btf_log(attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<()> {
+    const LEVELS: u32 = 0xf;
+    let (log, size, level) = (attr.u64(8), attr.u32(20), attr.u32(24));
+    let valid = (log != 0) == (size != 0)
+        && (log == 0 || level != 0)
+        && level & !LEVELS == 0
+        && size <= u32::MAX >> 2;
+    if !valid {
+        return Err(Errno::EINVAL);
+    }
+    if log != 0 {
+        mem.write(log, &[0])?;
+    }
+    Ok(())
 }
