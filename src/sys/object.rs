@@ -103,6 +103,8 @@ impl Kernel {
         let file = self.inner.files.get(fd).map_err(|_| Errno::EBADFD)?;
         match file.held.object() {
             Object::Map(map) => map_info(&map, addr, len, info, mem),
+            // Nothing of the info is asked for, and no byte of it written.
+            Object::Btf(_) | Object::Prog(_) if len == 0 => Ok(0),
             Object::Btf(_) => Err(self.no_info("BTF")),
             Object::Prog(_) => Err(self.no_info("programs")),
             Object::Cgroup(_) | Object::Other(_) => Err(Errno::EINVAL),
@@ -202,6 +204,12 @@ impl Kernel {
         Err(Errno::EINVAL)
     }
 
+    /// The caller may load no program of any type.
+    fn may_not_load(&self) -> bool {
+        let disabled = self.inner.unprivileged_bpf_disabled.load(Ordering::Relaxed) != 0;
+        disabled && !self.inner.caps().capable(Caps::BPF)
+    }
+
     /// The answer to what bpf(2) can do and this kernel cannot; the fd of a program is looked at.
     pub(super) fn not_emulated(&self, cmd: Cmd, attr: Attr<'_>) -> Errno {
         // Offset of the program's fd, and the first byte after the last field.
@@ -209,6 +217,7 @@ impl Kernel {
             Cmd::PROG_TEST_RUN => Some((0, 76)),
             Cmd::PROG_BIND_MAP => Some((0, 12)),
             Cmd::PROG_STREAM_READ_BY_FD => Some((16, 20)),
+            Cmd::PROG_LOAD if self.may_not_load() => return Errno::EPERM,
             _ => None,
         };
         if let Some((at, end)) = prog_fd {
