@@ -45,7 +45,6 @@ struct Making<'a> {
     def: &'a MapDef,
     env: &'a Arc<Env>,
     cpu: u32,
-    #[expect(dead_code, reason = "the maps of maps come")]
     template: Option<(MapDef, Fields)>,
 }
 
