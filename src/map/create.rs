@@ -109,7 +109,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         MapType::HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, new_on_cpu!(super::hash::Hash)),
         MapType::PERCPU_HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, new!(super::percpu_hash::PercpuHash)),
         MapType::LRU_HASH | MapType::LRU_PERCPU_HASH =>
-            rules(rule::hash, BPF, rule::hash_buckets, rule::hash_memory, Unchecked, missing),
+            rules(rule::hash, BPF, rule::hash_buckets, rule::hash_memory, Unchecked, new!(super::lru_hash::LruHash)),
         MapType::HASH_OF_MAPS =>
             rules(rule::hash_of_maps, Nothing, rule::hash_of_maps_late, rule::hash_memory, NotAtAll, new_outer!(super::map_in_map::HashOfMaps)),
         MapType::ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::array::Array)),

@@ -278,13 +278,10 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let slot = self
-            .slots
+        self.slots
             .table
-            .find(key, self.slots.table.hash(key))
-            .ok_or(Errno::ENOENT)?;
-        self.copy_out(slot, value, flags);
-        Ok(())
+            .read(key, |slot| self.copy_out(slot, value, flags))
+            .ok_or(Errno::ENOENT)
     }
 
     fn user_lookup_and_delete_elem(
@@ -349,16 +346,11 @@ pub(super) const BY_BUCKET: Batches = Batches {
 ///
 /// Kernel: `kernel/bpf/hashtab.c:htab_map_get_next_key`.
 pub(super) fn next_key_of(table: &Table, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-    let found = key.and_then(|key| {
-        let hash = table.hash(key);
-        table.find(key, hash).map(|slot| (slot, hash))
-    });
-    let next = match found {
-        Some((slot, hash)) => table.next(slot, hash),
-        None => table.first_from(0),
-    };
-    table.read_key(next.ok_or(Errno::ENOENT)?, next_key);
-    Ok(())
+    if table.next_key(key, next_key) {
+        Ok(())
+    } else {
+        Err(Errno::ENOENT)
+    }
 }
 
 /// Calls `visit(key, slot)` for each element until it answers `false`; the number of calls. The next element of a bucket is

@@ -21,6 +21,7 @@ pub mod hash;
 pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
+pub mod lru_hash;
 pub mod map_in_map;
 pub mod object;
 pub mod percpu_array;

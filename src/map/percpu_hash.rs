@@ -192,12 +192,9 @@ impl MapOps for PercpuHash {
         value: &mut [u8],
         _flags: UpdateFlags,
     ) -> Result<()> {
-        let slot = self
-            .table()
-            .find(key, self.table().hash(key))
-            .ok_or(Errno::ENOENT)?;
-        self.parts.read(self.table(), slot, value);
-        Ok(())
+        self.table()
+            .read(key, |slot| self.parts.read(self.table(), slot, value))
+            .ok_or(Errno::ENOENT)
     }
 
     fn user_update_elem(

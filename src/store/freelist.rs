@@ -63,12 +63,31 @@ impl FreeLists {
     }
 
     /// Takes a slot: that CPU's top one, or that of the next CPU which has any.
+    #[inline]
     pub fn pop(&self, links: &impl Links, cpu: u32) -> Option<u32> {
-        let (before, from) = self.cpus.split_at(cpu as usize);
-        from.iter().chain(before).find_map(|stack| stack.pop(links))
+        self.cpus[cpu as usize]
+            .pop(links)
+            .or_else(|| self.pop_of_others(links, cpu as usize))
+    }
+
+    #[cold]
+    fn pop_of_others(&self, links: &impl Links, cpu: usize) -> Option<u32> {
+        let (before, from) = self.cpus.split_at(cpu);
+        let stacks = || from.iter().chain(before);
+        stacks()
+            .skip(1)
+            .find_map(|stack| stack.pop(links))
+            .or_else(|| {
+                // A slot may have come to a stack that was looked at already; there is none if all are empty at once.
+                self.cpus.iter().for_each(Stack::lock);
+                let slot = stacks().find_map(|stack| stack.pop_locked(links));
+                self.cpus.iter().for_each(Stack::unlock);
+                slot
+            })
     }
 
     /// Frees a slot, to that CPU.
+    #[inline]
     pub fn push(&self, links: &impl Links, cpu: u32, slot: u32) {
         let stack = &self.cpus[cpu as usize];
         stack.lock();
@@ -93,6 +112,7 @@ impl FreeLists {
 
     /// Takes that CPU's spare slot. It has to be put back, by [`FreeLists::put_spare`]: another thread that plays the same
     /// CPU waits for it.
+    #[inline]
     pub fn take_spare(&self, cpu: u32) -> u32 {
         let spare = &self.cpus[cpu as usize].spare;
         let mut waited = 0;
@@ -106,17 +126,26 @@ impl FreeLists {
     }
 
     /// Gives that CPU its next spare slot.
+    #[inline]
     pub fn put_spare(&self, cpu: u32, slot: u32) {
         self.cpus[cpu as usize].spare.store(slot, Ordering::Release);
     }
 }
 
 impl Stack {
+    #[inline]
     fn pop(&self, links: &impl Links) -> Option<u32> {
         self.lock();
+        let slot = self.pop_locked(links);
+        self.unlock();
+        slot
+    }
+
+    #[inline]
+    fn pop_locked(&self, links: &impl Links) -> Option<u32> {
         let head = self.head.load(Ordering::Relaxed);
         let end = self.end.load(Ordering::Relaxed);
-        let slot = if head != NONE {
+        if head != NONE {
             self.head.store(links.get(head), Ordering::Relaxed);
             Some(head)
         } else if end > self.start.load(Ordering::Relaxed) {
@@ -124,11 +153,10 @@ impl Stack {
             Some(end - 1)
         } else {
             None
-        };
-        self.unlock();
-        slot
+        }
     }
 
+    #[inline]
     fn lock(&self) {
         let mut waited = 0;
         while self.locked.swap(1, Ordering::Acquire) != 0 {
@@ -136,12 +164,13 @@ impl Stack {
         }
     }
 
+    #[inline]
     fn unlock(&self) {
         self.locked.store(0, Ordering::Release);
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use std::cell::RefCell;
 

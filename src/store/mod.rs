@@ -7,6 +7,8 @@ mod freelist;
 mod jhash;
 mod lru;
 mod ring;
+#[cfg(all(test, shuttle))]
+mod shuttle_tests;
 mod sync;
 mod table;
 mod trie;
@@ -19,7 +21,8 @@ pub use freelist::{FreeLists, NONE};
 pub use jhash::jhash;
 pub use lru::Lru;
 pub use ring::{Header, Ring};
-pub use table::{Bucket, Hash, Place, Table};
+pub(crate) use sync::AtomicU64;
+pub use table::{Bucket, Hash, MAX_SLOTS, Place, Table};
 pub use trie::{Entry, Trie};
 pub use words::{WORD, Words};
 

@@ -1,14 +1,16 @@
 //! The atomics that the containers share state by: those of std, or those of a scheduler that tries orders.
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(shuttle))]
-pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Rounds of spinning before a waiter gives way to other threads.
+#[cfg(not(shuttle))]
 const SPINS: u32 = 64;
 
 /// Waits a moment for another thread, which may not run at the time. `waited` counts the rounds.
+#[cold]
 pub(crate) fn relax(waited: &mut u32) {
     *waited += 1;
     #[cfg(shuttle)]

@@ -1,13 +1,22 @@
-//! A hash table of slots that never move: the kernel's hash, buckets and order.
+//! Buckets of elements, each a list, in the order in which the kernel keeps them: a new element in front.
 //!
-//! A bucket is a list whose newest element is in front. One word holds it: the front link, a lock bit, and a bitmap of tags
-//! (some bits of each element's hash), which answers most misses without a look at an element. A slot is a header word
-//! (link to the next, hash), the key, and the value, each filled up to whole words.
+//! One block holds the slots, each a head {link to the next: 32 bits, hash: 32 bits}, the key and the value, both filled
+//! up to words. Another holds the buckets, a word each:
 //!
-//! Lookups take no lock. A list ends in a mark that names its bucket: who was led astray, by an element that moved to
-//! another bucket meanwhile, sees the wrong mark and starts again. Invariants:
-//! - links and slots in lists change under the bucket's lock only;
-//! - a slot that leaves a list keeps its link, so a reader who stands on it finds the way;
+//! | bits | |
+//! | --- | --- |
+//! | 0..28 | link to the first slot, 0 if there is none |
+//! | 28..44 | tags: for each element the bit that its hash selects is set; others may be |
+//! | 44..63 | version: changes when an element is unlinked |
+//! | 63 | locked |
+//!
+//! Links are only written under the bucket's lock. Lookups take no lock. They go wrong only if an element was unlinked
+//! on their way (it can be in another bucket by then), so they look at the version afterwards and begin again. This also
+//! means that a replaced key is always found, and that what [`Table::read`] copies is never of two elements.
+//!
+//! Invariants:
+//! - a slot that leaves a list keeps its link, so a reader who stands on it goes on;
+//! - it is used again only after its bucket was unlocked, and [`Table::write_key`] comes first;
 //! - a slot's words are written before its header, and that before the link to it (release, acquire).
 //!
 //! Kernel: `kernel/bpf/hashtab.c` (v6.18).
@@ -15,9 +24,25 @@
 use std::io;
 
 use super::freelist::Links;
-use super::jhash::jhash;
-use super::sync::{Ordering, relax};
-use super::words::{WORD, Words};
+use super::jhash::{jhash, jhash_4, jhash_8, jhash_16};
+use super::sync::{AtomicU64, Ordering, fence, relax};
+use super::words::{WORD, Words, padded};
+
+const LINK_BITS: u32 = 28;
+const LINK: u64 = (1 << LINK_BITS) - 1;
+const TAGS: u64 = 0xffff << LINK_BITS;
+const VERSION_STEP: u64 = 1 << 44;
+const VERSION: u64 = ((1 << 19) - 1) << 44;
+const LOCKED: u64 = 1 << 63;
+
+/// The most slots that a table can have.
+pub const MAX_SLOTS: u32 = (1 << LINK_BITS) - 1;
+
+/// Words of a slot in front of the key.
+const KEY_AT: usize = 1;
+
+/// How often a lookup begins again before it takes the lock.
+const TRIES: u32 = 16;
 
 /// See the module.
 #[derive(Debug)]
@@ -30,45 +55,167 @@ pub struct Table {
     value_at: usize,
     /// Words of a slot.
     stride: usize,
+    n_buckets: u32,
 }
-
-/// In a bucket: somebody changes it.
-const LOCK: u64 = 1 << 63;
-/// In a bucket: the tags, above the link.
-const TAGS: u64 = (LOCK - 1) & !LINK;
-/// In a bucket and a header: the link, a slot's number and 1, or 0 in an empty bucket.
-const LINK: u64 = u32::MAX as u64;
-/// In a link: the mark at the end of a list, with the bucket's number.
-const END: u32 = 1 << 31;
 
 /// A key's hash, from which its bucket follows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Hash(u32);
 
 impl Hash {
+    /// The bit that stands for it in its bucket's word. Its high bits select it: all in a bucket have the same low ones.
+    #[inline]
     const fn tag(self) -> u64 {
-        // The top bits: the low ones say the bucket. 31 tags, the two highest numbers share one.
-        let top = self.0 >> 27;
-        let number = if top == 31 { 30 } else { top };
-        1 << (32 + number)
+        1 << (LINK_BITS + (self.0 >> 28))
     }
 }
 
-/// A slot in a header's or bucket's link.
+/// The slot that a link leads to.
+#[inline]
 const fn slot_of(link: u32) -> Option<u32> {
-    if link == 0 || link & END != 0 {
-        None
-    } else {
-        Some(link - 1)
+    link.checked_sub(1)
+}
+
+/// The link to a slot, or the end of a list.
+#[inline]
+const fn link_to(slot: Option<u32>) -> u64 {
+    match slot {
+        Some(slot) => slot as u64 + 1,
+        None => 0,
     }
 }
 
-const fn link_to(slot: u32) -> u64 {
-    slot as u64 + 1
+/// The first slot of a bucket.
+#[inline]
+const fn front_of(word: u64) -> Option<u32> {
+    slot_of(low(word & LINK))
+}
+
+#[inline]
+const fn next_version(word: u64) -> u64 {
+    word & !VERSION | word.wrapping_add(VERSION_STEP) & VERSION
+}
+
+/// The header of a slot.
+#[inline]
+const fn header(next: Option<u32>, hash: Hash) -> u64 {
+    link_to(next) | (hash.0 as u64) << 32
+}
+
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is asked for")]
+const fn low(word: u64) -> u32 {
+    word as u32
+}
+
+#[inline]
+const fn high(word: u64) -> u32 {
+    low(word >> 32)
+}
+
+/// A key, in a shape that is fast to hash and to compare.
+trait Probe: Copy {
+    fn hash(self, seed: u32) -> u32;
+
+    /// Whether it is the key at the beginning of these words.
+    fn is_at(self, words: &[AtomicU64]) -> bool;
+}
+
+impl Probe for u32 {
+    #[inline]
+    fn hash(self, seed: u32) -> u32 {
+        jhash_4(Self::from_le(self), seed)
+    }
+
+    #[inline]
+    fn is_at(self, words: &[AtomicU64]) -> bool {
+        words[0].load(Ordering::Relaxed) == padded(&self.to_ne_bytes())
+    }
+}
+
+impl Probe for u64 {
+    #[inline]
+    fn hash(self, seed: u32) -> u32 {
+        jhash_8(Self::from_le(self), seed)
+    }
+
+    #[inline]
+    fn is_at(self, words: &[AtomicU64]) -> bool {
+        words[0].load(Ordering::Relaxed) == self
+    }
+}
+
+impl Probe for [u64; 2] {
+    #[inline]
+    fn hash(self, seed: u32) -> u32 {
+        jhash_16(self.map(u64::from_le), seed)
+    }
+
+    #[inline]
+    fn is_at(self, words: &[AtomicU64]) -> bool {
+        let words = &words[..2];
+        let first = words[0].load(Ordering::Relaxed) ^ self[0];
+        let second = words[1].load(Ordering::Relaxed) ^ self[1];
+        first | second == 0
+    }
+}
+
+impl Probe for &[u8] {
+    #[inline]
+    fn hash(self, seed: u32) -> u32 {
+        jhash(self, seed)
+    }
+
+    #[inline]
+    fn is_at(self, words: &[AtomicU64]) -> bool {
+        let chunks = self.chunks_exact(WORD);
+        let rest = chunks.remainder();
+        let mut words = words.iter();
+        let differ = chunks
+            .zip(&mut words)
+            .any(|(chunk, word)| word.load(Ordering::Relaxed) != word_of(chunk));
+        !differ
+            && (rest.is_empty()
+                || words
+                    .next()
+                    .is_some_and(|word| word.load(Ordering::Relaxed) == padded(rest)))
+    }
+}
+
+#[inline]
+fn word_of(bytes: &[u8]) -> u64 {
+    u64::from_ne_bytes(bytes.try_into().expect("8 bytes"))
+}
+
+/// Calls `$f` with the key as the fastest `Probe` for its size.
+macro_rules! probe {
+    ($table:expr, $key:expr, |$probe:ident| $f:expr) => {{
+        let key: &[u8] = $key;
+        assert_eq!(key.len(), $table.key_size, "bytes of a key");
+        match key.len() {
+            4 => {
+                let $probe = u32::from_ne_bytes(key.try_into().expect("4 bytes"));
+                $f
+            }
+            8 => {
+                let $probe = word_of(key);
+                $f
+            }
+            16 => {
+                let $probe = [word_of(&key[..8]), word_of(&key[8..])];
+                $f
+            }
+            _ => {
+                let $probe = key;
+                $f
+            }
+        }
+    }};
 }
 
 impl Table {
-    /// An empty table of `n_buckets` buckets (a power of two) and `n_slots` slots; memory is taken as it is used.
+    /// An empty table of `n_buckets` buckets (a power of two) and `n_slots` slots (at most [`MAX_SLOTS`]); memory is taken
+    /// as it is used.
     ///
     /// # Errors
     ///
@@ -80,13 +227,9 @@ impl Table {
         value_words: usize,
         seed: u32,
     ) -> io::Result<Self> {
-        assert!(
-            n_buckets.is_power_of_two() && n_slots < END,
-            "the map was checked"
-        );
-        let value_at = 1 + key_size.div_ceil(WORD);
-        // Two words at a time, so that small slots do not straddle cache lines.
-        let stride = (value_at + value_words).next_multiple_of(2);
+        assert!(n_buckets.is_power_of_two(), "the map was checked");
+        assert!(n_slots <= MAX_SLOTS, "the map was checked");
+        let stride = Self::slot_size(key_size, value_words) / WORD;
         let words = stride
             .checked_mul(n_slots as usize)
             .ok_or(io::ErrorKind::OutOfMemory)?;
@@ -95,17 +238,24 @@ impl Table {
             slots: Words::new(words)?,
             seed,
             key_size,
-            value_at,
+            value_at: KEY_AT + key_size.div_ceil(WORD),
             stride,
+            n_buckets,
         })
     }
 
-    /// Bytes of one slot.
+    /// Bytes of one slot: of a larger one an even number of words, so that it lies in as few cache lines as it can.
     pub const fn slot_size(key_size: usize, value_words: usize) -> usize {
-        (1 + key_size.div_ceil(WORD) + value_words).next_multiple_of(2) * WORD
+        let words = KEY_AT + key_size.div_ceil(WORD) + value_words;
+        if words > 3 {
+            words.next_multiple_of(2) * WORD
+        } else {
+            words * WORD
+        }
     }
 
     /// The block that the slots lie in.
+    #[inline]
     pub fn words(&self) -> &Words {
         &self.slots
     }
@@ -118,77 +268,138 @@ impl Table {
 
     /// Number of buckets.
     pub fn n_buckets(&self) -> u32 {
-        u32::try_from(self.buckets.len()).expect("it was made from a u32")
+        self.n_buckets
+    }
+
+    /// Bytes of a key.
+    pub fn key_size(&self) -> usize {
+        self.key_size
     }
 
     /// The hash of a key.
     #[inline]
     pub fn hash(&self, key: &[u8]) -> Hash {
-        Hash(match key.len() {
-            4 => jhash(&key[..4], self.seed),
-            8 => jhash(&key[..8], self.seed),
-            16 => jhash(&key[..16], self.seed),
-            _ => jhash(key, self.seed),
-        })
+        probe!(self, key, |key| Hash(key.hash(self.seed)))
     }
 
-    /// The slot of a key. Takes no lock.
+    /// The slot of a key. Takes no lock, so it can be another key's by the time the caller looks.
     #[inline]
     pub fn find(&self, key: &[u8], hash: Hash) -> Option<u32> {
-        let bucket = self.bucket_of(hash);
-        loop {
-            let word = self.buckets.word(bucket).load(Ordering::Acquire);
+        probe!(self, key, |key| self.read_as(key, hash, |slot| slot))
+    }
+
+    /// What `f` reads from the slot of a key. Takes no lock; `f` is called again if the slot did not have that key all the
+    /// while.
+    #[inline]
+    pub fn read<R>(&self, key: &[u8], f: impl FnMut(u32) -> R) -> Option<R> {
+        probe!(self, key, |key| self.read_as(
+            key,
+            Hash(key.hash(self.seed)),
+            f
+        ))
+    }
+
+    #[inline]
+    fn read_as<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+        let bucket = self.buckets.word(self.bucket_of(hash));
+        for _ in 0..TRIES {
+            let word = bucket.load(Ordering::Acquire);
             if word & hash.tag() == 0 {
                 return None;
             }
-            let mut link = low(word);
-            while let Some(slot) = slot_of(link) {
-                let header = self
-                    .slots
-                    .word(self.header_at(slot))
-                    .load(Ordering::Acquire);
-                if high(header) == hash.0 && self.key_is(slot, key) {
-                    return Some(slot);
-                }
-                link = low(header);
+            let answer = self.walk(front_of(word), key, hash).map(&mut f);
+            fence(Ordering::Acquire);
+            if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
+                return answer;
             }
-            if link == 0 || link == self.end_of(bucket) {
-                return None;
+        }
+        self.read_locked(key, hash, f)
+    }
+
+    /// As [`Table::read`], for a bucket where elements come and go all the time.
+    #[cold]
+    fn read_locked<R>(&self, key: impl Probe, hash: Hash, f: impl FnMut(u32) -> R) -> Option<R> {
+        let bucket = self.lock(hash);
+        bucket.find_as(key, hash).map(|place| place.slot).map(f)
+    }
+
+    #[inline]
+    fn walk(&self, front: Option<u32>, key: impl Probe, hash: Hash) -> Option<u32> {
+        let mut at = front;
+        while let Some(slot) = at {
+            let words = self.slots.slice(self.header_at(slot), self.value_at);
+            let header = words[0].load(Ordering::Acquire);
+            if high(header) == hash.0 && key.is_at(&words[KEY_AT..]) {
+                break;
+            }
+            at = slot_of(low(header));
+        }
+        at
+    }
+
+    /// Copies a slot's key out.
+    #[inline]
+    pub fn read_key(&self, slot: u32, out: &mut [u8]) {
+        self.slots.read(self.header_at(slot) + KEY_AT, out);
+    }
+
+    /// Copies the key behind `key` out: the next of its bucket, or the first of the buckets behind; the first of all if
+    /// there is no such key. False if there is none. Takes no lock.
+    pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
+        let mut from = 0;
+        if let Some(key) = key {
+            let in_bucket = probe!(self, key, |key| {
+                let hash = Hash(key.hash(self.seed));
+                from = self.bucket_of(hash) + 1;
+                self.read_as(key, hash, |slot| {
+                    let behind = self.behind(slot);
+                    if let Some(behind) = behind {
+                        self.read_key(behind, next_key);
+                    }
+                    behind.is_some()
+                })
+            });
+            match in_bucket {
+                Some(true) => return true,
+                Some(false) => {}
+                None => from = 0,
+            }
+        }
+        (from..self.n_buckets as usize).any(|bucket| self.read_front_key(bucket, next_key))
+    }
+
+    #[inline]
+    fn read_front_key(&self, bucket: usize, key: &mut [u8]) -> bool {
+        let bucket = self.buckets.word(bucket);
+        loop {
+            let word = bucket.load(Ordering::Acquire);
+            let Some(front) = front_of(word) else {
+                return false;
+            };
+            self.read_key(front, key);
+            fence(Ordering::Acquire);
+            if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
+                return true;
             }
         }
     }
 
-    /// Copies a slot's key out.
-    pub fn read_key(&self, slot: u32, out: &mut [u8]) {
-        self.slots.read(self.header_at(slot) + 1, out);
-    }
-
-    /// The first slot of the first bucket from `bucket` on that has any. Takes no lock.
-    pub fn first_from(&self, bucket: u32) -> Option<u32> {
-        (bucket as usize..self.buckets.len())
-            .find_map(|bucket| slot_of(low(self.buckets.word(bucket).load(Ordering::Acquire))))
-    }
-
-    /// The slot behind another in its bucket, or the first of the buckets behind. Takes no lock.
-    pub fn next(&self, slot: u32, hash: Hash) -> Option<u32> {
-        self.behind(slot)
-            .or_else(|| self.first_from(u32::try_from(self.bucket_of(hash)).ok()? + 1))
-    }
-
     /// The first slot of a bucket. Takes no lock.
+    #[inline]
     pub fn front(&self, bucket: u32) -> Option<u32> {
-        slot_of(low(self
-            .buckets
-            .word(bucket as usize)
-            .load(Ordering::Acquire)))
+        front_of(self.buckets.word(bucket as usize).load(Ordering::Acquire))
     }
 
-    /// The slot behind another in its bucket. Takes no lock.
+    /// The slot behind another in its bucket. Takes no lock: of a slot that left its list, the one that was behind it.
+    #[inline]
     pub fn behind(&self, slot: u32) -> Option<u32> {
-        slot_of(low(self
-            .slots
-            .word(self.header_at(slot))
-            .load(Ordering::Acquire)))
+        slot_of(low(self.header(slot).load(Ordering::Acquire)))
+    }
+
+    /// The hash of an element's key.
+    #[inline]
+    pub fn hash_of(&self, slot: u32) -> Hash {
+        Hash(high(self.header(slot).load(Ordering::Relaxed)))
     }
 
     /// Locks the bucket of a hash.
@@ -202,10 +413,12 @@ impl Table {
         self.lock_at(bucket as usize)
     }
 
-    /// Writes a free slot's key. Its value is the caller's to write, before [`Bucket::insert`].
+    /// Writes a free slot's key. Its value is the caller's to write, after this and before [`Bucket::insert`].
     #[inline]
     pub fn write_key(&self, slot: u32, key: &[u8]) {
-        self.slots.fill(self.header_at(slot) + 1, key);
+        // Readers who still stand on the slot and see what is written from now on see the version that unlinked it, too.
+        fence(Ordering::Release);
+        self.slots.fill(self.header_at(slot) + KEY_AT, key);
     }
 
     #[inline]
@@ -214,10 +427,10 @@ impl Table {
         let mut waited = 0;
         loop {
             let word = place.load(Ordering::Relaxed);
-            let free = word & !LOCK;
-            if word == free
+            let locked = word | LOCKED;
+            if word != locked
                 && place
-                    .compare_exchange_weak(free, free | LOCK, Ordering::Acquire, Ordering::Relaxed)
+                    .compare_exchange_weak(word, locked, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
             {
                 return Bucket {
@@ -232,11 +445,7 @@ impl Table {
 
     #[inline]
     fn bucket_of(&self, hash: Hash) -> usize {
-        hash.0 as usize & (self.buckets.len() - 1)
-    }
-
-    fn end_of(&self, bucket: usize) -> u32 {
-        END | u32::try_from(bucket).expect("buckets are counted by a u32")
+        (hash.0 & (self.n_buckets - 1)) as usize
     }
 
     #[inline]
@@ -245,36 +454,23 @@ impl Table {
     }
 
     #[inline]
-    fn key_is(&self, slot: u32, key: &[u8]) -> bool {
-        let at = self.header_at(slot) + 1;
-        match key.len() {
-            4 => self.slots.starts_with(at, &key[..4]),
-            8 => self.slots.starts_with(at, &key[..8]),
-            16 => self.slots.starts_with(at, &key[..16]),
-            _ => self.slots.starts_with(at, key),
-        }
-    }
-
-    /// Bytes of a key.
-    pub fn key_size(&self) -> usize {
-        self.key_size
+    fn header(&self, slot: u32) -> &AtomicU64 {
+        self.slots.word(self.header_at(slot))
     }
 }
 
 /// A free slot's link takes the place of its hash, so that the link to the next element stays for readers.
 impl Links for Table {
+    #[inline]
     fn get(&self, slot: u32) -> u32 {
-        high(
-            self.slots
-                .word(self.header_at(slot))
-                .load(Ordering::Relaxed),
-        )
+        high(self.header(slot).load(Ordering::Relaxed))
     }
 
+    #[inline]
     fn set(&self, slot: u32, under: u32) {
-        let header = self.slots.word(self.header_at(slot));
-        let word = header.load(Ordering::Relaxed) & LINK | u64::from(under) << 32;
-        header.store(word, Ordering::Relaxed);
+        let header = self.header(slot);
+        let next = low(header.load(Ordering::Relaxed));
+        header.store(u64::from(next) | u64::from(under) << 32, Ordering::Relaxed);
     }
 }
 
@@ -299,20 +495,41 @@ impl Bucket<'_> {
     /// The element with that key.
     #[inline]
     pub fn find(&self, key: &[u8], hash: Hash) -> Option<Place> {
+        probe!(self.table, key, |key| self.find_as(key, hash))
+    }
+
+    #[inline]
+    fn find_as(&self, key: impl Probe, hash: Hash) -> Option<Place> {
         if self.word & hash.tag() == 0 {
             return None;
         }
-        self.places()
-            .find(|place| self.hash_of(place.slot) == hash && self.table.key_is(place.slot, key))
+        let table = self.table;
+        let mut before = None;
+        let mut at = front_of(self.word);
+        while let Some(slot) = at {
+            let words = table.slots.slice(table.header_at(slot), table.value_at);
+            let header = words[0].load(Ordering::Relaxed);
+            if high(header) == hash.0 && key.is_at(&words[KEY_AT..]) {
+                return Some(Place { slot, before });
+            }
+            before = at;
+            at = slot_of(low(header));
+        }
+        None
+    }
+
+    /// The element in that slot, if this bucket has it.
+    pub fn find_slot(&self, slot: u32) -> Option<Place> {
+        self.places().find(|place| place.slot == slot)
     }
 
     /// All elements, front to back.
     pub fn places(&self) -> impl Iterator<Item = Place> {
         let mut before = None;
-        let mut link = low(self.word);
+        let mut at = front_of(self.word);
         std::iter::from_fn(move || {
-            let slot = slot_of(link)?;
-            link = low(self.header(slot));
+            let slot = at?;
+            at = self.table.behind(slot);
             let place = Place { slot, before };
             before = Some(slot);
             Some(place)
@@ -323,103 +540,85 @@ impl Bucket<'_> {
     /// unlocked.
     #[inline]
     pub fn insert(&mut self, slot: u32, hash: Hash) {
-        let front = low(self.word);
-        let next = if front == 0 {
-            self.table.end_of(self.bucket)
-        } else {
-            front
-        };
-        let header = u64::from(hash.0) << 32 | u64::from(next);
-        self.table
-            .slots
-            .word(self.table.header_at(slot))
-            .store(header, Ordering::Release);
-        self.word = self.word & TAGS | hash.tag() | link_to(slot);
+        self.link(slot, front_of(self.word), hash);
+        self.word |= hash.tag();
     }
 
     /// Puts `new` in front and takes an element with the same key out, which is never absent to others.
     #[inline]
     pub fn replace(&mut self, old: Place, new: u32, hash: Hash) {
-        self.insert(new, hash);
-        let before = match old.before {
+        let behind = self.table.behind(old.slot);
+        match old.before {
             // Others go from the old front to the new one at once, when the bucket is unlocked.
-            None => new,
+            None => self.link(new, behind, hash),
             Some(before) => {
-                self.publish();
-                before
+                self.link(new, front_of(self.word), hash);
+                // Readers who were past the front already, and miss the old one too, see a new version afterwards.
+                self.word = next_version(self.word);
+                self.place().store(self.word | LOCKED, Ordering::Release);
+                self.set_behind(before, behind);
             }
-        };
-        self.unlink(old.slot, before);
+        }
+        self.word = next_version(self.word);
     }
 
     /// Takes an element out.
     #[inline]
     pub fn remove(&mut self, place: Place) {
+        let behind = self.table.behind(place.slot);
         match place.before {
-            Some(before) => self.unlink(place.slot, before),
-            None => {
-                let next = slot_of(low(self.header(place.slot))).map_or(0, link_to);
-                self.word = self.word & TAGS | next;
-            }
+            None => self.set_front(behind),
+            Some(before) => self.set_behind(before, behind),
         }
-        self.count_tags();
+        if behind.is_none() {
+            // The others were walked through just now. Where one is behind, a tag too many is cheaper than a look at it.
+            let tags = self
+                .places()
+                .fold(0, |tags, place| tags | self.table.hash_of(place.slot).tag());
+            self.word = self.word & !TAGS | tags;
+        }
+        self.word = next_version(self.word);
     }
 
     /// Takes all elements out.
     pub fn clear(&mut self) {
-        self.word = 0;
+        self.word = next_version(self.word & !LINK & !TAGS);
     }
 
-    /// Lets others see what was done so far.
-    fn publish(&self) {
+    #[inline]
+    fn link(&mut self, slot: u32, behind: Option<u32>, hash: Hash) {
         self.table
-            .buckets
-            .word(self.bucket)
-            .store(self.word | LOCK, Ordering::Release);
+            .header(slot)
+            .store(header(behind, hash), Ordering::Release);
+        self.set_front(Some(slot));
     }
 
-    fn unlink(&self, slot: u32, before: u32) {
-        let next = self.header(slot) & LINK;
-        let header = self.header(before) & !LINK | next;
+    #[inline]
+    fn set_front(&mut self, front: Option<u32>) {
+        self.word = self.word & !LINK | link_to(front);
+    }
+
+    #[inline]
+    fn set_behind(&self, slot: u32, behind: Option<u32>) {
+        let hash = self.table.hash_of(slot);
         self.table
-            .slots
-            .word(self.table.header_at(before))
-            .store(header, Ordering::Release);
+            .header(slot)
+            .store(header(behind, hash), Ordering::Release);
     }
 
-    fn count_tags(&mut self) {
-        let tags = self
-            .places()
-            .fold(0, |tags, place| tags | self.hash_of(place.slot).tag());
-        self.word = self.word & LINK | tags;
-    }
-
-    fn header(&self, slot: u32) -> u64 {
-        self.table
-            .slots
-            .word(self.table.header_at(slot))
-            .load(Ordering::Relaxed)
-    }
-
-    fn hash_of(&self, slot: u32) -> Hash {
-        Hash(high(self.header(slot)))
+    #[inline]
+    fn place(&self) -> &AtomicU64 {
+        self.table.buckets.word(self.bucket)
     }
 }
 
 impl Drop for Bucket<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.table
-            .buckets
-            .word(self.bucket)
-            .store(self.word & !LOCK, Ordering::Release);
+        self.place().store(self.word, Ordering::Release);
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half is asked for")]
-const fn low(word: u64) -> u32 {
-    word as u32
-}
-
-const fn high(word: u64) -> u32 {
-    low(word >> 32)
-}
+#[cfg(all(test, not(shuttle)))]
+#[path = "table_tests.rs"]
+mod tests;

@@ -58,7 +58,7 @@ unsafe fn copy_block(from: *const u8, to: *mut u8, len: usize) {
 
 /// Up to 7 bytes as a word, filled up with 0.
 #[inline]
-fn padded(bytes: &[u8]) -> u64 {
+pub(super) fn padded(bytes: &[u8]) -> u64 {
     let mut word = [0; WORD];
     word[..bytes.len()].copy_from_slice(bytes);
     u64::from_ne_bytes(word)
@@ -187,9 +187,22 @@ impl Words {
         assert!(index < self.len, "word {index} of {}", self.len);
         // SAFETY: `index < len`, so it lies in the block, by the invariant of the struct.
         let at = unsafe { self.words.add(index) };
-        // SAFETY: the word is initialised (all are zero at first), aligned (so is a box of words; mappings begin at pages), lives as long as
-        // `self`, and is only ever accessed as an `AtomicU64`.
+        // SAFETY: the word is initialised (all are zero at first), aligned (so is a box of words; mappings begin at pages), lives
+        // as long as `self`, and is only ever accessed as an `AtomicU64`.
         unsafe { at.as_ref() }
+    }
+
+    /// `len` words from `from` on.
+    ///
+    /// # Panics
+    ///
+    /// If there are not as many.
+    #[inline]
+    pub fn slice(&self, from: usize, len: usize) -> &[AtomicU64] {
+        // SAFETY: by the invariant of the struct there are so many words. They are initialised, aligned, live as long as
+        // `self`, and are only ever accessed as `AtomicU64`s (see `word`).
+        let all = unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.len) };
+        &all[from..from + len]
     }
 
     /// Copies `out.len()` bytes from the word at `from` on.
@@ -198,17 +211,15 @@ impl Words {
         if out.len() >= BLOCK_FROM && BLOCKS {
             return self.read_block(from, out);
         }
+        let mut words = self.slice(from, out.len().div_ceil(WORD)).iter();
         let mut chunks = out.chunks_exact_mut(WORD);
-        let mut index = from;
-        for chunk in &mut chunks {
-            chunk.copy_from_slice(&self.word(index).load(Ordering::Relaxed).to_ne_bytes());
-            index += 1;
+        for (chunk, word) in (&mut chunks).zip(&mut words) {
+            chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         let rest = chunks.into_remainder();
-        if !rest.is_empty() {
-            rest.copy_from_slice(
-                &self.word(index).load(Ordering::Relaxed).to_ne_bytes()[..rest.len()],
-            );
+        if let Some(word) = words.next() {
+            let word = word.load(Ordering::Relaxed).to_ne_bytes();
+            rest.copy_from_slice(&word[..rest.len()]);
         }
     }
 
@@ -218,16 +229,14 @@ impl Words {
         if bytes.len() >= BLOCK_FROM && BLOCKS {
             return self.write_block(from, bytes);
         }
-        let chunks = bytes.chunks_exact(WORD);
-        let rest = chunks.remainder();
-        let mut index = from;
-        for chunk in chunks {
-            let word = u64::from_ne_bytes(chunk.try_into().expect("chunks are words"));
-            self.word(index).store(word, Ordering::Relaxed);
-            index += 1;
+        let whole = bytes.len() / WORD;
+        let (bytes, rest) = bytes.split_at(whole * WORD);
+        for (word, chunk) in self.slice(from, whole).iter().zip(bytes.chunks_exact(WORD)) {
+            let bytes = chunk.try_into().expect("chunks are words");
+            word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
         }
         if !rest.is_empty() {
-            self.write_bytes(index * WORD, rest);
+            self.write_bytes((from + whole) * WORD, rest);
         }
     }
 
@@ -241,22 +250,6 @@ impl Words {
             self.word(from + whole / WORD)
                 .store(padded(rest), Ordering::Relaxed);
         }
-    }
-
-    /// Whether `bytes`, with the last word filled up with 0, lie at the word at `at`.
-    #[inline]
-    pub fn starts_with(&self, at: usize, bytes: &[u8]) -> bool {
-        let chunks = bytes.chunks_exact(WORD);
-        let rest = chunks.remainder();
-        let mut index = at;
-        for chunk in chunks {
-            let word = u64::from_ne_bytes(chunk.try_into().expect("chunks are words"));
-            if self.word(index).load(Ordering::Relaxed) != word {
-                return false;
-            }
-            index += 1;
-        }
-        rest.is_empty() || self.word(index).load(Ordering::Relaxed) == padded(rest)
     }
 
     /// The address of `len` bytes from the word at `from` on.

@@ -4,18 +4,20 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::emulated::{Emulated, Loaded};
+use super::events::MOST_TOUCHED;
 use super::request::Stop;
 use super::world::{
     Deletes, ForEach, HelperAnswer, HelperCall, MapFacts, ProgRequest, Seen, Step, StepAnswer,
     StorageCall, Write,
 };
-use crate::abi::{Errno, Fd, Helper, ProgType, Result, UpdateFlags};
+use crate::abi::{Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
 use crate::helper::Prog;
 use crate::helper::verifier::{
     self, LOCK_AT_EXIT, LOCK_IS_HELD, LOCK_IS_NOT_HELD, Refused, helper_allowed, load_allowed,
     store_allowed,
 };
 use crate::map::cgroup_storage::Storage;
+use crate::map::local_storage::LocalStorage;
 use crate::map::{Map, Value};
 
 impl From<Refused> for Stop {
@@ -236,8 +238,41 @@ impl Emulated {
         &mut self,
         call: &StorageCall<'_>,
     ) -> Result<HelperAnswer, Stop> {
-        let name = call.facts.map_type.name().unwrap_or("local storage");
-        Err(Stop::ToCome(format!("helpers of {name}")))
+        let map = self.kernel.map(call.map)?;
+        let is_of_task = call.facts.map_type == MapType::TASK_STORAGE;
+        let owner = match call.cgroup {
+            // The task stays the same, wherever it is.
+            _ if is_of_task => {
+                let this = self.this_process();
+                self.kernel.object(this)?
+            }
+            Some(cgroup) => self.kernel.object(self.cgroup(cgroup)?)?,
+            None => self.root_cgroup()?,
+        };
+        if !call.delete {
+            let touched = call.facts.value_size.min(MOST_TOUCHED);
+            load_allowed(&map, 0, touched)?;
+            if call.write.is_some() {
+                store_allowed(&map, 0, touched)?;
+            }
+        }
+        self.verified()?;
+        let storage = map.ops.as_any().downcast_ref::<LocalStorage>();
+        let storage = storage.ok_or(Stop::Verifier(Errno::EINVAL))?;
+        if call.delete {
+            let ret = ret_of(storage.storage_delete(&owner));
+            return Ok(HelperAnswer::Ret(ret, None));
+        }
+        let initial = call.value.as_deref();
+        let Some(value) = storage.storage_get(&owner, call.flags, initial) else {
+            return Ok(HelperAnswer::Null { outer: false });
+        };
+        let mut shown = vec![0; value.size().min(MOST_TOUCHED)];
+        value.read(0, &mut shown);
+        if let Some(write) = &call.write {
+            value.write(0, write);
+        }
+        Ok(HelperAnswer::Value(shown))
     }
 
     /// What the verifier says of a program that asks for storages, reads all that it touches, and may write it.

@@ -249,7 +249,7 @@ impl Engine<'_> {
         json!({ "value": hex(&raw[..self.value_len(facts).min(raw.len())]) })
     }
 
-    /// Values of a map of maps that are given as names, or as numbers that may not be open.
+    /// Values of a map of maps that are given as names or numbers.
     pub(super) fn fds_of_names(&self, o: Request<'_>, field: &str) -> Result<Vec<u8>, Broken> {
         let mut raw = Vec::new();
         for value in o.list(field)? {

@@ -2,6 +2,7 @@
 
 mod array;
 mod bloom_filter;
+mod btf;
 mod cgroup_storage;
 mod commands;
 mod common;
@@ -11,5 +12,6 @@ mod lpm_trie;
 mod map_in_map;
 mod percpu_array;
 mod prog_array;
+mod program_side;
 mod queue_stack;
 mod ringbuf;
