@@ -1,5 +1,5 @@
 //! A counter that programs on several CPUs share: an update is lost without a lock, none under a `bpf_spin_lock`.
-#![allow(clippy::print_stdout, reason = "an example")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example")]
 
 use std::sync::Barrier;
 use std::thread;
