@@ -1,7 +1,5 @@
 //! Arrays.
 
-use std::array::from_fn;
-
 use mapemu::abi::{Bpf, Errno, Fd, MapRequest, MapType, Prot, UpdateFlags};
 use mapemu::btf::Writer;
 use mapemu::calls::{self, CreateOpts};
@@ -21,7 +19,8 @@ const PAGE: usize = 4096;
 fn all_elements_exist_from_birth_and_are_zero() {
     on_both(|bpf| {
         let fd = small(bpf, MapType::ARRAY);
-        assert_eq!(from_fn(|index| lookup(bpf, fd, index as u32)), [Ok(0); 4]);
+        let values = [0, 1, 2, 3].map(|index| lookup(bpf, fd, index));
+        assert_eq!(values, [Ok(0); 4]);
         for index in [4, 5, 8, u32::MAX] {
             assert_eq!(lookup(bpf, fd, index), Err(Errno::ENOENT), "{index}");
         }
