@@ -7,6 +7,8 @@ pub mod calls;
 pub mod cli;
 pub mod env;
 pub mod helper;
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub mod host;
 pub mod map;
 pub mod store;
 pub mod sys;

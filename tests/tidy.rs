@@ -50,6 +50,7 @@ const DEPENDENCIES: &[(&str, &str)] = &[
         "memory that is only taken when used, and that can be mapped",
     ),
     ("parking_lot", "locks"),
+    ("ruzstd", "recordings, unpacked in Rust alone"),
     ("rustix", "files without a name; the running kernel"),
     ("serde", "traces"),
     ("serde_json", "traces"),

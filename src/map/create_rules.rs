@@ -286,10 +286,15 @@ pub(super) fn struct_ops(request: &CreateRequest<'_>) -> Result<()> {
     valid(attr.btf_vmlinux_value_type_id != 0)
 }
 
-/// This kernel has no type that a `struct_ops` map could be of.
+/// This kernel has no type that a `struct_ops` map could be of, and no BTF of a module.
 ///
 /// Kernel: `kernel/bpf/bpf_struct_ops.c:bpf_struct_ops_map_alloc`.
-pub(super) fn struct_ops_value(_request: &CreateRequest<'_>) -> Result<()> {
+pub(super) fn struct_ops_value(request: &CreateRequest<'_>) -> Result<()> {
+    let attr = request.attr;
+    if attr.map_flags.contains(MapFlags::VTYPE_BTF_OBJ_FD) {
+        request.files.object(attr.value_type_btf_obj_fd)?;
+        return Err(Errno::EINVAL);
+    }
     Err(Errno::ENOTSUPP)
 }
 

@@ -605,7 +605,7 @@ impl Local {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::Lru;
     use std::collections::HashMap;

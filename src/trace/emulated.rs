@@ -131,6 +131,29 @@ impl Emulated {
         self.cgroups.get(name).copied().ok_or(Errno::ENOENT)
     }
 
+    fn top(&mut self) -> Result<Fd> {
+        if let Some(top) = self.top {
+            return Ok(top);
+        }
+        let top = self.kernel.cgroup_create("scenario", None)?;
+        self.top = Some(top);
+        Ok(top)
+    }
+
+    /// The cgroup that the process is in.
+    pub(super) fn root_cgroup(&mut self) -> Result<Object> {
+        let top = self.top()?;
+        match self.kernel.object(top)? {
+            Object::Cgroup(top) => {
+                let root = top.parent.clone();
+                root.map(Object::Cgroup).ok_or(Errno::ENOENT)
+            }
+            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Other(_) => {
+                Err(Errno::ENOENT)
+            }
+        }
+    }
+
     /// The object of the running process.
     pub(super) fn this_process(&mut self) -> Fd {
         *self
@@ -333,14 +356,9 @@ impl World for Emulated {
     }
 
     fn cgroup_create(&mut self, name: &str, under: Option<&str>) -> Result<(Fd, u64)> {
-        let parent = match (under, self.top) {
-            (Some(under), _) => self.cgroup(under)?,
-            (None, Some(top)) => top,
-            (None, None) => {
-                let top = self.kernel.cgroup_create("scenario", None)?;
-                self.top = Some(top);
-                top
-            }
+        let parent = match under {
+            Some(under) => self.cgroup(under)?,
+            None => self.top()?,
         };
         let fd = self.kernel.cgroup_create(name, Some(parent))?;
         let Object::Cgroup(cgroup) = self.kernel.object(fd)? else {
@@ -433,11 +451,11 @@ impl World for Emulated {
     fn program(
         &mut self,
         map: Fd,
-        facts: &MapFacts,
+        _facts: &MapFacts,
         prog_type: ProgType,
         steps: &[Step],
     ) -> Result<Vec<StepAnswer>, Stop> {
-        self.run_steps(map, facts, prog_type, steps)
+        self.run_steps(map, prog_type, steps)
     }
 
     fn for_each(&mut self, walk: &ForEach<'_>) -> Result<(i64, Vec<Seen>), Stop> {

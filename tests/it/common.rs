@@ -4,9 +4,41 @@ use mapemu::abi::{Bpf, Cmd, Fd, MapType, Memory, Result};
 use mapemu::calls::{self, CreateOpts, bpf_map_create};
 use mapemu::sys::Kernel;
 
-/// Holds a fact against every kernel there is.
+/// Holds a fact against every kernel there is: the emulated one and, where that may be used, the running one.
+#[track_caller]
 pub(crate) fn on_both(fact: fn(&dyn Bpf)) {
     fact(&Kernel::new());
+    if let Some(host) = running_kernel() {
+        fact(&*host);
+    }
+}
+
+/// The running kernel. Where it cannot be used this says so, or fails if it has to be there (`MAPEMU_REQUIRE_HOST=1`).
+#[track_caller]
+pub(crate) fn running_kernel() -> Option<Box<dyn Bpf>> {
+    match host() {
+        Ok(host) => Some(host),
+        Err(why) => {
+            let required = std::env::var_os("MAPEMU_REQUIRE_HOST").is_some_and(|value| value == "1");
+            assert!(!required, "{why}");
+            let thread = std::thread::current();
+            eprintln!("skipped on the running kernel: {}: {why}", thread.name().unwrap_or_default());
+            None
+        }
+    }
+}
+
+#[cfg(all(feature = "host", target_os = "linux"))]
+fn host() -> Result<Box<dyn Bpf>, String> {
+    match mapemu::host::Host::new() {
+        Ok(host) => Ok(Box::new(host)),
+        Err(unavailable) => Err(unavailable.to_string()),
+    }
+}
+
+#[cfg(not(all(feature = "host", target_os = "linux")))]
+fn host() -> Result<Box<dyn Bpf>, String> {
+    Err("built without the feature `host`".to_owned())
 }
 
 /// A map without a name.

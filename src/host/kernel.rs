@@ -1,0 +1,199 @@
+//! [`Host`]: bpf(2), mmap(2) and close(2) of the running kernel.
+#![expect(unsafe_code, reason = "bpf(2)")]
+
+use std::collections::HashMap;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::arena::{Call, with_buffers};
+use super::limit::refuse_huge;
+use super::pointers::{INFO_AT, gives_fd, pointer_fields};
+use super::{cpu, mapping, os};
+use crate::abi::{Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, Result};
+
+/// Bytes of an attr that are looked at for addresses: the kernel takes no more.
+const ATTR_ROOM: usize = 4096;
+
+/// Bytes of an info that are looked at for addresses: no struct of the kernel's has more.
+const INFO_ROOM: usize = 512;
+
+/// The running kernel.
+///
+/// A call is made on the CPU of the handle (0 unless [`Bpf::on_cpu`] gave another): the calling thread is put there, and
+/// stays there until it calls on another one.
+///
+/// fds that calls give are this kernel's until they are closed; they are closed with the last clone. Other fds of the
+/// process can be named in attrs, and are never closed here.
+#[derive(Clone)]
+pub struct Host {
+    inner: Arc<Inner>,
+    cpu: u32,
+}
+
+struct Inner {
+    nr_cpus: u32,
+    /// fds that nobody outside sees have this number at least.
+    least_own_fd: i32,
+    fds: Mutex<HashMap<Fd, OwnedFd>>,
+}
+
+/// The running kernel cannot be used, and why.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the running kernel cannot be used: {0}")]
+pub struct Unavailable(pub String);
+
+impl Host {
+    /// The running kernel, if this process may make maps and load programs.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] says what it may not.
+    pub fn new() -> std::result::Result<Self, Unavailable> {
+        let nr_cpus = cpu::possible_cpus()
+            .map_err(|errno| Unavailable(format!("its CPUs are not told ({errno:?})")))?;
+        let inner = Inner {
+            nr_cpus,
+            least_own_fd: i32::try_from(os::most_files() / 2).unwrap_or(i32::MAX / 2),
+            fds: Mutex::new(HashMap::new()),
+        };
+        let host = Self {
+            inner: Arc::new(inner),
+            cpu: 0,
+        };
+        cpu::run_on(0)
+            .map_err(|errno| Unavailable(format!("CPU 0 may not be used ({errno:?})")))?;
+        let denied = |what: &str, errno: Errno| {
+            Unavailable(match errno {
+                Errno::ENOSYS => "it has no bpf(2)".to_owned(),
+                Errno::EPERM => {
+                    format!("{what} is not permitted: it takes root, or CAP_BPF and CAP_NET_ADMIN")
+                }
+                errno => format!("{what} answers {errno:?}"),
+            })
+        };
+        super::probe::smallest(&host).map_err(|(what, errno)| denied(what, errno))?;
+        Ok(host)
+    }
+
+    /// Takes over an fd of another kind, so that it can be closed here.
+    pub fn adopt(&self, fd: OwnedFd) -> Fd {
+        let number = os::number(&fd);
+        self.inner.fds.lock().insert(number, fd);
+        number
+    }
+
+    pub(super) fn least_own_fd(&self) -> i32 {
+        self.inner.least_own_fd
+    }
+
+    /// Uses one of this kernel's fds.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not this kernel's.
+    pub fn with_fd<T>(&self, fd: Fd, uses: impl FnOnce(BorrowedFd<'_>) -> T) -> Result<T> {
+        let fds = self.inner.fds.lock();
+        Ok(uses(fds.get(&fd).ok_or(Errno::EBADF)?.as_fd()))
+    }
+
+    /// The CPU of this handle.
+    pub fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// The same kernel, called on that CPU.
+    pub fn with_cpu(&self, cpu: u32) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            cpu,
+        }
+    }
+
+    /// Puts the attr's addresses right, makes the call.
+    fn call(&self, cmd: Cmd, attr: u64, size: u32, call: &mut Call<'_>) -> Result<u32> {
+        if let Some((buffer, at)) = call.find(attr) {
+            let given = call.rest(buffer, at).min(size as usize).min(ATTR_ROOM);
+            if cmd == Cmd::MAP_CREATE {
+                let mut bytes = [0; ATTR_ROOM];
+                call.bytes(buffer, at, &mut bytes[..given]);
+                refuse_huge(&bytes[..given], self.inner.nr_cpus);
+            }
+            make_addresses_real(cmd, buffer, at, given, call);
+        }
+        let attr = call.real(attr);
+        // SAFETY: each word of the attr that this command takes as an address was replaced above, by the address of a
+        // buffer of this call that ends at a page which is not mapped, or by one that is not mapped; those below 4096 are
+        // never mapped. If the attr is in no buffer, its own address is such a one.
+        unsafe { os::bpf(cmd, attr, size) }
+    }
+}
+
+/// Replaces the addresses in the attr, and in the info that it may point to.
+fn make_addresses_real(cmd: Cmd, buffer: usize, at: usize, given: usize, call: &mut Call<'_>) {
+    let mut info = None;
+    let mut real = |field: usize| {
+        if field < given {
+            let addr = call.make_real(buffer, at + field, given - field);
+            if cmd == Cmd::OBJ_GET_INFO_BY_FD && field == INFO_AT {
+                info = Some(addr);
+            }
+        }
+    };
+    match pointer_fields(cmd) {
+        Some(fields) => fields.iter().copied().for_each(&mut real),
+        None => (0..given).step_by(8).for_each(&mut real),
+    }
+    if let Some((info, info_at)) = info.and_then(|addr| call.find(addr)) {
+        let mut len = [0; 4];
+        call.bytes(buffer, at + INFO_AT - len.len(), &mut len);
+        let len = u32::from_ne_bytes(len) as usize;
+        let given = call.rest(info, info_at).min(INFO_ROOM).min(len);
+        for field in (0..given).step_by(8) {
+            call.make_real(info, info_at + field, given - field);
+        }
+    }
+}
+
+impl Bpf for Host {
+    /// # Panics
+    ///
+    /// If the kernel is asked for a map of more than [`LARGEST_MAP`](super::LARGEST_MAP) bytes.
+    fn bpf(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut Memory<'_>) -> Result<u32> {
+        cpu::run_on(self.cpu)?;
+        let answer = with_buffers(mem, |call| self.call(cmd, attr, size, call))?;
+        if gives_fd(cmd) {
+            // SAFETY: the kernel gave the number just now: nobody else owns it.
+            self.adopt(unsafe { OwnedFd::from_raw_fd(os::raw(answer)) });
+        }
+        Ok(answer)
+    }
+
+    fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
+        cpu::run_on(self.cpu)?;
+        Ok(Box::new(mapping::Mapped::new(fd, request)?))
+    }
+
+    fn close(&self, fd: Fd) -> Result<()> {
+        cpu::run_on(self.cpu)?;
+        let closed = self.inner.fds.lock().remove(&fd);
+        drop(closed.ok_or(Errno::EBADF)?);
+        Ok(())
+    }
+
+    fn nr_cpus(&self) -> u32 {
+        self.inner.nr_cpus
+    }
+
+    fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf> {
+        Box::new(self.with_cpu(cpu))
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Host on CPU {}", self.cpu)
+    }
+}
