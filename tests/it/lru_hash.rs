@@ -139,7 +139,7 @@ fn threads_lose_no_slot() {
                             random ^= random << 5;
                             let key = (random >> 8) % KEYS;
                             let bytes = key.to_ne_bytes();
-                            if random % 4 == 0 {
+                            if random.is_multiple_of(4) {
                                 // Someone else may have been first.
                                 let _ = prog.map_delete_elem(shared, &bytes);
                                 continue;
