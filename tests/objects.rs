@@ -4,6 +4,8 @@
 //!
 //! ```sh
 //! clang --target=bpf -O2 -g -c NAME.bpf.c -o NAME.o && llvm-strip -g NAME.o
+//! rustc +nightly --target bpfel-unknown-none -O --emit=asm -o rust_maps.s rust_maps.rs
+//! clang --target=bpf -c rust_maps.s -o rust_maps.o
 //! ```
 //!
 //! The lines that are expected were printed by a program with libbpf 1.7 (0.8 for the old style) on Linux 6.18.
@@ -19,6 +21,7 @@ use mapemu::sys::Kernel;
 
 const BTF_MAPS: &[u8] = include_bytes!("objects/btf_maps.o");
 const LEGACY_MAPS: &[u8] = include_bytes!("objects/legacy_maps.o");
+const RUST_MAPS: &[u8] = include_bytes!("objects/rust_maps.o");
 const MIXED_MAPS: &[u8] = include_bytes!("objects/mixed_maps.o");
 
 #[track_caller]
@@ -118,6 +121,52 @@ fn both_styles_and_names_of_the_kernel_go_together() {
     let recent = loaded.map("recent").expect("a map");
     let info = calls::bpf_map_get_info_by_fd(&kernel, recent).expect("info");
     assert_eq!(info.map_type, MapType::LRU_HASH);
+}
+
+#[test]
+fn maps_from_rust_are_those_of_their_statics() {
+    let kernel = Kernel::builder().cpus(3).build();
+    let object = parse(RUST_MAPS, "rust_maps");
+    assert_eq!(object.btf(), None);
+    assert!(
+        object.maps()[0].pin_by_name,
+        "as aya reads the seventh field"
+    );
+    let loaded = object.create(&kernel, None).expect("all are made");
+    assert_eq!(
+        describe(&loaded),
+        "BLOCKLIST kernel=BLOCKLIST type=11 key=8 value=4 max=1024 flags=0x1 extra=0 btf=0 k=0 v=0\n\
+         EVENTS kernel=EVENTS type=4 key=4 value=4 max=3 flags=0x0 extra=0 btf=0 k=0 v=0\n\
+         .rodata.LIMIT kernel=.rodata.LIMIT type=2 key=4 value=4 max=1 flags=0x80 extra=0 btf=0 k=0 v=0 \
+         =64000000 frozen=1\n"
+    );
+}
+
+/// The running kernel makes the same of the same calls, types that it refuses included.
+#[cfg(all(feature = "host", target_os = "linux"))]
+#[test]
+fn the_running_kernel_makes_the_same_maps() {
+    let host = match mapemu::host::Host::new() {
+        Ok(host) => host,
+        Err(why) => {
+            let required =
+                std::env::var_os("MAPEMU_REQUIRE_HOST").is_some_and(|value| value == "1");
+            assert!(!required, "{why}");
+            eprintln!("skipped on the running kernel: {why}");
+            return;
+        }
+    };
+    let kernel = Kernel::builder().cpus(host.nr_cpus()).build();
+    for bytes in [BTF_MAPS, LEGACY_MAPS, MIXED_MAPS, RUST_MAPS] {
+        let mut object = parse(bytes, "some_object");
+        for decl in object.maps_mut() {
+            decl.pin_by_name = false;
+        }
+        let here = object.create(&kernel, None).expect("all are made");
+        let there = object.create(&host, None).expect("all are made");
+        assert_eq!(here.btf_error(), there.btf_error());
+        assert_eq!(describe(&here), describe(&there));
+    }
 }
 
 #[test]
@@ -302,7 +351,7 @@ fn no_bytes_make_it_panic() {
             .wrapping_add(1);
         usize::try_from(state >> 33).expect("31 bits") % below
     };
-    for object in [BTF_MAPS, LEGACY_MAPS, MIXED_MAPS] {
+    for object in [BTF_MAPS, LEGACY_MAPS, MIXED_MAPS, RUST_MAPS] {
         for len in (0..object.len()).step_by(7) {
             drop(Object::parse(&object[..len], "cut"));
         }

@@ -3,6 +3,8 @@
 //!
 //! libbpf: `btf_fixup_datasec`, `bpf_object__collect_externs`, `bpf_object__sanitize_and_load_btf`.
 
+use std::collections::HashSet;
+
 use ::object::elf;
 
 use super::ObjectError;
@@ -32,12 +34,13 @@ pub(super) fn fix(types: &mut Types, elf: &Elf<'_>) -> Result<(), ObjectError> {
     if let Some((_, section)) = types.by_name_and_kind(KSYMS, Kind::DATASEC) {
         fix_ksyms(types, section)?;
     }
+    let hidden = hidden_functions(elf);
     for id in types.ids() {
         let t = types.get(id).expect("ids are of types");
         if t.kind() == Kind::DATASEC {
             fix_section(types, t, elf)?;
         } else if t.kind() == Kind::FUNC {
-            fix_function(types, t, elf);
+            fix_function(types, t, &hidden);
         }
     }
     Ok(())
@@ -88,21 +91,25 @@ fn fix_section(types: &mut Types, t: Type, elf: &Elf<'_>) -> Result<(), ObjectEr
     Ok(())
 }
 
+/// The functions that programs call and that are hidden from other objects.
+fn hidden_functions<'a>(elf: &'a Elf<'_>) -> HashSet<&'a str> {
+    let Some(text) = elf.section(".text") else {
+        return HashSet::new();
+    };
+    elf.symbols
+        .iter()
+        .filter(|symbol| symbol.kind == elf::STT_FUNC && symbol.section == Some(text.index))
+        .filter(|symbol| symbol.is_global && symbol.is_hidden)
+        .map(|symbol| &*symbol.name)
+        .collect()
+}
+
 /// A function that is hidden from others counts as one of this object alone.
-fn fix_function(types: &mut Types, t: Type, elf: &Elf<'_>) {
+fn fix_function(types: &mut Types, t: Type, hidden: &HashSet<&str>) {
     if t.vlen() != GLOBAL as usize {
         return;
     }
-    let name = types.name(t.name_off);
-    let text = elf.section(".text").map(|section| section.index);
-    let is_hidden = elf.symbols.iter().any(|symbol| {
-        symbol.kind == elf::STT_FUNC
-            && symbol.is_global
-            && symbol.is_hidden
-            && symbol.section == text
-            && symbol.name == name
-    });
-    if is_hidden && text.is_some() {
+    if hidden.contains(&*types.name(t.name_off)) {
         types.set_function_linkage(t, STATIC);
     }
 }
