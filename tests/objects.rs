@@ -144,6 +144,7 @@ fn maps_from_rust_are_those_of_their_statics() {
 
 /// The running kernel makes the same of the same calls, types that it refuses included.
 #[cfg(all(feature = "host", target_os = "linux"))]
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 #[test]
 fn the_running_kernel_makes_the_same_maps() {
     let host = match mapemu::host::Host::new() {
