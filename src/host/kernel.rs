@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -35,6 +35,8 @@ pub struct Host {
 
 struct Inner {
     nr_cpus: u32,
+    /// fds that nobody outside sees have this number at least.
+    least_own_fd: i32,
     fds: Mutex<HashMap<Fd, OwnedFd>>,
 }
 
@@ -54,6 +56,7 @@ impl Host {
             .map_err(|errno| Unavailable(format!("its CPUs are not told ({errno:?})")))?;
         let inner = Inner {
             nr_cpus,
+            least_own_fd: i32::try_from(os::most_files() / 2).unwrap_or(i32::MAX / 2),
             fds: Mutex::new(HashMap::new()),
         };
         let host = Self {
@@ -80,6 +83,20 @@ impl Host {
         let number = os::number(&fd);
         self.inner.fds.lock().insert(number, fd);
         number
+    }
+
+    pub(super) fn least_own_fd(&self) -> i32 {
+        self.inner.least_own_fd
+    }
+
+    /// Uses one of this kernel's fds.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not this kernel's.
+    pub fn with_fd<T>(&self, fd: Fd, uses: impl FnOnce(BorrowedFd<'_>) -> T) -> Result<T> {
+        let fds = self.inner.fds.lock();
+        Ok(uses(fds.get(&fd).ok_or(Errno::EBADF)?.as_fd()))
     }
 
     /// The CPU of this handle.

@@ -81,3 +81,134 @@ pub fn file_flags(fd: Fd) -> Result<(i32, i32)> {
     checked(i64::from(own))?;
     Ok((status, own))
 }
+
+/// So many files can be open at once; the soft limit is raised to the hard one.
+pub(super) fn most_files() -> libc::rlim_t {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the struct is ours.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if got != 0 {
+        return 256;
+    }
+    let before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max.min(1 << 16).max(before);
+    // SAFETY: the struct is ours, and only read.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    if set == 0 { limit.rlim_cur } else { before }
+}
+
+/// A software event of all processes on one CPU: `config` is `PERF_COUNT_SW_*`.
+///
+/// # Errors
+///
+/// What perf_event_open(2) answers.
+pub fn perf_event_open(config: u64, sample_raw: bool, cpu: u32) -> Result<OwnedFd> {
+    const SIZE: u32 = 112;
+    const SAMPLE_RAW: u64 = 1 << 10;
+    const CLOEXEC: u32 = 8;
+    let mut attr = [0_u64; SIZE as usize / 8];
+    let software = [1_u32.to_ne_bytes(), SIZE.to_ne_bytes()].concat();
+    attr[0] = u64::from_ne_bytes(software.try_into().expect("two words"));
+    attr[1] = config;
+    attr[2] = 1;
+    attr[3] = if sample_raw { SAMPLE_RAW } else { 0 };
+    // SAFETY: the attr is as long as it says, and only read; no other memory is involved.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            attr.as_ptr(),
+            -1,
+            cpu,
+            -1,
+            CLOEXEC,
+        )
+    };
+    owned(ret)
+}
+
+/// Poll bits of an open file that are set, all of them asked for.
+pub fn poll(fd: Fd) -> u32 {
+    let mut asked = libc::pollfd {
+        fd: raw(fd),
+        events: -1,
+        revents: 0,
+    };
+    // SAFETY: one struct, which is ours.
+    let _number = unsafe { libc::poll(&raw mut asked, 1, 0) };
+    u32::from(asked.revents.cast_unsigned())
+}
+
+/// Waits until a file that is watched edge-triggered was signalled, at most so long.
+#[derive(Debug)]
+pub struct Epoll(OwnedFd);
+
+impl Epoll {
+    /// Watches one file for input and output.
+    ///
+    /// # Errors
+    ///
+    /// What epoll_ctl(2) answers: `EPERM` for files without events.
+    pub fn new(fd: Fd) -> Result<Self> {
+        // SAFETY: no memory is involved.
+        let epoll = Self(owned(i64::from(unsafe {
+            libc::epoll_create1(libc::EPOLL_CLOEXEC)
+        }))?);
+        let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET;
+        let mut event = libc::epoll_event {
+            events: events.cast_unsigned(),
+            u64: 0,
+        };
+        let own = epoll.0.as_raw_fd();
+        // SAFETY: the struct is ours, and only read.
+        let ret = unsafe { libc::epoll_ctl(own, libc::EPOLL_CTL_ADD, raw(fd), &raw mut event) };
+        checked(i64::from(ret))?;
+        Ok(epoll)
+    }
+
+    /// What was signalled since the last call; 0 if nothing was.
+    pub fn signalled(&self, timeout_ms: i32) -> u32 {
+        let mut event = libc::epoll_event { events: 0, u64: 0 };
+        // SAFETY: room for one struct, which is ours.
+        let _number =
+            unsafe { libc::epoll_wait(self.0.as_raw_fd(), &raw mut event, 1, timeout_ms) };
+        event.events
+    }
+}
+
+/// Capabilities of this thread: those in effect, and those that can be.
+///
+/// # Errors
+///
+/// What capget(2) answers.
+pub fn capabilities() -> Result<(u64, u64)> {
+    let (mut header, mut sets) = (CAP_HEADER, [0_u32; 6]);
+    // SAFETY: header and sets are ours, and as long as version 3 says.
+    let ret = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    checked(ret)?;
+    let set = |low: usize| u64::from(sets[low]) | u64::from(sets[low + 3]) << 32;
+    Ok((set(0), set(1)))
+}
+
+/// Sets the capabilities in effect, of this thread.
+///
+/// # Errors
+///
+/// What capset(2) answers: `EPERM` for those that it cannot have.
+#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+pub fn set_capabilities(effective: u64) -> Result<()> {
+    let (mut header, mut sets) = (CAP_HEADER, [0_u32; 6]);
+    // SAFETY: header and sets are ours, and as long as version 3 says.
+    let ret = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
+    checked(ret)?;
+    (sets[0], sets[3]) = (effective as u32, (effective >> 32) as u32);
+    // SAFETY: as above.
+    let ret = unsafe { libc::syscall(libc::SYS_capset, header.as_mut_ptr(), sets.as_ptr()) };
+    checked(ret)?;
+    Ok(())
+}
+
+/// `struct __user_cap_header_struct`: version 3, this thread.
+const CAP_HEADER: [u32; 2] = [0x2008_0522, 0];

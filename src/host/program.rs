@@ -13,9 +13,6 @@ use crate::abi::{
 /// Bytes of the packet that programs run on.
 const PACKET: usize = 64;
 
-/// Own fds have high numbers: what a caller names by number is not one of them.
-const LEAST_FD: i32 = 1024;
-
 /// An attr of words at offsets, for a call with addresses of this process.
 struct Words([u64; 21]);
 
@@ -57,14 +54,14 @@ fn len_of(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("a few KiB")
 }
 
-/// A new fd with a high number.
-fn high(fd: u32) -> Result<OwnedFd> {
+/// A new fd with a high number: what a caller names by number is not one of these.
+fn high(host: &Host, fd: u32) -> Result<OwnedFd> {
     let fd = os::owned(i64::from(fd))?;
-    os::dup(os::number(&fd), LEAST_FD)
+    os::dup(os::number(&fd), host.least_own_fd())
 }
 
 /// BTF of a program with one callback: `int prog(void)` and `static int cb(void)`.
-fn callback_btf() -> Result<OwnedFd> {
+fn callback_btf(host: &Host) -> Result<OwnedFd> {
     const NAMES: &[u8] = b"\0int\0prog\0cb\0";
     const KIND_INT: u32 = 1 << 24;
     const KIND_FUNC: u32 = 12 << 24;
@@ -89,7 +86,7 @@ fn callback_btf() -> Result<OwnedFd> {
     let mut attr = Words([0; 21]);
     attr.put64(0, addr_of(&blob)).put32(16, len_of(&blob));
     // SAFETY: the only address is that of the blob, which is only read.
-    high(unsafe { attr.call(Cmd::BTF_LOAD, 28)? })
+    high(host, unsafe { attr.call(Cmd::BTF_LOAD, 28)? })
 }
 
 /// Loads a program, which may call what is for GPL programs only.
@@ -109,7 +106,7 @@ pub fn load(host: &Host, prog_type: ProgType, expected: AttachType, asm: &Asm) -
     let mut functions = Vec::new();
     let btf = asm
         .callback_at()
-        .map(|at| callback_btf().map(|btf| (btf, at)))
+        .map(|at| callback_btf(host).map(|btf| (btf, at)))
         .transpose()?;
     if let Some((btf, at)) = &btf {
         let at = u32::try_from(*at).expect("a short program");
@@ -122,7 +119,7 @@ pub fn load(host: &Host, prog_type: ProgType, expected: AttachType, asm: &Asm) -
             .put32(88, 2);
     }
     // SAFETY: the addresses are those of the code, the licence and the functions, which are only read.
-    high(unsafe { attr.call(Cmd::PROG_LOAD, 128)? })
+    high(host, unsafe { attr.call(Cmd::PROG_LOAD, 128)? })
 }
 
 /// Runs a loaded program once, on the CPU of `host`, on a packet of zeros (raw tracepoints: without).
@@ -181,7 +178,7 @@ impl Scratch {
             .put32(16, MapFlags::MMAPABLE.bits());
         super::limit::refuse_huge(&attr.bytes(), host.nr_cpus());
         // SAFETY: the attr has no address.
-        let fd = high(unsafe { attr.call(Cmd::MAP_CREATE, 72)? })?;
+        let fd = high(host, unsafe { attr.call(Cmd::MAP_CREATE, 72)? })?;
         let prot = Prot {
             read: true,
             write: true,

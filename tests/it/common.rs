@@ -4,9 +4,45 @@ use mapemu::abi::{Bpf, Cmd, Fd, MapType, Memory, Result};
 use mapemu::calls::{self, CreateOpts, bpf_map_create};
 use mapemu::sys::Kernel;
 
-/// Holds a fact against every kernel there is.
+/// Holds a fact against every kernel there is: the emulated one and, where that may be used, the running one.
+#[track_caller]
 pub(crate) fn on_both(fact: fn(&dyn Bpf)) {
     fact(&Kernel::new());
+    if let Some(host) = running_kernel() {
+        fact(&*host);
+    }
+}
+
+/// The running kernel. Where it cannot be used this says so, or fails if it has to be there (`MAPEMU_REQUIRE_HOST=1`).
+#[track_caller]
+pub(crate) fn running_kernel() -> Option<Box<dyn Bpf>> {
+    match host() {
+        Ok(host) => Some(host),
+        Err(why) => {
+            let required =
+                std::env::var_os("MAPEMU_REQUIRE_HOST").is_some_and(|value| value == "1");
+            assert!(!required, "{why}");
+            let thread = std::thread::current();
+            eprintln!(
+                "skipped on the running kernel: {}: {why}",
+                thread.name().unwrap_or_default()
+            );
+            None
+        }
+    }
+}
+
+#[cfg(all(feature = "host", target_os = "linux"))]
+fn host() -> Result<Box<dyn Bpf>, String> {
+    match mapemu::host::Host::new() {
+        Ok(host) => Ok(Box::new(host)),
+        Err(unavailable) => Err(unavailable.to_string()),
+    }
+}
+
+#[cfg(not(all(feature = "host", target_os = "linux")))]
+fn host() -> Result<Box<dyn Bpf>, String> {
+    Err("built without the feature `host`".to_owned())
 }
 
 /// A map without a name.
@@ -32,6 +68,7 @@ pub(crate) const BPF_F_WRONLY: u32 = 1 << 4;
 /// Flags of one call.
 pub(crate) const BPF_ANY: u64 = 0;
 pub(crate) const BPF_NOEXIST: u64 = 1;
+pub(crate) const BPF_EXIST: u64 = 2;
 pub(crate) const BPF_F_LOCK: u64 = 4;
 /// A number that is not open.
 pub(crate) const NOT_OPEN: Fd = 100;
@@ -69,6 +106,20 @@ pub(crate) fn lookup(bpf: &dyn Bpf, fd: Fd, key: u32) -> Result<u64> {
 /// Removes an element.
 pub(crate) fn delete(bpf: &dyn Bpf, fd: Fd, key: u32) -> Result<()> {
     calls::bpf_map_delete_elem(bpf, fd, &key.to_ne_bytes())
+}
+
+/// All keys of 4 bytes, in the order of the map.
+#[track_caller]
+pub(crate) fn keys(bpf: &dyn Bpf, fd: Fd) -> Vec<u32> {
+    let (mut keys, mut next) = (Vec::new(), [0; 4]);
+    let mut answer = calls::bpf_map_get_next_key(bpf, fd, None, &mut next);
+    while answer.is_ok() {
+        let key = next;
+        keys.push(u32::from_ne_bytes(key));
+        answer = calls::bpf_map_get_next_key(bpf, fd, Some(&key), &mut next);
+    }
+    assert_eq!(answer, Err(mapemu::abi::Errno::ENOENT));
+    keys
 }
 
 /// The address of something in an attr.
