@@ -84,7 +84,10 @@ pub fn file_flags(fd: Fd) -> Result<(i32, i32)> {
 
 /// So many files can be open at once; the soft limit is raised to the hard one.
 pub(super) fn most_files() -> libc::rlim_t {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: the struct is ours.
     let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     if got != 0 {
@@ -114,14 +117,25 @@ pub fn perf_event_open(config: u64, sample_raw: bool, cpu: u32) -> Result<OwnedF
     attr[3] = if sample_raw { SAMPLE_RAW } else { 0 };
     // SAFETY: the attr is as long as it says, and only read; no other memory is involved.
     let ret = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, cpu, -1, CLOEXEC)
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            attr.as_ptr(),
+            -1,
+            cpu,
+            -1,
+            CLOEXEC,
+        )
     };
     owned(ret)
 }
 
 /// Poll bits of an open file that are set, all of them asked for.
 pub fn poll(fd: Fd) -> u32 {
-    let mut asked = libc::pollfd { fd: raw(fd), events: -1, revents: 0 };
+    let mut asked = libc::pollfd {
+        fd: raw(fd),
+        events: -1,
+        revents: 0,
+    };
     // SAFETY: one struct, which is ours.
     let _number = unsafe { libc::poll(&raw mut asked, 1, 0) };
     u32::from(asked.revents.cast_unsigned())
@@ -139,9 +153,14 @@ impl Epoll {
     /// What epoll_ctl(2) answers: `EPERM` for files without events.
     pub fn new(fd: Fd) -> Result<Self> {
         // SAFETY: no memory is involved.
-        let epoll = Self(owned(i64::from(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }))?);
+        let epoll = Self(owned(i64::from(unsafe {
+            libc::epoll_create1(libc::EPOLL_CLOEXEC)
+        }))?);
         let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET;
-        let mut event = libc::epoll_event { events: events.cast_unsigned(), u64: 0 };
+        let mut event = libc::epoll_event {
+            events: events.cast_unsigned(),
+            u64: 0,
+        };
         let own = epoll.0.as_raw_fd();
         // SAFETY: the struct is ours, and only read.
         let ret = unsafe { libc::epoll_ctl(own, libc::EPOLL_CTL_ADD, raw(fd), &raw mut event) };

@@ -19,10 +19,14 @@ pub(crate) fn running_kernel() -> Option<Box<dyn Bpf>> {
     match host() {
         Ok(host) => Some(host),
         Err(why) => {
-            let required = std::env::var_os("MAPEMU_REQUIRE_HOST").is_some_and(|value| value == "1");
+            let required =
+                std::env::var_os("MAPEMU_REQUIRE_HOST").is_some_and(|value| value == "1");
             assert!(!required, "{why}");
             let thread = std::thread::current();
-            eprintln!("skipped on the running kernel: {}: {why}", thread.name().unwrap_or_default());
+            eprintln!(
+                "skipped on the running kernel: {}: {why}",
+                thread.name().unwrap_or_default()
+            );
             None
         }
     }
