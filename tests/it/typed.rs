@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mapemu::abi::{
-    AttachType, Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, ProgType, Result,
-};
+use mapemu::abi::{AttachType, Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, ProgType, Result};
 use mapemu::btf::Writer;
 use mapemu::calls::{self, bpf_prog_attach};
 use mapemu::helper::Prog;
