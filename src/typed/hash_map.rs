@@ -5,6 +5,18 @@ use bytemuck::Pod;
 use super::PerCpuValues;
 use super::macros::{batches, gets, inserts, iters, keys, no_flags, removes, takes, typed_map};
 
+/// What all hashes have.
+macro_rules! hash_methods {
+    ($key:ty => $value:ty) => {
+        gets!($key => $value);
+        inserts!($key => $value);
+        removes!($key);
+        takes!($key => $value);
+        iters!($key => $value);
+        batches!($key => $value);
+    };
+}
+
 typed_map! {
     /// A map of type `BPF_MAP_TYPE_HASH`.
     ///
@@ -22,12 +34,7 @@ typed_map! {
     /// # Ok::<(), mapemu::typed::Error>(())
     /// ```
     HashMap<K: Pod, V: Pod>: HASH, no_flags!(), { K => V }
-    gets!(K => V);
-    inserts!(K => V);
-    removes!(K);
-    takes!(K => V);
-    iters!(K => V);
-    batches!(K => V);
+    hash_methods!(K => V);
 }
 
 typed_map! {
@@ -47,12 +54,7 @@ typed_map! {
     /// # Ok::<(), mapemu::typed::Error>(())
     /// ```
     LruHashMap<K: Pod, V: Pod>: LRU_HASH, no_flags!(), { K => V }
-    gets!(K => V);
-    inserts!(K => V);
-    removes!(K);
-    takes!(K => V);
-    iters!(K => V);
-    batches!(K => V);
+    hash_methods!(K => V);
 }
 
 typed_map! {
@@ -69,12 +71,7 @@ typed_map! {
     /// # Ok::<(), mapemu::typed::Error>(())
     /// ```
     PerCpuHashMap<K: Pod, V: Pod>: PERCPU_HASH, no_flags!(), { K => V }
-    gets!(K => PerCpuValues<V>);
-    inserts!(K => PerCpuValues<V>);
-    removes!(K);
-    takes!(K => PerCpuValues<V>);
-    iters!(K => PerCpuValues<V>);
-    batches!(K => PerCpuValues<V>);
+    hash_methods!(K => PerCpuValues<V>);
 }
 
 typed_map! {
@@ -92,10 +89,5 @@ typed_map! {
     /// # Ok::<(), mapemu::typed::Error>(())
     /// ```
     LruPerCpuHashMap<K: Pod, V: Pod>: LRU_PERCPU_HASH, no_flags!(), { K => V }
-    gets!(K => PerCpuValues<V>);
-    inserts!(K => PerCpuValues<V>);
-    removes!(K);
-    takes!(K => PerCpuValues<V>);
-    iters!(K => PerCpuValues<V>);
-    batches!(K => PerCpuValues<V>);
+    hash_methods!(K => PerCpuValues<V>);
 }

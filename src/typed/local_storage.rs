@@ -7,6 +7,15 @@ use bytemuck::Pod;
 use super::macros::{gets, inserts, removes, typed_map};
 use crate::abi::{Fd, MapFlags};
 
+/// What all local storages have.
+macro_rules! values_by_owner {
+    ($value:ty) => {
+        gets!(Fd => $value);
+        inserts!(Fd => $value);
+        removes!(Fd);
+    };
+}
+
 typed_map! {
     /// A map of type `BPF_MAP_TYPE_TASK_STORAGE`: a value for each task; the key is a pidfd.
     ///
@@ -27,9 +36,7 @@ typed_map! {
     /// # Ok::<(), mapemu::typed::Error>(())
     /// ```
     TaskStorage<V: Pod>: TASK_STORAGE, MapFlags::NO_PREALLOC, { Fd => V }
-    gets!(Fd => V);
-    inserts!(Fd => V);
-    removes!(Fd);
+    values_by_owner!(V);
 }
 
 typed_map! {
@@ -51,9 +58,7 @@ typed_map! {
     /// # Ok::<(), mapemu::typed::Error>(())
     /// ```
     CgrpStorage<V: Pod>: CGRP_STORAGE, MapFlags::NO_PREALLOC, { Fd => V }
-    gets!(Fd => V);
-    inserts!(Fd => V);
-    removes!(Fd);
+    values_by_owner!(V);
 }
 
 typed_map! {
@@ -76,9 +81,7 @@ typed_map! {
     /// # Ok::<(), mapemu::typed::Error>(())
     /// ```
     SkStorage<V: Pod>: SK_STORAGE, MapFlags::NO_PREALLOC, { Fd => V }
-    gets!(Fd => V);
-    inserts!(Fd => V);
-    removes!(Fd);
+    values_by_owner!(V);
 }
 
 typed_map! {
@@ -102,7 +105,5 @@ typed_map! {
     /// # Ok::<(), mapemu::typed::Error>(())
     /// ```
     InodeStorage<V: Pod>: INODE_STORAGE, MapFlags::NO_PREALLOC, { Fd => V }
-    gets!(Fd => V);
-    inserts!(Fd => V);
-    removes!(Fd);
+    values_by_owner!(V);
 }

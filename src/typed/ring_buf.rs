@@ -7,7 +7,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use super::{Builder, Error, OwnedMap, TypedMap};
 use crate::abi::{
-    Errno, MapFlags, MapRequest, MapType, Mapping, PAGE_SIZE, Prot, RINGBUF_BUSY_BIT,
+    Errno, MapFlags, MapRequest, MapType, Mapping, PAGE_SIZE, RINGBUF_BUSY_BIT,
     RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ, Result as AbiResult, ringbuf_record_size,
 };
 
@@ -43,17 +43,7 @@ impl Pages {
     fn new(map: &OwnedMap, user_produces: bool) -> Result<Self, Error> {
         let size = map.info()?.max_entries as usize;
         let pages = |offset, len, write| {
-            let prot = Prot {
-                read: true,
-                write,
-                exec: false,
-            };
-            let request = MapRequest {
-                len,
-                offset,
-                prot,
-                shared: true,
-            };
+            let request = MapRequest::shared(offset, len, write);
             map.bpf().mmap(map.fd(), request).map_err(Error::of("mmap"))
         };
         Ok(Self {
