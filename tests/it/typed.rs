@@ -1,6 +1,7 @@
 //! The front ends with Rust types, each from its making to its last element.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mapemu::abi::{AttachType, Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, ProgType, Result};
 use mapemu::btf::Writer;
@@ -17,13 +18,13 @@ use mapemu::typed::{
     Stack, TaskStorage, TypedMap, UserRingBuf, XskMap,
 };
 
-use crate::common::{BPF_ANY, BPF_NOEXIST};
+use crate::common::{BPF_ANY, BPF_NOEXIST, running_kernel};
 
 const BPF_EXIST: u64 = 2;
 
-/// A kernel that is only reached by bpf(2), as the running one.
+/// A kernel that is only reached by bpf(2).
 #[derive(Clone)]
-struct ByAttr(Kernel);
+struct ByAttr(Arc<dyn Bpf>);
 
 impl Bpf for ByAttr {
     fn bpf(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut Memory<'_>) -> Result<u32> {
@@ -43,7 +44,7 @@ impl Bpf for ByAttr {
     }
 
     fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf> {
-        Box::new(Self(self.0.on_cpu(cpu)))
+        self.0.on_cpu(cpu)
     }
 }
 
@@ -51,10 +52,13 @@ fn kernel() -> Kernel {
     Kernel::builder().cpus(3).build()
 }
 
-/// Holds a fact for a map that is reached by a handle, and for one that is reached by bpf(2).
-fn both_ways<M: TypedMap>(builder: &Builder<M>, fact: fn(M)) {
+/// Holds a fact for a map that is reached by a handle, one that is reached by bpf(2), and one of the running kernel.
+fn every_way<M: TypedMap>(builder: &Builder<M>, fact: fn(M)) {
     fact(builder.create(&kernel()).expect("a map"));
-    fact(builder.create(&ByAttr(kernel())).expect("a map"));
+    fact(builder.create(&ByAttr(Arc::new(kernel()))).expect("a map"));
+    if let Some(host) = running_kernel() {
+        fact(builder.create(&ByAttr(host.into())).expect("a map"));
+    }
 }
 
 #[track_caller]
@@ -81,7 +85,7 @@ fn prog(kernel: &Kernel, prog_type: ProgType, expected_attach_type: AttachType) 
 
 #[test]
 fn hash_map() {
-    both_ways(
+    every_way(
         &HashMap::<u32, u64>::builder().max_entries(3).name("ports"),
         |map| {
             assert_eq!(&map.map().info().expect("info").name[..6], b"ports\0");
@@ -101,7 +105,7 @@ fn hash_map() {
 
 #[test]
 fn batches_of_a_hash() {
-    both_ways(
+    every_way(
         &HashMap::<u16, u64>::builder().max_entries(100),
         |map: HashMap<u16, u64>| {
             assert_eq!(all(map.iter_batched(7)), []);
@@ -122,7 +126,7 @@ fn batches_of_a_hash() {
 
 #[test]
 fn array() {
-    both_ways(&Array::<u64>::builder().max_entries(5), |map| {
+    every_way(&Array::<u64>::builder().max_entries(5), |map| {
         assert_eq!(map.len(), Ok(5));
         map.insert_batch(&[(0, 1), (4, 5)]).expect("they are there");
         assert_eq!(all(map.iter()), [1, 0, 0, 0, 5]);
@@ -168,8 +172,10 @@ macro_rules! per_cpu_hash {
         #[test]
         fn $name() {
             let builder = $map::<u64, [u8; 3]>::builder().max_entries(8);
-            both_ways(&builder, |map| {
-                let value = per_cpu([[1; 3], [2; 3], [3; 3]]);
+            every_way(&builder, |map| {
+                let parts = [[1; 3], [2; 3], [3; 3]].into_iter().cycle();
+                let value: Vec<_> = parts.take(map.map().bpf().nr_cpus() as usize).collect();
+                let value = PerCpuValues::from(value);
                 map.insert(5, &value, BPF_NOEXIST).expect("there is room");
                 refused(map.insert(6, &value, BPF_EXIST), Errno::ENOENT);
                 assert_eq!(map.get(&5, 0).as_ref(), Ok(&value));
@@ -191,7 +197,7 @@ per_cpu_hash!(lru_per_cpu_hash_map, LruPerCpuHashMap);
 
 #[test]
 fn lru_hash_map() {
-    both_ways(&LruHashMap::<u32, u64>::builder().max_entries(10), |map| {
+    every_way(&LruHashMap::<u32, u64>::builder().max_entries(10), |map| {
         for key in 0..1000 {
             map.insert(key, 1, BPF_NOEXIST).expect("room is made");
         }
@@ -203,7 +209,7 @@ fn lru_hash_map() {
 
 #[test]
 fn lpm_trie() {
-    both_ways(&LpmTrie::<[u8; 4], u16>::builder().max_entries(4), |map| {
+    every_way(&LpmTrie::<[u8; 4], u16>::builder().max_entries(4), |map| {
         map.insert(Key::new(0, [0; 4]), 0, 0).expect("room");
         map.insert_batch(&[
             (Key::new(24, [10, 0, 1, 0]), 24),
@@ -229,7 +235,7 @@ fn lpm_trie() {
 
 #[test]
 fn queue_and_stack() {
-    both_ways(&Queue::<u64>::builder().max_entries(2), |queue| {
+    every_way(&Queue::<u64>::builder().max_entries(2), |queue| {
         refused(queue.peek(), Errno::ENOENT);
         queue.push(1, 0).expect("room");
         queue.push(2, 0).expect("room");
@@ -241,7 +247,7 @@ fn queue_and_stack() {
         );
         refused(queue.pop(0), Errno::ENOENT);
     });
-    both_ways(&Stack::<[u8; 3]>::builder().max_entries(2), |stack| {
+    every_way(&Stack::<[u8; 3]>::builder().max_entries(2), |stack| {
         stack.push([1; 3], 0).expect("room");
         stack.push([2; 3], 0).expect("room");
         assert_eq!((stack.peek(), stack.pop(0)), (Ok([2; 3]), Ok([2; 3])));
@@ -253,7 +259,7 @@ fn queue_and_stack() {
 #[test]
 fn bloom_filter() {
     let builder = BloomFilter::<u32>::builder().max_entries(1000).map_extra(3);
-    both_ways(&builder, |filter| {
+    every_way(&builder, |filter| {
         assert_eq!(filter.map().info().expect("info").map_extra, 3);
         assert_eq!(filter.contains(&7), Ok(false));
         filter.insert(7, BPF_ANY).expect("there is always room");
@@ -319,7 +325,7 @@ fn ring_buf() {
     );
     let ring = RingBuf::builder()
         .max_entries(4096)
-        .create(&ByAttr(kernel.clone()));
+        .create(&ByAttr(Arc::new(kernel.clone())));
     let mut ring = ring.expect("a map");
     let map = kernel.map(ring.map().fd()).expect("a map");
     let prog = Prog::sched_cls(0);
