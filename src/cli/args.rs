@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::replay;
+use super::{record, replay};
 use crate::trace::Options;
 
 /// Linux's BPF maps, emulated: exact answers, checked by recordings of real kernels.
@@ -20,6 +20,8 @@ struct Cli {
 enum Command {
     /// Replays traces on emulated maps; without a FILE, the recordings that mapemu carries.
     Replay(replay::Replay),
+    /// Runs a scenario on the running kernel; the trace goes to standard output.
+    Record(record::Record),
 }
 
 /// Options that all commands share.
@@ -81,5 +83,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Replay(replay) => replay::run(&replay).into(),
+        Command::Record(record) => record::run(&record).into(),
     }
 }

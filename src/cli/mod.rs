@@ -1,8 +1,10 @@
 //! The program `mapemu`: one file for each command.
 
 mod args;
+mod record;
 mod recordings;
 mod replay;
+mod running;
 
 pub use args::run;
 pub use recordings::{Family, families};

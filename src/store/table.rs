@@ -343,6 +343,26 @@ impl Table {
         self.slots.read(self.header_at(slot) + KEY_AT, out);
     }
 
+    /// Appends a slot's key to `out`.
+    #[inline]
+    pub fn append_key(&self, slot: u32, out: &mut Vec<u8>) {
+        let at = self.header_at(slot) + KEY_AT;
+        self.slots.append_to(at, self.key_size, out);
+    }
+
+    /// Tells the processor that the first slot of a bucket will be read soon; nothing if there is no such bucket.
+    #[inline]
+    pub fn prefetch(&self, bucket: u32) {
+        if let Some(front) = (bucket < self.n_buckets)
+            .then(|| self.front(bucket))
+            .flatten()
+        {
+            let at = self.header_at(front);
+            self.slots.prefetch(at);
+            self.slots.prefetch(at + self.value_at);
+        }
+    }
+
     /// Copies the key behind `key` out: the next of its bucket, or the first of the buckets behind; the first of all if
     /// there is no such key. False if there is none. Takes no lock.
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {

@@ -1,6 +1,6 @@
 //! Fds, ids, pins, and what they keep alive.
 
-use mapemu::abi::{Bpf, Errno, MapType};
+use mapemu::abi::{Bpf as _, Errno, MapType};
 use mapemu::calls;
 use mapemu::sys::Kernel;
 
@@ -65,7 +65,7 @@ fn ids_are_not_used_again() {
 fn a_handle_keeps_its_file_open() {
     let kernel = Kernel::new();
     let fd = small(&kernel, MapType::HASH);
-    let handle = Bpf::map_handle(&kernel, fd).expect("a map");
+    let handle = mapemu::abi::Bpf::map_handle(&kernel, fd).expect("a map");
     close(&kernel, fd);
     let (key, mut value) = ([0; 4], [0; 8]);
     let flags = mapemu::abi::UpdateFlags::ANY;
@@ -76,5 +76,5 @@ fn a_handle_keeps_its_file_open() {
 
 #[track_caller]
 fn close(kernel: &Kernel, fd: u32) {
-    Bpf::close(kernel, fd).expect("it is open");
+    mapemu::abi::Bpf::close(kernel, fd).expect("it is open");
 }
