@@ -22,3 +22,4 @@ mod program_side;
 mod queue_stack;
 mod ringbuf;
 mod sockmap;
+mod typed;
