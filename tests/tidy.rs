@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("helper", &["abi", "map", "env", "btf"]),
     ("calls", &["abi"]),
     ("typed", &["abi", "calls"]),
+    ("object", &["abi", "calls", "btf"]),
     (
         "trace",
         &["abi", "calls", "sys", "helper", "map", "env", "host"],
@@ -49,6 +50,7 @@ const DEPENDENCIES: &[(&str, &str)] = &[
         "memmap2",
         "memory that is only taken when used, and that can be mapped",
     ),
+    ("object", "reading ELF"),
     ("parking_lot", "locks"),
     ("ruzstd", "recordings, unpacked in Rust alone"),
     ("rustix", "files without a name; the running kernel"),

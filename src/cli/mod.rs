@@ -1,8 +1,11 @@
 //! The program `mapemu`: one file for each command.
 
 mod args;
+mod conform;
+mod record;
 mod recordings;
 mod replay;
+mod running;
 
 pub use args::run;
 pub use recordings::{Family, families};

@@ -17,6 +17,7 @@ pub mod os;
 mod pointers;
 pub mod probe;
 pub mod program;
+pub mod vmlinux;
 
 pub use asm::{Asm, Label, Reg, When, Width, off};
 pub use cpu::{possible_cpus, run_on};

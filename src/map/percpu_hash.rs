@@ -42,6 +42,11 @@ impl Parts {
         }
     }
 
+    /// Number of parts of a value.
+    pub(super) fn nr_cpus(&self) -> u32 {
+        self.nr_cpus
+    }
+
     /// Words of a value, of all CPUs.
     pub(super) fn words(&self) -> usize {
         self.part * self.nr_cpus as usize

@@ -17,13 +17,21 @@ mod programs;
 mod replay;
 mod request;
 mod rings;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod running;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod running_cgroups;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod running_programs;
 mod to_come;
 pub mod world;
 
 pub use emulated::{Emulated, Options, Unfit};
 pub use engine::{Answer, Engine};
 pub use line::{BrokenLine, Header, Line, Trace};
-pub use replay::{Tally, Verdict, answers_match, replay};
+pub use replay::{Tally, Verdict, answer_or_name, answers_match, replay};
 pub use request::{Broken, Stop};
+#[cfg(all(feature = "host", target_os = "linux"))]
+pub use running::Running;
 pub use to_come::TO_COME;
 pub use world::World;

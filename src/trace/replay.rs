@@ -105,11 +105,20 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
 /// What an unsupported request's panic begins and ends with; between them is its name.
 const NOT_EMULATED: (&str, &str) = ("mapemu does not emulate ", " yet");
 
-/// Answers one request; what is not emulated panics, and is named by it.
-fn answer(engine: &mut Engine<'_>, line: &Line, only_verify: bool) -> Result<Answer, Broken> {
-    let answered = catch_unwind(AssertUnwindSafe(|| {
-        engine.answer(&line.request, only_verify)
-    }));
+/// What the panic begins with of a request that a running kernel is not asked.
+const REFUSED: &str = "the running kernel is not asked for";
+
+/// Answers one request; what is not emulated, or not asked, panics, and is named by that.
+///
+/// # Errors
+///
+/// [`Broken`] if it is no request.
+pub fn answer_or_name(
+    engine: &mut Engine<'_>,
+    request: &Map<String, Value>,
+    only_verify: bool,
+) -> Result<Answer, Broken> {
+    let answered = catch_unwind(AssertUnwindSafe(|| engine.answer(request, only_verify)));
     answered.unwrap_or_else(|panic| {
         let text = panic_text(&*panic);
         let (start, end) = NOT_EMULATED;
@@ -118,6 +127,7 @@ fn answer(engine: &mut Engine<'_>, line: &Line, only_verify: bool) -> Result<Ans
             .and_then(|rest| rest.strip_suffix(end));
         Ok(match missing {
             Some(missing) => Answer::ToCome(missing.to_owned()),
+            None if text.starts_with(REFUSED) => Answer::ToCome(text),
             None => Answer::Got(json!({ "panic": text })),
         })
     })
@@ -160,7 +170,7 @@ impl Replay<'_> {
         let user_of = |(name, _): &&(String, String)| uses(&line.request, name);
         let answer = match self.missing.iter().find(user_of) {
             Some((_, what)) => Answer::ToCome(what.clone()),
-            None => answer(&mut self.engine, line, refused)?,
+            None => answer_or_name(&mut self.engine, &line.request, refused)?,
         };
         if let (Answer::ToCome(what), Some(name)) = (&answer, named) {
             self.missing.push((name.to_owned(), what.clone()));
