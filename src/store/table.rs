@@ -160,13 +160,14 @@ impl Probe for [u64; 2] {
     }
 }
 
+// Not inlined: the short cuts above are then short in code, too.
 impl Probe for &[u8] {
-    #[inline]
+    #[inline(never)]
     fn hash(self, seed: u32) -> u32 {
         jhash(self, seed)
     }
 
-    #[inline]
+    #[inline(never)]
     fn is_at(self, words: &[AtomicU64]) -> bool {
         let chunks = self.chunks_exact(WORD);
         let rest = chunks.remainder();

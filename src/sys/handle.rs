@@ -275,7 +275,7 @@ fn cut_key(bytes: &[u8], size: usize) -> Result<&[u8]> {
 }
 
 /// Calls `f` with room for an answer of `size` bytes; `EFAULT` afterwards if the caller's room is too short.
-#[inline]
+#[inline(always)]
 fn answer(out: &mut [u8], size: usize, f: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
     match out.get_mut(..size) {
         Some(out) => f(out),
