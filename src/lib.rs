@@ -5,6 +5,8 @@ pub mod btf;
 pub mod calls;
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "conform")]
+pub mod conform;
 pub mod env;
 pub mod helper;
 #[cfg(all(feature = "host", target_os = "linux"))]

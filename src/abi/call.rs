@@ -132,6 +132,22 @@ pub struct MapRequest {
     pub shared: bool,
 }
 
+impl MapRequest {
+    /// A shared mapping that can be read, and perhaps written.
+    pub const fn shared(offset: u64, len: usize, write: bool) -> Self {
+        Self {
+            len,
+            offset,
+            prot: Prot {
+                read: true,
+                write,
+                exec: false,
+            },
+            shared: true,
+        }
+    }
+}
+
 /// A mapping of a map's memory; munmap(2) when dropped.
 pub trait Mapping: Send + fmt::Debug {
     /// Copies bytes out, from `offset` in the mapping on.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{record, replay};
+use super::{conform, record, replay};
 use crate::trace::Options;
 
 /// Linux's BPF maps, emulated: exact answers, checked by recordings of real kernels.
@@ -20,12 +20,14 @@ struct Cli {
 enum Command {
     /// Replays traces on emulated maps; without a FILE, the recordings that mapemu carries.
     Replay(replay::Replay),
+    /// Replays the recordings, then compares random runs with the running kernel where it may.
+    Conform(conform::Conform),
     /// Runs a scenario on the running kernel; the trace goes to standard output.
     Record(record::Record),
 }
 
 /// Options that all commands share.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(super) struct Shared {
     /// Release of the kernel, such as 6.18 or 6.18.44. Default: the trace's.
     #[arg(long, value_name = "R")]
@@ -39,6 +41,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
     pub(super) fn options(&self) -> Options {
         Options {
             release: self.release.clone(),
@@ -83,6 +89,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Replay(replay) => replay::run(&replay).into(),
+        Command::Conform(conform) => conform::run(&conform).into(),
         Command::Record(record) => record::run(&record).into(),
     }
 }

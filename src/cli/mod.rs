@@ -1,6 +1,7 @@
 //! The program `mapemu`: one file for each command.
 
 mod args;
+mod conform;
 mod record;
 mod recordings;
 mod replay;

@@ -50,6 +50,14 @@ pub(super) fn run(replay: &Replay) -> Exit {
     }
 }
 
+/// The recordings that mapemu carries, for a command that does more than that.
+pub(super) fn run_recordings(shared: &Shared) -> Exit {
+    run(&Replay {
+        shared: shared.clone(),
+        files: Vec::new(),
+    })
+}
+
 /// Replays one trace; prints each wrong answer.
 fn replay_one(
     name: &str,

@@ -6,7 +6,7 @@ use super::engine::{Engine, Outcome};
 use super::names::roomy;
 use super::request::{Broken, MOST_BYTES, Request, Stop, errno_name, hex, number_of_32};
 use super::world::MapFacts;
-use crate::abi::{Cmd, Errno, Fd, MapType, Memory, OBJ_NAME_LEN, Result as AbiResult};
+use crate::abi::{BufferBytes, Cmd, Errno, Fd, MapType, Memory, OBJ_NAME_LEN, Result as AbiResult};
 
 /// An address that is never mapped.
 pub(super) const BAD_ADDRESS: u64 = 0x10;
@@ -81,7 +81,20 @@ impl Engine<'_> {
     ) -> AbiResult<u32> {
         let size = u32::try_from(attr.0.len()).map_err(|_| Errno::E2BIG)?;
         let addr = memory.output(&mut attr.0);
-        self.world.bpf().bpf(cmd, addr, size, &mut memory)
+        let answer = self.world.bpf().bpf(cmd, addr, size, &mut memory);
+        if is_on_elements(cmd) {
+            let mut sum = self.buffers.get();
+            for (own, buffer) in memory.buffers() {
+                // The attr holds fds, which each world has its own of.
+                if let BufferBytes::Out(bytes) = buffer
+                    && own != addr
+                {
+                    sum = sum_of(sum, bytes);
+                }
+            }
+            self.buffers.set(sum);
+        }
+        answer
     }
 
     // --- maps -------------------------------------------------------------------------------------------------------
@@ -329,6 +342,35 @@ fn with_edge(o: Request<'_>, field: &str, data: &[u8]) -> Result<Vec<u8>, Broken
             exact
         }
     })
+}
+
+/// Element and batch commands: their buffers hold keys, values and tokens.
+const fn is_on_elements(cmd: Cmd) -> bool {
+    matches!(
+        cmd,
+        Cmd::MAP_LOOKUP_ELEM
+            | Cmd::MAP_UPDATE_ELEM
+            | Cmd::MAP_DELETE_ELEM
+            | Cmd::MAP_GET_NEXT_KEY
+            | Cmd::MAP_LOOKUP_AND_DELETE_ELEM
+            | Cmd::MAP_LOOKUP_BATCH
+            | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
+            | Cmd::MAP_UPDATE_BATCH
+            | Cmd::MAP_DELETE_BATCH
+    )
+}
+
+/// A sum over bytes that tells different ones apart, most likely.
+fn sum_of(sum: u64, bytes: &[u8]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (words, rest) = bytes.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let rest = rest.iter().copied().map(u64::from);
+    words
+        .chain(rest)
+        .fold(sum ^ bytes.len() as u64, |sum, word| {
+            (sum.rotate_left(5) ^ word).wrapping_mul(ODD)
+        })
 }
 
 /// Batches of this type go on from a bucket's number, not from a key.

@@ -1,5 +1,6 @@
 //! One scenario as it goes on: names, and what each request means to a [`World`].
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde_json::{Map, Value, json};
@@ -23,6 +24,8 @@ pub enum Answer {
 pub struct Engine<'w> {
     pub(super) world: &'w mut dyn World,
     pub(super) names: Names,
+    /// What the calls of this operation left in their buffers.
+    pub(super) buffers: Cell<u64>,
 }
 
 /// What an operation comes to: its answer's fields.
@@ -34,6 +37,7 @@ impl<'w> Engine<'w> {
         Self {
             world,
             names: Names::default(),
+            buffers: Cell::new(0),
         }
     }
 
@@ -48,6 +52,7 @@ impl<'w> Engine<'w> {
         only_verify: bool,
     ) -> Result<Answer, Broken> {
         let request = Request(request);
+        self.buffers.set(0);
         let op = request.need_text("op")?;
         if let Some(name) = request.text("as")?
             && op != "mmap"
@@ -63,6 +68,12 @@ impl<'w> Engine<'w> {
             Err(Stop::ToCome(what)) => Ok(Answer::ToCome(what)),
             Err(Stop::Broken(broken)) => Err(broken),
         }
+    }
+
+    /// A number for what the element and batch commands of the last operation left in their buffers, whatever they answered:
+    /// the same in two worlds that wrote the same.
+    pub fn buffers(&self) -> u64 {
+        self.buffers.get()
     }
 
     /// The table of operations.

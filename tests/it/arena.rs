@@ -1,8 +1,8 @@
 //! Facts about `BPF_MAP_TYPE_ARENA` and `BPF_MAP_TYPE_STACK_TRACE`.
 
-use mapemu::abi::{Bpf, Errno, Fd, MapRequest, MapType, Mapping, Prot, Result};
+use mapemu::abi::{Bpf, Errno, Fd, MapRequest, MapType, Mapping, ProgType, Prot, Result};
 use mapemu::calls;
-use mapemu::map::stack_trace::StackTrace;
+use mapemu::helper::Prog;
 use mapemu::sys::Kernel;
 
 use crate::common::{map, on_both};
@@ -100,8 +100,8 @@ fn a_stack_shows_until_it_is_taken_out() {
     let kernel = Kernel::new();
     let fd = map(&kernel, MapType::STACK_TRACE, 4, 24, 64, 0);
     let map = kernel.map(fd).expect("a map");
-    let stacks: &StackTrace = map.ops.as_any().downcast_ref().expect("its type");
-    let id = stacks.get_stackid(&[1, 2], 0).expect("there is room");
+    let prog = Prog::new(ProgType::KPROBE, 0);
+    let id = prog.get_stackid(&map, &[1, 2], 0).expect("there is room");
     let key = id.to_ne_bytes();
     let mut next = [0; 4];
     let first = calls::bpf_map_get_next_key(&kernel, fd, None, &mut next);

@@ -1,4 +1,5 @@
 //! Facts about the kernel's maps: each is a function of any [`Bpf`](mapemu::abi::Bpf), named after what it says.
+#![allow(clippy::print_stderr, reason = "a skipped comparison is told")]
 
 mod arena;
 mod array;
@@ -21,3 +22,4 @@ mod program_side;
 mod queue_stack;
 mod ringbuf;
 mod sockmap;
+mod typed;

@@ -140,7 +140,7 @@ fn a_closed_socket_leaves_all_maps() {
     assert_eq!(get(&kernel, hash, 1), Ok(1));
     kernel.close(one).expect("it is open");
     kernel.close(other).expect("it is open");
-    assert_eq!(keys(&kernel, hash), [0_u32; 0]);
+    assert!(keys(&kernel, hash).is_empty());
     assert_eq!(get(&kernel, array, 1), Err(Errno::ENOENT));
 }
 

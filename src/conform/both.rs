@@ -1,0 +1,57 @@
+//! The running kernel beside the emulated one.
+
+use super::pair::Worlds;
+use crate::host::{Host, Unavailable};
+use crate::trace::{Emulated, Header, Options, Running, World};
+
+/// The running kernel, which is right by definition, and the emulated one.
+#[derive(Clone, Debug)]
+pub struct Both {
+    host: Host,
+    header: Header,
+    options: Options,
+}
+
+impl Both {
+    /// The running kernel beside the emulated one.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] if the running one cannot be used.
+    pub fn new(options: Options) -> Result<Self, Unavailable> {
+        let host = Host::new()?;
+        let cpus = crate::abi::Bpf::nr_cpus(&host);
+        let options = Options {
+            cpus: Some(cpus),
+            ..options
+        };
+        let header = Header {
+            name: String::new(),
+            about: String::new(),
+            release: None,
+            cpus: Some(cpus),
+            json: serde_json::Map::new(),
+        };
+        Ok(Self {
+            host,
+            header,
+            options,
+        })
+    }
+
+    /// Number of possible CPUs.
+    pub fn nr_cpus(&self) -> u32 {
+        crate::abi::Bpf::nr_cpus(&self.host)
+    }
+}
+
+impl Worlds for Both {
+    fn worlds(&self) -> Result<(Box<dyn World>, Box<dyn World>), String> {
+        let emulated =
+            Emulated::new(&self.header, &self.options).map_err(|unfit| unfit.to_string())?;
+        Ok((
+            Box::new(Running::with(self.host.clone())),
+            Box::new(emulated),
+        ))
+    }
+}

@@ -1,0 +1,124 @@
+//! Families of maps, and how their operations come from numbers.
+//!
+//! A new family is a line in [`FAMILIES`] and, unless its maps are like those of another, a file with its operations.
+
+use serde_json::Value;
+
+use super::associative::Associative;
+use super::cgroup_storage::CgroupStorage;
+use super::keyless::Keyless;
+use super::maps_of_maps::MapsOfMaps;
+use super::ringbuf::Ringbuf;
+use super::{Chance, Op};
+use crate::abi::MapType;
+
+/// A type of map, with all that its operations need around it.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// Name, for the command line: the type's, in lower case.
+    pub name: &'static str,
+    /// The operations after which everything is compared come this often.
+    pub(super) check_every: usize,
+    /// Buffers of calls hold ids, which are not the same on both sides.
+    pub(super) has_ids: bool,
+    make: fn(&Facts, &mut Chance) -> (Vec<Op>, Box<dyn Operations>),
+}
+
+/// What a generator has to know of the two kernels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Facts {
+    pub(super) map_type: MapType,
+    pub(super) nr_cpus: u32,
+}
+
+/// The operations of one run.
+pub(super) trait Operations: std::fmt::Debug {
+    /// The next one.
+    fn next(&mut self, chance: &mut Chance) -> Op;
+
+    /// Those that show all that a map holds.
+    fn check(&self) -> Vec<Op>;
+
+    /// What the last operation answered.
+    fn answered(&mut self, _op: &Op, _answer: &Value) {}
+}
+
+macro_rules! families {
+    ($($name:literal $map_type:ident $kind:ident, every $every:literal, ids $ids:literal;)*) => {
+        /// All families.
+        pub const FAMILIES: &[Family] = &[$(Family {
+            name: $name,
+            check_every: $every,
+            has_ids: $ids,
+            make: |facts, chance| {
+                let facts = Facts { map_type: MapType::$map_type, ..*facts };
+                let (setup, operations) = $kind::new(&facts, chance);
+                (setup, Box::new(operations))
+            },
+        }),*];
+    };
+}
+
+families! {
+    "hash" HASH Associative, every 50, ids false;
+    "array" ARRAY Associative, every 50, ids false;
+    "cgroup_storage" CGROUP_STORAGE CgroupStorage, every 50, ids true;
+    "percpu_cgroup_storage" PERCPU_CGROUP_STORAGE CgroupStorage, every 50, ids true;
+    "percpu_hash" PERCPU_HASH Associative, every 50, ids false;
+    "percpu_array" PERCPU_ARRAY Associative, every 50, ids false;
+    "lru_hash" LRU_HASH Associative, every 50, ids false;
+    "lru_percpu_hash" LRU_PERCPU_HASH Associative, every 50, ids false;
+    "lpm_trie" LPM_TRIE Associative, every 50, ids false;
+    "array_of_maps" ARRAY_OF_MAPS MapsOfMaps, every 50, ids true;
+    "hash_of_maps" HASH_OF_MAPS MapsOfMaps, every 50, ids true;
+    "queue" QUEUE Keyless, every 50, ids false;
+    "stack" STACK Keyless, every 50, ids false;
+    "bloom_filter" BLOOM_FILTER Keyless, every 50, ids false;
+    "ringbuf" RINGBUF Ringbuf, every 50, ids false;
+}
+
+impl Family {
+    /// The family of that name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        FAMILIES.iter().find(|family| family.name == name)
+    }
+}
+
+/// Makes operations from numbers.
+#[derive(Debug)]
+pub struct Generator {
+    setup: Vec<Op>,
+    operations: Box<dyn Operations>,
+}
+
+impl Generator {
+    /// Operations on a map of that family, whose attributes come from `seed`, on kernels with so many possible CPUs.
+    pub fn new(family: &Family, seed: u64, nr_cpus: u32) -> Self {
+        let facts = Facts {
+            map_type: MapType::UNSPEC,
+            nr_cpus,
+        };
+        let (setup, operations) = (family.make)(&facts, &mut Chance::new(seed));
+        Self { setup, operations }
+    }
+
+    /// The operations that make the map.
+    pub fn setup(&self) -> &[Op] {
+        &self.setup
+    }
+
+    /// The operation of that number.
+    pub fn op(&mut self, number: u64) -> Op {
+        self.operations.next(&mut Chance::new(number))
+    }
+
+    /// The operations that show all that there is.
+    pub fn check(&self) -> Vec<Op> {
+        self.operations.check()
+    }
+
+    /// What an operation answered: later ones may go on from there.
+    pub fn answered(&mut self, op: &Op, answer: &Value) {
+        self.operations.answered(op, answer);
+    }
+}

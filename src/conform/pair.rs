@@ -1,0 +1,108 @@
+//! Two kernels side by side: each operation is done on both, and the answers are compared.
+
+use std::fmt;
+
+use serde_json::Value;
+
+use super::{Family, Op};
+use crate::trace::{Answer, Broken, Engine, World, answer_or_name, answers_match};
+
+/// Makes the two kernels of a run, new ones each time: first the one that is right by definition.
+pub trait Worlds {
+    /// The two.
+    ///
+    /// # Errors
+    ///
+    /// Why one cannot be had, in words.
+    fn worlds(&self) -> Result<(Box<dyn World>, Box<dyn World>), String>;
+}
+
+/// An operation that was answered differently.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Difference {
+    /// The operation.
+    pub op: Op,
+    /// The answer of the first kernel, which is right.
+    pub right: Value,
+    /// The answer of the second.
+    pub wrong: Value,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { op, right, wrong } = self;
+        write!(f, "{op}\n  kernel:   {right}\n  emulated: {wrong}")
+    }
+}
+
+/// What came of one operation.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Step {
+    /// Both gave this answer.
+    Same(Value),
+    /// They differ.
+    Differs(Box<Difference>),
+    /// It is not emulated yet.
+    ToCome(String),
+    /// The running kernel's verifier refused the program, or the operation was not asked.
+    Skipped,
+}
+
+/// The two kernels of one run.
+#[derive(Debug)]
+pub struct Pair<'w> {
+    right: Engine<'w>,
+    wrong: Engine<'w>,
+    compares_buffers: bool,
+}
+
+impl<'w> Pair<'w> {
+    /// Both at their start.
+    pub fn new(right: &'w mut dyn World, wrong: &'w mut dyn World, family: &Family) -> Self {
+        Self {
+            right: Engine::new(right),
+            wrong: Engine::new(wrong),
+            compares_buffers: !family.has_ids,
+        }
+    }
+
+    /// Does one operation on both.
+    ///
+    /// # Errors
+    ///
+    /// [`Broken`] if it is no request.
+    pub fn step(&mut self, op: &Op) -> Result<Step, Broken> {
+        let right = match answer_or_name(&mut self.right, &op.0, false)? {
+            Answer::Got(right) => right,
+            Answer::Allowed | Answer::ToCome(_) => return Ok(Step::Skipped),
+        };
+        let refused = right.get("verifier").is_some();
+        let wrong = match answer_or_name(&mut self.wrong, &op.0, refused)? {
+            Answer::Got(wrong) => wrong,
+            Answer::Allowed => return Ok(Step::Skipped),
+            Answer::ToCome(what) => return Ok(Step::ToCome(what)),
+        };
+        if refused {
+            return Ok(Step::Skipped);
+        }
+        let differs = |right: Value, wrong: Value| {
+            let op = op.clone();
+            Step::Differs(Box::new(Difference { op, right, wrong }))
+        };
+        if !answers_match(&right, &wrong) {
+            return Ok(differs(right, wrong));
+        }
+        let (right_buffers, wrong_buffers) = (self.right.buffers(), self.wrong.buffers());
+        if self.compares_buffers && right_buffers != wrong_buffers {
+            let with = |mut answer: Value, buffers: u64| {
+                answer["buffers"] = format!("{buffers:016x}").into();
+                answer
+            };
+            return Ok(differs(
+                with(right, right_buffers),
+                with(wrong, wrong_buffers),
+            ));
+        }
+        Ok(Step::Same(right))
+    }
+}
