@@ -138,22 +138,17 @@ fn compare(
     families: &[&'static Family],
     worlds: &dyn Worlds,
 ) -> Result<Exit, String> {
-    let cases = conform
-        .cases
-        .unwrap_or(conform.steps.div_ceil(STEPS_OF_A_CASE));
-    let cases = cases.max(families.len());
+    let cases = cases_of(conform, families);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {msg}");
     let bar = ProgressBar::new(conform.steps as u64)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut report = Report::default();
     let mut seeds = Chance::new(conform.shared.seed());
-    for number in 0..cases {
-        let which = number % families.len();
-        let left = conform.steps.saturating_sub(number * conform.steps / cases);
+    for (which, steps) in cases {
         let case = Case {
             family: families[which],
             seed: seeds.number(),
-            steps: left.min((number + 1) * conform.steps / cases - number * conform.steps / cases),
+            steps,
         };
         bar.set_message(case.family.name);
         let mut wrong = None;
@@ -182,6 +177,31 @@ fn compare(
     } else {
         Exit::Fails
     })
+}
+
+/// The runs in their order: which family, and how many operations. Families take turns, each as often as its share says.
+fn cases_of(conform: &Conform, families: &[&Family]) -> Vec<(usize, usize)> {
+    let number = conform
+        .cases
+        .unwrap_or(conform.steps.div_ceil(STEPS_OF_A_CASE));
+    let number = number.max(1);
+    let most = families
+        .iter()
+        .map(|family| family.share)
+        .max()
+        .unwrap_or(1);
+    let rounds = (0..most).cycle();
+    let turns = rounds.flat_map(|round| {
+        let family = families.iter().enumerate();
+        let in_turn = family.filter(move |(_, family)| round < family.share);
+        in_turn.map(|(which, _)| which).collect::<Vec<_>>()
+    });
+    let steps = |case: usize| (case + 1) * conform.steps / number - case * conform.steps / number;
+    turns
+        .take(number)
+        .enumerate()
+        .map(|(case, which)| (which, steps(case)))
+        .collect()
 }
 
 /// Shrinks a difference, prints it, and writes it as a scenario.
@@ -233,10 +253,7 @@ fn write_scenario(path: &Path, case: &Case, ops: &[Op]) -> io::Result<()> {
 
 impl Report {
     fn count(&mut self, family: usize, op: &Op, step: &Step) {
-        let count = self
-            .counts
-            .entry((family, op.command().to_owned()))
-            .or_default();
+        let count = self.counts.entry((family, op.command())).or_default();
         count.steps += 1;
         self.steps += 1;
         match step {
@@ -255,7 +272,7 @@ impl Report {
 
     /// Not the same again: few of each type, and each command once.
     fn is_worth_showing(&mut self, family: usize, difference: &Difference) -> bool {
-        let command = difference.op.command().to_owned();
+        let command = difference.op.command();
         let of_family = self.shown.iter().filter(|(own, _)| *own == family).count();
         let new = !self.shown.contains(&(family, command.clone()));
         let worth = new && of_family < MOST_SHOWN;

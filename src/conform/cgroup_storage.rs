@@ -44,7 +44,12 @@ pub(super) struct CgroupStorage {
 impl CgroupStorage {
     pub(super) fn new(facts: &Facts, chance: &mut Chance) -> (Vec<Op>, Self) {
         let key_size = *chance.pick(&[8, 16, 16]);
-        let value_size = *chance.pick(&[1, 4, 8, 8, 12, 24, 64]);
+        // Of a value for each CPU, the running kernel reads and writes a multiple of 8 bytes, though it has allocated a
+        // multiple of 4 only: what lies behind is somebody else's memory.
+        let value_size = match facts.map_type.is_percpu() {
+            true => *chance.pick(&[8, 8, 5, 7, 13, 24, 64]),
+            false => *chance.pick(&[1, 4, 8, 8, 12, 24, 64]),
+        };
         let name = facts
             .map_type
             .name()

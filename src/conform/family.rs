@@ -17,6 +17,8 @@ use crate::abi::MapType;
 pub struct Family {
     /// Name, for the command line: the type's, in lower case.
     pub name: &'static str,
+    /// How many operations it gets, beside the others: some are slow on the running kernel.
+    pub share: usize,
     /// The operations after which everything is compared come this often.
     pub(super) check_every: usize,
     /// Buffers of calls hold ids, which are not the same on both sides.
@@ -43,12 +45,16 @@ pub(super) trait Operations: std::fmt::Debug {
     fn answered(&mut self, _op: &Op, _answer: &Value) {}
 }
 
+/// All that a map holds is compared after so many operations.
+const CHECK_EVERY: usize = 50;
+
 macro_rules! families {
-    ($($name:literal $map_type:ident $kind:ident, every $every:literal, ids $ids:literal;)*) => {
+    ($($name:literal $map_type:ident $kind:ident, share $share:literal, ids $ids:literal;)*) => {
         /// All families.
         pub const FAMILIES: &[Family] = &[$(Family {
             name: $name,
-            check_every: $every,
+            share: $share,
+            check_every: CHECK_EVERY,
             has_ids: $ids,
             make: |facts, chance| {
                 let facts = Facts { map_type: MapType::$map_type, ..*facts };
@@ -60,21 +66,21 @@ macro_rules! families {
 }
 
 families! {
-    "hash" HASH Associative, every 50, ids false;
-    "array" ARRAY Associative, every 50, ids false;
-    "cgroup_storage" CGROUP_STORAGE CgroupStorage, every 50, ids true;
-    "percpu_cgroup_storage" PERCPU_CGROUP_STORAGE CgroupStorage, every 50, ids true;
-    "percpu_hash" PERCPU_HASH Associative, every 50, ids false;
-    "percpu_array" PERCPU_ARRAY Associative, every 50, ids false;
-    "lru_hash" LRU_HASH Associative, every 50, ids false;
-    "lru_percpu_hash" LRU_PERCPU_HASH Associative, every 50, ids false;
-    "lpm_trie" LPM_TRIE Associative, every 50, ids false;
-    "array_of_maps" ARRAY_OF_MAPS MapsOfMaps, every 50, ids true;
-    "hash_of_maps" HASH_OF_MAPS MapsOfMaps, every 50, ids true;
-    "queue" QUEUE Keyless, every 50, ids false;
-    "stack" STACK Keyless, every 50, ids false;
-    "bloom_filter" BLOOM_FILTER Keyless, every 50, ids false;
-    "ringbuf" RINGBUF Ringbuf, every 50, ids false;
+    "hash" HASH Associative, share 8, ids false;
+    "array" ARRAY Associative, share 8, ids false;
+    "cgroup_storage" CGROUP_STORAGE CgroupStorage, share 8, ids true;
+    "percpu_cgroup_storage" PERCPU_CGROUP_STORAGE CgroupStorage, share 4, ids true;
+    "percpu_hash" PERCPU_HASH Associative, share 8, ids false;
+    "percpu_array" PERCPU_ARRAY Associative, share 8, ids false;
+    "lru_hash" LRU_HASH Associative, share 8, ids false;
+    "lru_percpu_hash" LRU_PERCPU_HASH Associative, share 8, ids false;
+    "lpm_trie" LPM_TRIE Associative, share 8, ids false;
+    "array_of_maps" ARRAY_OF_MAPS MapsOfMaps, share 1, ids true;
+    "hash_of_maps" HASH_OF_MAPS MapsOfMaps, share 1, ids true;
+    "queue" QUEUE Keyless, share 8, ids false;
+    "stack" STACK Keyless, share 8, ids false;
+    "bloom_filter" BLOOM_FILTER Keyless, share 8, ids false;
+    "ringbuf" RINGBUF Ringbuf, share 2, ids false;
 }
 
 impl Family {

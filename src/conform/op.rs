@@ -40,10 +40,17 @@ impl Op {
     }
 
     /// What it does, for tables.
-    pub fn command(&self) -> &str {
-        let text = |field: &str| self.0.get(field).and_then(Value::as_str);
-        let op = text("op").unwrap_or_default();
-        text("helper").unwrap_or(op)
+    pub fn command(&self) -> String {
+        let text = |field: &str| {
+            self.0
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        match (text("op"), text("helper")) {
+            (op, "") => op.to_owned(),
+            (_, helper) => format!("helper {helper}"),
+        }
     }
 }
 

@@ -3,6 +3,21 @@
 use super::pair::{Pair, Step, Worlds};
 use super::{Difference, Family, Op};
 
+/// Fields that stay: without them an operation says nothing, or (without the flag for a seed of 0) the order is random.
+const NEEDED: [&str; 11] = [
+    "op",
+    "as",
+    "map",
+    "type",
+    "key",
+    "value",
+    "keys",
+    "values",
+    "helper",
+    "map_flags",
+    "data",
+];
+
 /// Runs at most, of one shrinking.
 const MOST_RUNS: usize = 600;
 
@@ -68,10 +83,7 @@ fn without_a_field(
 ) -> Option<(Vec<Op>, Difference)> {
     for (number, op) in ops.iter().enumerate() {
         for field in op.0.keys() {
-            let needed = [
-                "op", "as", "map", "type", "key", "value", "keys", "values", "helper",
-            ];
-            if needed.contains(&field.as_str()) || *runs >= MOST_RUNS {
+            if NEEDED.contains(&field.as_str()) || *runs >= MOST_RUNS {
                 continue;
             }
             let mut fewer = ops.to_vec();
