@@ -131,6 +131,10 @@ impl Associative {
                 MapFlags::WRONLY_PROG,
             ]);
         }
+        if map_type == MapType::PERCPU_HASH && flags.contains(MapFlags::NO_PREALLOC) {
+            // What lies between a value's end and a multiple of 8 is what was in that memory before: anything.
+            value_size = value_size.next_multiple_of(8);
+        }
         let may_lock = matches!(map_type, MapType::HASH | MapType::ARRAY | MapType::LRU_HASH);
         let lock_at = (may_lock && chance.one_in(4)).then(|| {
             value_size = value_size.max(4).next_multiple_of(4);

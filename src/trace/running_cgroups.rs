@@ -314,6 +314,8 @@ impl Cgroups {
         event: Event,
         writes: &[Write<'_>],
     ) -> Result<Vec<Ran>> {
+        // What an earlier event had to write is not written by what prepares this one.
+        self.arm(&[]);
         match event {
             Event::SockCreate | Event::Bind4 => {
                 let bind = event == Event::Bind4;
