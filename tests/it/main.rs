@@ -5,5 +5,7 @@ mod commands;
 mod common;
 mod files;
 mod lpm_trie;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod props;
 mod queue_stack;
 mod ringbuf;
