@@ -20,6 +20,10 @@ use common::{Column, DashArr, DashBox, Emulated, EmulatedBpf, Limit, Running, ke
 const ROUNDS: usize = 9;
 const BURST: usize = 4096;
 const CHUNK: usize = 128;
+/// Maps of so many elements fit into the caches.
+const SMALL: usize = 20_000;
+/// Bytes of the largest map that the running kernel is asked for.
+const KERNEL_LIMIT: usize = 32 << 20;
 
 /// Median of what one operation took, in ns, over chunks of a burst.
 fn burst(mut op: impl FnMut(usize)) -> f64 {
@@ -56,15 +60,27 @@ fn round<const K: usize, const V: usize, C: Column<K, V>>(
     absent: &[[u8; K]],
     at: usize,
 ) -> [f64; 6] {
-    let key = |i: usize| &present[(at + i) % present.len()];
-    let gone = |i: usize| &absent[(at + i) % absent.len()];
+    // Each operation has keys of its own, so that those of a large map are cold; a small map is warm.
+    let part = |op: usize| at + op * BURST * ROUNDS;
+    let of = |keys: &[[u8; K]], i: usize| keys[i % keys.len()];
     let mut value = [1; V];
-    let hit = burst(|i| assert!(column.lookup(black_box(key(i)), &mut value)));
-    let miss = burst(|i| assert!(!column.lookup(black_box(gone(i)), &mut value)));
-    let update = burst(|i| column.update(black_box(key(i)), &value));
+    let warm = |op: usize| {
+        let mut value = [1; V];
+        let burst = if present.len() <= SMALL { BURST } else { 0 };
+        for i in 0..burst {
+            column.lookup(&of(present, part(op) + i), &mut value);
+        }
+    };
+    warm(0);
+    let hit = burst(|i| assert!(column.lookup(black_box(&of(present, part(0) + i)), &mut value)));
+    let miss = burst(|i| assert!(!column.lookup(black_box(&of(absent, part(0) + i)), &mut value)));
+    warm(1);
+    let update = burst(|i| column.update(black_box(&of(present, part(1) + i)), &value));
+    warm(2);
     let cycle = burst(|i| {
-        column.delete(black_box(key(i)));
-        column.update(key(i), &value);
+        let key = of(present, part(2) + i);
+        column.delete(black_box(&key));
+        column.update(&key, &value);
     });
     let mut next = [0; K];
     let walks = column.next(None, &mut next);
@@ -121,7 +137,10 @@ fn cell<const K: usize, const V: usize>(entries: usize) {
     let absent = keys::<K>(entries * 96 / 100, 1 << 31);
     let emulated: Emulated = filled::<K, V, _>(entries, &present).expect("always there");
     let by_bpf: EmulatedBpf = filled::<K, V, _>(entries, &present).expect("always there");
-    let running: Option<Running> = filled::<K, V, _>(entries, &present);
+    // The kernel's element and its share of the buckets take less than 96 bytes besides key and value.
+    let running: Option<Running> = (entries * (96 + K.next_multiple_of(8) + V) < KERNEL_LIMIT)
+        .then(|| filled::<K, V, _>(entries, &present))
+        .flatten();
     let arr: DashArr<K, V> = filled(entries, &present).expect("always there");
     let boxed: DashBox = filled::<K, V, _>(entries, &present).expect("always there");
     let limit: Limit<K, V> = filled(entries, &present).expect("always there");

@@ -1,5 +1,5 @@
 //! Update with the three flags, read, delete, walk, a walk during which another party deletes, look up and delete twice.
-#![allow(clippy::print_stdout, reason = "an example")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example")]
 
 use mapemu::Kernel;
 use mapemu::abi::Errno;

@@ -1,5 +1,5 @@
 //! Making a map in three ways: by an attr, by the function, and declared by name in a table.
-#![allow(clippy::print_stdout, reason = "an example")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "an example")]
 
 use mapemu::Kernel;
 use mapemu::abi::{Bpf, Cmd, MapType, Memory};

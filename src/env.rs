@@ -7,8 +7,7 @@ use parking_lot::RwLock;
 
 use crate::abi::Errno;
 
-/// Bytes of a page.
-pub const PAGE_SIZE: usize = 4096;
+pub use crate::abi::PAGE_SIZE;
 
 /// What one kernel's maps stand in. The same calls in the same `Env` give the same answers.
 #[derive(Debug)]

@@ -12,6 +12,8 @@ pub mod helper;
 #[cfg(all(feature = "host", target_os = "linux"))]
 pub mod host;
 pub mod map;
+#[cfg(feature = "object")]
+pub mod object;
 pub mod store;
 pub mod sys;
 #[cfg(feature = "trace")]

@@ -50,6 +50,19 @@ fn locked(kernel: &Kernel, map_type: MapType) -> u32 {
     calls::bpf_map_create(kernel, map_type, "", 4, 64, 4, &opts).unwrap()
 }
 
+/// Runs `work` on two threads, one for each CPU, and `meanwhile` on this one. The threads are joined one by one: the end of a
+/// scope is nothing that the sanitizer sees.
+fn on_two_cpus(work: impl Fn(u32) + Sync, meanwhile: impl FnOnce()) {
+    thread::scope(|scope| {
+        let work = &work;
+        let threads = [0, 1].map(|cpu| scope.spawn(move || work(cpu)));
+        meanwhile();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
 #[test]
 fn a_replaced_key_is_never_absent() {
     for map_flags in [0, BPF_F_NO_PREALLOC] {
@@ -58,27 +71,27 @@ fn a_replaced_key_is_never_absent() {
         let key = 7_u32.to_ne_bytes();
         calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 64], BPF_ANY).unwrap();
         let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for cpu in 0..2 {
+        on_two_cpus(
+            |cpu| {
                 let (kernel, done) = (kernel.on_cpu(cpu), &done);
-                scope.spawn(move || {
-                    for step in 0..STEPS {
-                        let value = [step.to_ne_bytes()[0]; 64];
-                        calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_ANY).unwrap();
-                        // Others come and go in the same buckets.
-                        let other = (100 + step % 5).to_ne_bytes();
-                        let _ = calls::bpf_map_update_elem(&kernel, fd, &other, &value, BPF_ANY);
-                        let _ = calls::bpf_map_delete_elem(&kernel, fd, &other);
-                    }
-                    done.store(true, Ordering::Relaxed);
-                });
-            }
-            let mut value = [0; 64];
-            while !done.load(Ordering::Relaxed) {
-                let found = calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value);
-                assert_eq!(found, Ok(()), "map_flags {map_flags}");
-            }
-        });
+                for step in 0..STEPS {
+                    let value = [step.to_ne_bytes()[0]; 64];
+                    calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_ANY).unwrap();
+                    // Others come and go in the same buckets.
+                    let other = (100 + step % 5).to_ne_bytes();
+                    let _ = calls::bpf_map_update_elem(&kernel, fd, &other, &value, BPF_ANY);
+                    let _ = calls::bpf_map_delete_elem(&kernel, fd, &other);
+                }
+                done.store(true, Ordering::Relaxed);
+            },
+            || {
+                let mut value = [0; 64];
+                while !done.load(Ordering::Relaxed) {
+                    let found = calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value);
+                    assert_eq!(found, Ok(()), "map_flags {map_flags}");
+                }
+            },
+        );
     }
 }
 
@@ -88,33 +101,26 @@ fn of_two_writers_with_noexist_one_wins() {
     let fd = hash(&kernel, 8, 4, 0);
     let wins = AtomicU32::new(0);
     let both = Barrier::new(2);
-    thread::scope(|scope| {
-        for cpu in 0..2 {
+    on_two_cpus(
+        |cpu| {
             let (kernel, wins, both) = (kernel.on_cpu(cpu), &wins, &both);
-            scope.spawn(move || {
-                for round in 0..STEPS / 20 {
-                    both.wait();
-                    match calls::bpf_map_update_elem(
-                        &kernel,
-                        fd,
-                        &[1, 0, 0, 0],
-                        &[1; 8],
-                        BPF_NOEXIST,
-                    ) {
-                        Ok(()) => {
-                            wins.fetch_add(1, Ordering::Relaxed);
-                        }
-                        Err(errno) => assert_eq!(errno, Errno::EEXIST),
+            for round in 0..STEPS / 20 {
+                both.wait();
+                match calls::bpf_map_update_elem(&kernel, fd, &[1, 0, 0, 0], &[1; 8], BPF_NOEXIST) {
+                    Ok(()) => {
+                        wins.fetch_add(1, Ordering::Relaxed);
                     }
-                    both.wait();
-                    if cpu == 0 {
-                        assert_eq!(wins.load(Ordering::Relaxed), round + 1);
-                        calls::bpf_map_delete_elem(&kernel, fd, &[1, 0, 0, 0]).unwrap();
-                    }
+                    Err(errno) => assert_eq!(errno, Errno::EEXIST),
                 }
-            });
-        }
-    });
+                both.wait();
+                if cpu == 0 {
+                    assert_eq!(wins.load(Ordering::Relaxed), round + 1);
+                    calls::bpf_map_delete_elem(&kernel, fd, &[1, 0, 0, 0]).unwrap();
+                }
+            }
+        },
+        || {},
+    );
 }
 
 #[test]
@@ -125,28 +131,28 @@ fn a_locked_value_is_never_torn() {
         let key = [1, 0, 0, 0];
         calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 64], BPF_ANY).unwrap();
         let done = AtomicBool::new(false);
-        thread::scope(|scope| {
-            for cpu in 0..2 {
+        on_two_cpus(
+            |cpu| {
                 let (kernel, done) = (kernel.on_cpu(cpu), &done);
-                scope.spawn(move || {
-                    for step in 0..STEPS {
-                        let value = [step.to_ne_bytes()[0]; 64];
-                        calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_F_LOCK).unwrap();
-                    }
-                    done.store(true, Ordering::Relaxed);
-                });
-            }
-            let mut value = [0; 64];
-            while !done.load(Ordering::Relaxed) {
-                calls::bpf_map_lookup_elem_flags(&kernel, fd, &key, &mut value, BPF_F_LOCK)
-                    .unwrap();
-                assert_eq!(value[..4], [0; 4], "the lock never shows");
-                assert!(
-                    value[4..].iter().all(|byte| *byte == value[4]),
-                    "{map_type} torn: {value:?}"
-                );
-            }
-        });
+                for step in 0..STEPS {
+                    let value = [step.to_ne_bytes()[0]; 64];
+                    calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_F_LOCK).unwrap();
+                }
+                done.store(true, Ordering::Relaxed);
+            },
+            || {
+                let mut value = [0; 64];
+                while !done.load(Ordering::Relaxed) {
+                    calls::bpf_map_lookup_elem_flags(&kernel, fd, &key, &mut value, BPF_F_LOCK)
+                        .unwrap();
+                    assert_eq!(value[..4], [0; 4], "the lock never shows");
+                    assert!(
+                        value[4..].iter().all(|byte| *byte == value[4]),
+                        "{map_type} torn: {value:?}"
+                    );
+                }
+            },
+        );
     }
 }
 
@@ -155,20 +161,19 @@ fn a_counter_under_a_spin_lock_loses_no_update() {
     let kernel = Kernel::new();
     let fd = locked(&kernel, MapType::ARRAY);
     let map = kernel.map(fd).unwrap();
-    thread::scope(|scope| {
-        for cpu in 0..2 {
+    on_two_cpus(
+        |cpu| {
             let map = &map;
-            scope.spawn(move || {
-                let prog = Prog::sched_cls(cpu);
-                let value = prog.map_lookup_elem(map, &[0; 4]).unwrap();
-                for _ in 0..STEPS {
-                    let guard = prog.spin_lock(&value);
-                    value.store_u64(8, value.load_u64(8) + 1);
-                    drop(guard);
-                }
-            });
-        }
-    });
+            let prog = Prog::sched_cls(cpu);
+            let value = prog.map_lookup_elem(map, &[0; 4]).unwrap();
+            for _ in 0..STEPS {
+                let guard = prog.spin_lock(&value);
+                value.store_u64(8, value.load_u64(8) + 1);
+                drop(guard);
+            }
+        },
+        || {},
+    );
     let value = Prog::sched_cls(0).map_lookup_elem(&map, &[0; 4]).unwrap();
     assert_eq!(value.load_u64(8), u64::from(STEPS) * 2);
 }
@@ -180,33 +185,32 @@ fn nothing_is_lost_or_doubled() {
         let kernel = Kernel::new();
         let fd = hash(&kernel, 8, 64, map_flags);
         let map = kernel.map(fd).unwrap();
-        thread::scope(|scope| {
-            for cpu in 0..2_u32 {
+        on_two_cpus(
+            |cpu| {
                 let map = &map;
-                scope.spawn(move || {
-                    let prog = Prog::sched_cls(cpu);
-                    let mut there = [None; 32];
-                    for step in 0..STEPS {
-                        let index = (step.wrapping_mul(2_654_435_761) >> 20) % 32;
-                        let key = (cpu * 1000 + index).to_ne_bytes();
-                        let place = &mut there[index as usize];
-                        let value = u64::from(step) << 8 | u64::from(index);
-                        let seen = prog
-                            .map_lookup_elem(map, &key)
-                            .map(|value| value.load_u64(0));
-                        assert_eq!(seen, *place, "step {step}");
-                        if step % 3 == 0 && place.is_some() {
-                            prog.map_delete_elem(map, &key).unwrap();
-                            *place = None;
-                        } else {
-                            prog.map_update_elem(map, &key, &value.to_ne_bytes(), UpdateFlags::ANY)
-                                .unwrap();
-                            *place = Some(value);
-                        }
+                let prog = Prog::sched_cls(cpu);
+                let mut there = [None; 32];
+                for step in 0..STEPS {
+                    let index = (step.wrapping_mul(2_654_435_761) >> 20) % 32;
+                    let key = (cpu * 1000 + index).to_ne_bytes();
+                    let place = &mut there[index as usize];
+                    let value = u64::from(step) << 8 | u64::from(index);
+                    let seen = prog
+                        .map_lookup_elem(map, &key)
+                        .map(|value| value.load_u64(0));
+                    assert_eq!(seen, *place, "step {step}");
+                    if step % 3 == 0 && place.is_some() {
+                        prog.map_delete_elem(map, &key).unwrap();
+                        *place = None;
+                    } else {
+                        prog.map_update_elem(map, &key, &value.to_ne_bytes(), UpdateFlags::ANY)
+                            .unwrap();
+                        *place = Some(value);
                     }
-                });
-            }
-        });
+                }
+            },
+            || {},
+        );
         let mut keys = Vec::new();
         Prog::sched_cls(0)
             .for_each_map_elem(&map, 0, |key, _| {

@@ -30,6 +30,7 @@ fn replay_family(name: &str) {
                 shown += 1;
                 eprintln!("{file}:{number}: {request:?}\n  {recorded}\n  {emulated}");
             }
+            Verdict::Skipped { same: false } => eprintln!("{file}:{number}: refused otherwise"),
             Verdict::ToCome(what) => *missing.entry(what.clone()).or_default() += 1,
             Verdict::Passed | Verdict::Failed { .. } | Verdict::Skipped { .. } => {}
         });
@@ -39,6 +40,10 @@ fn replay_family(name: &str) {
         all.failed, 0,
         "steps with another answer, {} with the same",
         all.passed
+    );
+    assert_eq!(
+        all.refused_otherwise, 0,
+        "steps that the verifier refuses otherwise"
     );
     let listed = |what: &String| TO_COME.contains(&what.as_str());
     missing.retain(|what, _| !listed(what));

@@ -15,6 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("helper", &["abi", "map", "env", "btf"]),
     ("calls", &["abi"]),
     ("typed", &["abi", "calls"]),
+    ("object", &["abi", "calls", "btf"]),
     (
         "trace",
         &["abi", "calls", "sys", "helper", "map", "env", "host"],
@@ -49,7 +50,9 @@ const DEPENDENCIES: &[(&str, &str)] = &[
         "memmap2",
         "memory that is only taken when used, and that can be mapped",
     ),
+    ("object", "reading ELF"),
     ("parking_lot", "locks"),
+    ("ruzstd", "recordings, unpacked in Rust alone"),
     ("rustix", "files without a name; the running kernel"),
     ("serde", "traces"),
     ("serde_json", "traces"),
@@ -181,5 +184,32 @@ fn every_dependency_has_a_reason() {
                 file!()
             );
         }
+    }
+}
+
+#[test]
+fn the_support_table_has_every_type() {
+    let readme = fs::read_to_string("README.md").expect("README.md");
+    let rows: Vec<&str> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+        .collect();
+    let create = fs::read_to_string("src/map/create.rs").expect("the rules of creation");
+    for map_type in mapemu::abi::MapType::ALL
+        .iter()
+        .filter(|map_type| map_type.0 != 0)
+    {
+        let name = map_type.name().expect("it is in the list");
+        assert!(rows.contains(&name), "README has no row for {name}");
+        let has_rules = create
+            .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .any(|word| word == name);
+        let exists = readme.lines().any(|line| {
+            line.starts_with(&format!("| {name} |")) && !line.contains("does not exist")
+        });
+        assert_eq!(
+            has_rules, exists,
+            "README and the rules of creation differ about {name}"
+        );
     }
 }

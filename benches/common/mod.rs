@@ -1,12 +1,19 @@
 //! The columns that are measured beside each other: the emulated map by its handle and by bpf(2), the running kernel,
 //! dashmap, and the open-coded limit: the kernel's hash and order with sizes known at compile time and no
 //! synchronisation at all.
-#![allow(dead_code, reason = "each bench uses its own part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unsafe_code,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    reason = "a bench: each uses its own part; the limit is what no lock and no check costs"
+)]
 
 use std::cell::UnsafeCell;
 
 use mapemu::Kernel;
-use mapemu::abi::{Bpf, Cmd, MapHandle, MapType, Memory, UpdateFlags};
+use mapemu::abi::{Bpf, Cmd, MapHandle, MapType, UpdateFlags};
 use mapemu::calls::{self, CreateOpts};
 
 /// One hash map with keys of `K` bytes and values of `V` bytes.

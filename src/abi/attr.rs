@@ -13,22 +13,22 @@ pub struct Attr<'a>(pub &'a [u8]);
 
 impl Attr<'_> {
     /// The `u32` at that offset.
+    #[inline]
     pub fn u32(self, at: usize) -> u32 {
         u32::from_ne_bytes(array_at(self.0, at))
     }
 
     /// The `u64` at that offset.
+    #[inline]
     pub fn u64(self, at: usize) -> u64 {
         u64::from_ne_bytes(array_at(self.0, at))
     }
 
     /// All bytes from that offset on are 0.
     pub fn zero_from(self, at: usize) -> bool {
-        self.0
-            .get(at..)
-            .unwrap_or_default()
-            .iter()
-            .all(|&byte| byte == 0)
+        let rest = self.0.get(at..).unwrap_or_default();
+        // All of them are looked at: shorter than stopping at the first that is not.
+        rest.iter().fold(0, |all, byte| all | byte) == 0
     }
 }
 
@@ -45,6 +45,7 @@ macro_rules! attr {
             pub const END: usize = $end;
 
             /// Reads the fields.
+            #[inline]
             pub fn decode(attr: Attr<'_>) -> Self {
                 Self { $($field: ($read)(attr),)* }
             }

@@ -11,7 +11,7 @@ pub type Fd = u32;
 ///
 /// The same code serves the buffers of one call ([`Memory`]), this process, another process, or a fuzzer's bytes.
 pub trait UserMem {
-    /// Copies `out.len()` bytes from `addr` on.
+    /// Copies `out.len()` bytes from `addr` on; none from any address, null too.
     ///
     /// # Errors
     ///
@@ -130,6 +130,22 @@ pub struct MapRequest {
     pub prot: Prot,
     /// `MAP_SHARED`, else `MAP_PRIVATE`.
     pub shared: bool,
+}
+
+impl MapRequest {
+    /// A shared mapping that can be read, and perhaps written.
+    pub const fn shared(offset: u64, len: usize, write: bool) -> Self {
+        Self {
+            len,
+            offset,
+            prot: Prot {
+                read: true,
+                write,
+                exec: false,
+            },
+            shared: true,
+        }
+    }
 }
 
 /// A mapping of a map's memory; munmap(2) when dropped.
@@ -266,6 +282,9 @@ pub enum BufferBytes<'a> {
 
 impl UserMem for Memory<'_> {
     fn read(&self, addr: u64, out: &mut [u8]) -> Result<()> {
+        if out.is_empty() {
+            return Ok(());
+        }
         let (index, range) = self.find(addr, out.len())?;
         let bytes = match self.buffer(index).ok_or(Errno::EFAULT)? {
             Buffer::In(bytes) => *bytes,
@@ -276,6 +295,9 @@ impl UserMem for Memory<'_> {
     }
 
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let (index, range) = self.find(addr, bytes.len())?;
         let places = self.first.len();
         let buffer = match index.checked_sub(places) {

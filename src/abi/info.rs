@@ -74,10 +74,16 @@ impl MapInfo {
 }
 
 /// `N` bytes from `at` on; what lies past the end is 0.
+#[inline]
 pub(super) fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut out = [0; N];
     let rest = bytes.get(at..).unwrap_or_default();
-    let len = rest.len().min(N);
-    out[..len].copy_from_slice(&rest[..len]);
+    rest.first_chunk().copied().unwrap_or_else(|| cut(rest))
+}
+
+/// Fewer than `N` bytes, and zeros.
+#[cold]
+fn cut<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut out = [0; N];
+    out[..bytes.len()].copy_from_slice(bytes);
     out
 }

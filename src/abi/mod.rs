@@ -25,6 +25,9 @@ pub use ringbuf::{
     ringbuf_record_size,
 };
 
+/// Bytes of a page.
+pub const PAGE_SIZE: usize = 4096;
+
 /// A newtype over `u32` with named constants, its kernel name as `Display`.
 macro_rules! numbers {
     ($(#[$doc:meta])* $type:ident: $($name:ident = $number:literal;)*) => {

@@ -8,7 +8,7 @@
 mod fields;
 mod kernel_types;
 mod meta;
-mod raw;
+pub(crate) mod raw;
 mod resolve;
 mod special;
 mod writer;

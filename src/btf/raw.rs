@@ -5,56 +5,56 @@
 use crate::abi::{Errno, Result};
 
 /// Bytes of the largest blob that the kernel loads.
-pub(super) const MAX_SIZE: usize = 16 << 20;
+pub(crate) const MAX_SIZE: usize = 16 << 20;
 /// Bytes of the header that this kernel knows.
-pub(super) const HEADER_SIZE: usize = 24;
+pub(crate) const HEADER_SIZE: usize = 24;
 /// Largest offset of a name, and so one less than the largest string section.
-pub(super) const MAX_NAME_OFFSET: usize = 0x00ff_ffff;
+pub(crate) const MAX_NAME_OFFSET: usize = 0x00ff_ffff;
 /// Largest type id.
-pub(super) const MAX_TYPE: u32 = 0x000f_ffff;
+pub(crate) const MAX_TYPE: u32 = 0x000f_ffff;
 /// Bytes of a type's first words.
-pub(super) const TYPE_SIZE: usize = 12;
+pub(crate) const TYPE_SIZE: usize = 12;
 
 /// The kind of a type, as its number; not every number is a kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Kind(pub u32);
+pub(crate) struct Kind(pub u32);
 
 impl Kind {
-    pub(super) const VOID: Self = Self(0);
-    pub(super) const INT: Self = Self(1);
-    pub(super) const PTR: Self = Self(2);
-    pub(super) const ARRAY: Self = Self(3);
-    pub(super) const STRUCT: Self = Self(4);
-    pub(super) const UNION: Self = Self(5);
-    pub(super) const ENUM: Self = Self(6);
-    pub(super) const FWD: Self = Self(7);
-    pub(super) const TYPEDEF: Self = Self(8);
-    pub(super) const VOLATILE: Self = Self(9);
-    pub(super) const CONST: Self = Self(10);
-    pub(super) const RESTRICT: Self = Self(11);
-    pub(super) const FUNC: Self = Self(12);
-    pub(super) const FUNC_PROTO: Self = Self(13);
-    pub(super) const VAR: Self = Self(14);
-    pub(super) const DATASEC: Self = Self(15);
-    pub(super) const FLOAT: Self = Self(16);
-    pub(super) const DECL_TAG: Self = Self(17);
-    pub(super) const TYPE_TAG: Self = Self(18);
-    pub(super) const ENUM64: Self = Self(19);
+    pub(crate) const VOID: Self = Self(0);
+    pub(crate) const INT: Self = Self(1);
+    pub(crate) const PTR: Self = Self(2);
+    pub(crate) const ARRAY: Self = Self(3);
+    pub(crate) const STRUCT: Self = Self(4);
+    pub(crate) const UNION: Self = Self(5);
+    pub(crate) const ENUM: Self = Self(6);
+    pub(crate) const FWD: Self = Self(7);
+    pub(crate) const TYPEDEF: Self = Self(8);
+    pub(crate) const VOLATILE: Self = Self(9);
+    pub(crate) const CONST: Self = Self(10);
+    pub(crate) const RESTRICT: Self = Self(11);
+    pub(crate) const FUNC: Self = Self(12);
+    pub(crate) const FUNC_PROTO: Self = Self(13);
+    pub(crate) const VAR: Self = Self(14);
+    pub(crate) const DATASEC: Self = Self(15);
+    pub(crate) const FLOAT: Self = Self(16);
+    pub(crate) const DECL_TAG: Self = Self(17);
+    pub(crate) const TYPE_TAG: Self = Self(18);
+    pub(crate) const ENUM64: Self = Self(19);
 
     /// `typedef`, `const` and the like: the type is another one, with something said about it.
-    pub(super) const fn is_modifier(self) -> bool {
+    pub(crate) const fn is_modifier(self) -> bool {
         matches!(
             self,
             Self::TYPEDEF | Self::VOLATILE | Self::CONST | Self::RESTRICT | Self::TYPE_TAG
         )
     }
 
-    pub(super) const fn is_struct_or_union(self) -> bool {
+    pub(crate) const fn is_struct_or_union(self) -> bool {
         matches!(self, Self::STRUCT | Self::UNION)
     }
 
     /// Its second word is its size.
-    pub(super) const fn has_size(self) -> bool {
+    pub(crate) const fn has_size(self) -> bool {
         matches!(
             self,
             Self::INT
@@ -68,7 +68,7 @@ impl Kind {
     }
 
     /// Has no size, whatever it refers to.
-    pub(super) const fn is_sizeless(self) -> bool {
+    pub(crate) const fn is_sizeless(self) -> bool {
         matches!(
             self,
             Self::VOID | Self::FWD | Self::FUNC | Self::FUNC_PROTO | Self::DECL_TAG
@@ -76,12 +76,12 @@ impl Kind {
     }
 
     /// Refers to other types, but none may refer to it (except sections to variables).
-    pub(super) const fn is_source_only(self) -> bool {
+    pub(crate) const fn is_source_only(self) -> bool {
         matches!(self, Self::VAR | Self::DECL_TAG | Self::DATASEC)
     }
 
     /// Refers to other types that have to be looked at first.
-    pub(super) const fn needs_resolve(self) -> bool {
+    pub(crate) const fn needs_resolve(self) -> bool {
         self.is_modifier()
             || self.is_struct_or_union()
             || matches!(
@@ -91,7 +91,7 @@ impl Kind {
     }
 
     /// Bytes after the first words, if `vlen` parts are there.
-    pub(super) const fn extra_size(self, vlen: usize) -> usize {
+    pub(crate) const fn extra_size(self, vlen: usize) -> usize {
         match self {
             Self::INT | Self::VAR | Self::DECL_TAG => 4,
             Self::ARRAY => 12,
@@ -104,7 +104,7 @@ impl Kind {
 
 /// One type: its first words, and where its further words begin in the blob.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Type {
+pub(crate) struct Type {
     pub name_off: u32,
     pub info: u32,
     /// Size in bytes, or the id of the type that it refers to.
@@ -115,7 +115,7 @@ pub(super) struct Type {
 
 impl Type {
     /// Type id 0.
-    pub(super) const VOID: Self = Self {
+    pub(crate) const VOID: Self = Self {
         name_off: 0,
         info: 0,
         size_or_type: 0,
@@ -123,26 +123,26 @@ impl Type {
     };
 
     /// The bits of `info` that mean something.
-    pub(super) const INFO_MASK: u32 = 0x9f00_ffff;
+    pub(crate) const INFO_MASK: u32 = 0x9f00_ffff;
 
-    pub(super) const fn kind(self) -> Kind {
+    pub(crate) const fn kind(self) -> Kind {
         Kind((self.info >> 24) & 0x1f)
     }
 
     /// Number of members, values, parameters or variables.
-    pub(super) const fn vlen(self) -> usize {
+    pub(crate) const fn vlen(self) -> usize {
         (self.info & 0xffff) as usize
     }
 
     /// Bit fields have their size with their offset; of enums: signed.
-    pub(super) const fn kflag(self) -> bool {
+    pub(crate) const fn kflag(self) -> bool {
         self.info >> 31 != 0
     }
 }
 
 /// A member of a struct or union.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Member {
+pub(crate) struct Member {
     pub name_off: u32,
     pub type_id: u32,
     /// As it is in the blob: with the size of a bit field in it, if the struct says so.
@@ -151,7 +151,7 @@ pub(super) struct Member {
 
 impl Member {
     /// Where it begins in its struct `of`, in bits.
-    pub(super) const fn bit_offset(self, of: Type) -> u32 {
+    pub(crate) const fn bit_offset(self, of: Type) -> u32 {
         if of.kflag() {
             self.offset & 0x00ff_ffff
         } else {
@@ -160,14 +160,14 @@ impl Member {
     }
 
     /// The bits of a bit field, where the struct keeps them here; 0 if it is none.
-    pub(super) const fn bitfield_size(self, of: Type) -> u32 {
+    pub(crate) const fn bitfield_size(self, of: Type) -> u32 {
         if of.kflag() { self.offset >> 24 } else { 0 }
     }
 }
 
 /// A variable of a section.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SecInfo {
+pub(crate) struct SecInfo {
     pub type_id: u32,
     pub offset: u32,
     pub size: u32,
@@ -175,24 +175,24 @@ pub(super) struct SecInfo {
 
 /// The word after an integer's first ones.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct IntData(pub u32);
+pub(crate) struct IntData(pub u32);
 
 impl IntData {
-    pub(super) const fn bits(self) -> u32 {
+    pub(crate) const fn bits(self) -> u32 {
         self.0 & 0xff
     }
 
-    pub(super) const fn offset(self) -> u32 {
+    pub(crate) const fn offset(self) -> u32 {
         (self.0 >> 16) & 0xff
     }
 
     /// Signed, char, bool: one bit each.
-    pub(super) const fn encoding(self) -> u32 {
+    pub(crate) const fn encoding(self) -> u32 {
         (self.0 >> 24) & 0x0f
     }
 
     /// 1, 2, 4, 8 or 16 bytes, from the first bit on.
-    pub(super) const fn is_regular(self) -> bool {
+    pub(crate) const fn is_regular(self) -> bool {
         self.offset() == 0 && matches!(self.bits(), 8 | 16 | 32 | 64 | 128)
     }
 }
@@ -202,14 +202,14 @@ impl IntData {
 /// # Panics
 ///
 /// If it is not there: the sections were checked.
-pub(super) fn word(data: &[u8], at: usize) -> u32 {
+pub(crate) fn word(data: &[u8], at: usize) -> u32 {
     let bytes = data[at..at + 4].try_into().expect("4 bytes");
     u32::from_le_bytes(bytes)
 }
 
 /// Where the sections of a blob lie in it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sections {
+pub(crate) struct Sections {
     pub types: (usize, usize),
     pub strings: (usize, usize),
 }
@@ -222,7 +222,7 @@ pub(super) struct Sections {
 /// any flag.
 ///
 /// Kernel: `kernel/bpf/btf.c:btf_parse_hdr`, `btf_check_sec_info`, `btf_parse_str_sec`, `btf_parse_type_sec`.
-pub(super) fn sections(data: &[u8]) -> Result<Sections> {
+pub(crate) fn sections(data: &[u8]) -> Result<Sections> {
     if data.len() < 8 {
         return Err(Errno::EINVAL);
     }

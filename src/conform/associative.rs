@@ -94,6 +94,32 @@ fn trie_keys(chance: &mut Chance, len: usize, max_entries: usize) -> Vec<Vec<u8>
         .collect()
 }
 
+/// Flags of a map to be made.
+fn map_flags(map_type: MapType, chance: &mut Chance) -> MapFlags {
+    let mut flags = MapFlags::empty();
+    if map_type == MapType::LPM_TRIE {
+        flags |= MapFlags::NO_PREALLOC;
+    } else if !is_array(map_type) {
+        flags |= MapFlags::ZERO_SEED;
+        if is_lru(map_type) && chance.one_in(3) {
+            flags |= MapFlags::NO_COMMON_LRU;
+        } else if !is_lru(map_type) && chance.one_in(2) {
+            flags |= MapFlags::NO_PREALLOC;
+        }
+    } else if map_type == MapType::ARRAY && chance.one_in(4) {
+        flags |= MapFlags::MMAPABLE;
+    }
+    if chance.one_in(10) {
+        flags |= *chance.pick(&[
+            MapFlags::RDONLY,
+            MapFlags::WRONLY,
+            MapFlags::RDONLY_PROG,
+            MapFlags::WRONLY_PROG,
+        ]);
+    }
+    flags
+}
+
 impl Associative {
     pub(super) fn new(facts: &Facts, chance: &mut Chance) -> (Vec<Op>, Self) {
         let map_type = facts.map_type;
@@ -110,27 +136,7 @@ impl Associative {
             _ => hash_keys(chance, key_size, max_entries),
         };
         let mut value_size = size(chance);
-        let mut flags = MapFlags::empty();
-        if map_type == MapType::LPM_TRIE {
-            flags |= MapFlags::NO_PREALLOC;
-        } else if !array {
-            flags |= MapFlags::ZERO_SEED;
-            if is_lru(map_type) && chance.one_in(3) {
-                flags |= MapFlags::NO_COMMON_LRU;
-            } else if !is_lru(map_type) && chance.one_in(2) {
-                flags |= MapFlags::NO_PREALLOC;
-            }
-        } else if map_type == MapType::ARRAY && chance.one_in(4) {
-            flags |= MapFlags::MMAPABLE;
-        }
-        if chance.one_in(10) {
-            flags |= *chance.pick(&[
-                MapFlags::RDONLY,
-                MapFlags::WRONLY,
-                MapFlags::RDONLY_PROG,
-                MapFlags::WRONLY_PROG,
-            ]);
-        }
+        let flags = map_flags(map_type, chance);
         if map_type == MapType::PERCPU_HASH && flags.contains(MapFlags::NO_PREALLOC) {
             // What lies between a value's end and a multiple of 8 is what was in that memory before: anything.
             value_size = value_size.next_multiple_of(8);
@@ -212,11 +218,9 @@ impl Associative {
                 op = op.bytes("value", &self.value(chance, self.user_size()));
                 op = op.number("flags", *chance.weighted(FLAGS));
             }
-            "map_lookup_elem" | "map_lookup_and_delete_elem" => {
-                // Few flags are taken here.
-                if chance.one_in(5) {
-                    op = op.number("flags", *chance.weighted(FLAGS));
-                }
+            // Few flags are taken here.
+            "map_lookup_elem" | "map_lookup_and_delete_elem" if chance.one_in(5) => {
+                op = op.number("flags", *chance.weighted(FLAGS));
             }
             "map_delete_elem" if chance.one_in(20) => op = op.with("flags", 1),
             _ => {}

@@ -1,8 +1,8 @@
 //! The running kernel beside the emulated one.
 
-use super::pair::Worlds;
+use super::pair::{TwoWorlds, Worlds};
 use crate::host::{Host, Unavailable};
-use crate::trace::{Emulated, Header, Options, Running, World};
+use crate::trace::{Emulated, Header, Options, Running};
 
 /// The running kernel, which is right by definition, and the emulated one.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Both {
 }
 
 impl Worlds for Both {
-    fn worlds(&self) -> Result<(Box<dyn World>, Box<dyn World>), String> {
+    fn worlds(&self) -> Result<TwoWorlds, String> {
         let emulated =
             Emulated::new(&self.header, &self.options).map_err(|unfit| unfit.to_string())?;
         Ok((

@@ -23,8 +23,11 @@ pub struct Family {
     pub(super) check_every: usize,
     /// Buffers of calls hold ids, which are not the same on both sides.
     pub(super) has_ids: bool,
-    make: fn(&Facts, &mut Chance) -> (Vec<Op>, Box<dyn Operations>),
+    make: Make,
 }
+
+/// The operations that make a map, and the generator of those that follow.
+type Make = fn(&Facts, &mut Chance) -> (Vec<Op>, Box<dyn Operations>);
 
 /// What a generator has to know of the two kernels.
 #[derive(Clone, Copy, Debug)]

@@ -14,8 +14,11 @@ pub trait Worlds {
     /// # Errors
     ///
     /// Why one cannot be had, in words.
-    fn worlds(&self) -> Result<(Box<dyn World>, Box<dyn World>), String>;
+    fn worlds(&self) -> Result<TwoWorlds, String>;
 }
+
+/// Two kernels, each with all that is around its maps.
+pub type TwoWorlds = (Box<dyn World>, Box<dyn World>);
 
 /// An operation that was answered differently.
 #[derive(Clone, PartialEq, Debug)]

@@ -7,6 +7,7 @@
 //! Kernel: `kernel/bpf/helpers.c` (v6.18).
 
 mod ring;
+mod stack;
 mod storage;
 pub mod verifier;
 

@@ -57,6 +57,15 @@ impl Array {
         Value::in_block(&self.elems, self.at(index), self.value_size, &self.fields)
     }
 
+    /// Out of the way of the common lookup.
+    #[cold]
+    fn read_with_fields(&self, at: usize, value: &mut [u8], flags: UpdateFlags) {
+        let guard = self.guard(at, flags);
+        self.elems.read(at, value);
+        drop(guard);
+        self.fields.hide(value);
+    }
+
     fn guard(&self, at: usize, flags: UpdateFlags) -> Option<SpinGuard<'_>> {
         let lock = self
             .fields
@@ -94,10 +103,10 @@ impl MapOps for Array {
             return Err(Errno::EINVAL);
         }
         let at = self.at(index);
-        let _guard = self.guard(at, flags);
         if self.fields.is_empty() {
             self.elems.write(at, value);
         } else {
+            let _guard = self.guard(at, flags);
             self.fields.write_around(&self.elems, at, value);
         }
         Ok(())
@@ -126,10 +135,10 @@ impl MapOps for Array {
         flags: UpdateFlags,
     ) -> Result<()> {
         let at = self.at(index_below(key, self.max_entries).ok_or(Errno::ENOENT)?);
-        let _guard = self.guard(at, flags);
-        self.elems.read(at, value);
-        if !self.fields.is_empty() {
-            self.fields.hide(value);
+        if self.fields.is_empty() {
+            self.elems.read(at, value);
+        } else {
+            self.read_with_fields(at, value, flags);
         }
         Ok(())
     }

@@ -8,8 +8,30 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
+use super::arena::Arena;
+use super::array::Array;
+use super::bloom_filter::BloomFilter;
+use super::cgroup_array::CgroupArray;
+use super::cgroup_storage::CgroupStorage;
+use super::cpumap::Cpumap;
 use super::create_btf::{self, BtfRule};
+use super::devmap::Devmap;
+use super::hash::Hash;
+use super::local_storage::LocalStorage;
+use super::lpm_trie::LpmTrie;
+use super::lru_hash::LruHash;
+use super::map_in_map::{ArrayOfMaps, HashOfMaps};
 use super::object::Object;
+use super::percpu_array::PercpuArray;
+use super::percpu_hash::PercpuHash;
+use super::perf_event_array::PerfEventArray;
+use super::prog_array::ProgArray;
+use super::queue_stack::QueueStack;
+use super::reuseport_sockarray::ReuseportSockarray;
+use super::ringbuf::Ringbuf;
+use super::sockmap::Sockmap;
+use super::stack_trace::StackTrace;
+use super::xskmap::Xskmap;
 use super::{Charge, Files, Map, MapDef, MapOps, create_rules as rule};
 use crate::abi::{Caps, CreateAttr, Errno, MapFlags, MapType, OBJ_NAME_LEN, Result};
 use crate::btf::Fields;
@@ -65,12 +87,11 @@ struct Rules {
 const BPF: Needs = Needs::Cap(Caps::BPF);
 const NET_ADMIN: Needs = Needs::Cap(Caps::NET_ADMIN);
 
-/// A type whose file is not there yet.
-fn missing(making: Making<'_>) -> Result<Box<dyn MapOps>> {
+/// No map of this type is ever made: its late rules refuse each.
+fn never(making: Making<'_>) -> Result<Box<dyn MapOps>> {
     let map_type = making.def.map_type;
-    Err(making
-        .env
-        .unsupported(format_args!("maps of type {map_type}")))
+    let what = format_args!("maps of type {map_type}");
+    Err(making.env.unsupported(what))
 }
 
 /// `new` of a type, boxed.
@@ -103,44 +124,46 @@ macro_rules! new_outer {
 #[rustfmt::skip] // A table.
 fn rules_of(map_type: MapType) -> Option<Rules> {
     use BtfRule::{ArrayKey, CgroupStorageKey, IntKey, NoKey, NotAtAll, StructKey, Unchecked};
+    use MapType as T;
     use Needs::Nothing;
+    use rule as r;
     let rules = |early, needs, late, memory, btf, make: Make| Some(Rules { early, needs, late, memory, btf, make });
     match map_type {
-        MapType::HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, new_on_cpu!(super::hash::Hash)),
-        MapType::PERCPU_HASH => rules(rule::hash, Nothing, rule::hash_buckets, rule::hash_memory, Unchecked, new!(super::percpu_hash::PercpuHash)),
-        MapType::LRU_HASH | MapType::LRU_PERCPU_HASH =>
-            rules(rule::hash, BPF, rule::hash_buckets, rule::hash_memory, Unchecked, new!(super::lru_hash::LruHash)),
-        MapType::HASH_OF_MAPS =>
-            rules(rule::hash_of_maps, Nothing, rule::hash_of_maps_late, rule::hash_memory, NotAtAll, new_outer!(super::map_in_map::HashOfMaps)),
-        MapType::ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::array::Array)),
-        MapType::PERCPU_ARRAY => rules(rule::array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::percpu_array::PercpuArray)),
-        MapType::PROG_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, ArrayKey, new!(super::prog_array::ProgArray)),
-        MapType::PERF_EVENT_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, new!(super::perf_event_array::PerfEventArray)),
-        MapType::CGROUP_ARRAY => rules(rule::fd_array, Nothing, rule::none, rule::array_memory, NotAtAll, new!(super::cgroup_array::CgroupArray)),
-        MapType::ARRAY_OF_MAPS =>
-            rules(rule::fd_array, Nothing, rule::inner_map, rule::array_memory, NotAtAll, new_outer!(super::map_in_map::ArrayOfMaps)),
-        MapType::STACK_TRACE => rules(rule::none, BPF, rule::stack_trace, rule::hash_memory, NotAtAll, new!(super::stack_trace::StackTrace)),
-        MapType::LPM_TRIE => rules(rule::none, BPF, rule::lpm_trie, rule::small_memory, StructKey, new!(super::lpm_trie::LpmTrie)),
-        MapType::CGROUP_STORAGE | MapType::PERCPU_CGROUP_STORAGE =>
-            rules(rule::none, Nothing, rule::cgroup_storage, rule::small_memory, CgroupStorageKey, new!(super::cgroup_storage::CgroupStorage)),
-        MapType::QUEUE | MapType::STACK =>
-            rules(rule::queue_stack, BPF, rule::none, rule::array_memory, Unchecked, new!(super::queue_stack::QueueStack)),
-        MapType::BLOOM_FILTER =>
-            rules(rule::bloom_size, BPF, rule::bloom_filter, rule::bloom_memory, NoKey, new!(super::bloom_filter::BloomFilter)),
-        MapType::DEVMAP | MapType::DEVMAP_HASH =>
-            rules(rule::devmap, NET_ADMIN, rule::none, rule::array_memory, NotAtAll, new!(super::devmap::Devmap)),
-        MapType::SOCKMAP => rules(rule::none, NET_ADMIN, rule::sockmap, rule::array_memory, NotAtAll, new!(super::sockmap::Sockmap)),
-        MapType::SOCKHASH => rules(rule::none, NET_ADMIN, rule::sockhash, rule::small_memory, NotAtAll, new!(super::sockmap::Sockmap)),
-        MapType::CPUMAP => rules(rule::none, BPF, rule::cpumap, rule::array_memory, NotAtAll, new!(super::cpumap::Cpumap)),
-        MapType::XSKMAP => rules(rule::none, NET_ADMIN, rule::xskmap, rule::array_memory, NotAtAll, new!(super::xskmap::Xskmap)),
-        MapType::REUSEPORT_SOCKARRAY =>
-            rules(rule::reuseport_sockarray, BPF, rule::none, rule::array_memory, ArrayKey, new!(super::reuseport_sockarray::ReuseportSockarray)),
-        MapType::SK_STORAGE | MapType::INODE_STORAGE | MapType::TASK_STORAGE | MapType::CGRP_STORAGE =>
-            rules(rule::local_storage, BPF, rule::none, rule::small_memory, IntKey, new!(super::local_storage::LocalStorage)),
-        MapType::STRUCT_OPS => rules(rule::struct_ops, BPF, rule::struct_ops_value, rule::small_memory, Unchecked, missing),
-        MapType::RINGBUF | MapType::USER_RINGBUF =>
-            rules(rule::none, Nothing, rule::ringbuf, rule::ringbuf_memory, Unchecked, new!(super::ringbuf::Ringbuf)),
-        MapType::ARENA => rules(rule::none, BPF, rule::arena, rule::small_memory, Unchecked, new!(super::arena::Arena)),
+        T::HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, Unchecked, new_on_cpu!(Hash)),
+        T::PERCPU_HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, Unchecked, new!(PercpuHash)),
+        T::LRU_HASH | T::LRU_PERCPU_HASH =>
+            rules(r::hash, BPF, r::hash_buckets, r::hash_memory, Unchecked, new!(LruHash)),
+        T::HASH_OF_MAPS =>
+            rules(r::hash_of_maps, Nothing, r::hash_of_maps_late, r::hash_memory, NotAtAll, new_outer!(HashOfMaps)),
+        T::ARRAY => rules(r::array, Nothing, r::none, r::array_memory, ArrayKey, new!(Array)),
+        T::PERCPU_ARRAY => rules(r::array, Nothing, r::none, r::array_memory, ArrayKey, new!(PercpuArray)),
+        T::PROG_ARRAY => rules(r::fd_array, Nothing, r::none, r::array_memory, ArrayKey, new!(ProgArray)),
+        T::PERF_EVENT_ARRAY => rules(r::fd_array, Nothing, r::none, r::array_memory, NotAtAll, new!(PerfEventArray)),
+        T::CGROUP_ARRAY => rules(r::fd_array, Nothing, r::none, r::array_memory, NotAtAll, new!(CgroupArray)),
+        T::ARRAY_OF_MAPS =>
+            rules(r::fd_array, Nothing, r::inner_map, r::array_memory, NotAtAll, new_outer!(ArrayOfMaps)),
+        T::STACK_TRACE => rules(r::none, BPF, r::stack_trace, r::hash_memory, NotAtAll, new!(StackTrace)),
+        T::LPM_TRIE => rules(r::none, BPF, r::lpm_trie, r::small_memory, StructKey, new!(LpmTrie)),
+        T::CGROUP_STORAGE | T::PERCPU_CGROUP_STORAGE =>
+            rules(r::none, Nothing, r::cgroup_storage, r::small_memory, CgroupStorageKey, new!(CgroupStorage)),
+        T::QUEUE | T::STACK =>
+            rules(r::queue_stack, BPF, r::none, r::array_memory, Unchecked, new!(QueueStack)),
+        T::BLOOM_FILTER =>
+            rules(r::bloom_size, BPF, r::bloom_filter, r::bloom_memory, NoKey, new!(BloomFilter)),
+        T::DEVMAP | T::DEVMAP_HASH =>
+            rules(r::devmap, NET_ADMIN, r::none, r::array_memory, NotAtAll, new!(Devmap)),
+        T::SOCKMAP => rules(r::none, NET_ADMIN, r::sockmap, r::array_memory, NotAtAll, new!(Sockmap)),
+        T::SOCKHASH => rules(r::none, NET_ADMIN, r::sockhash, r::small_memory, NotAtAll, new!(Sockmap)),
+        T::CPUMAP => rules(r::none, BPF, r::cpumap, r::array_memory, NotAtAll, new!(Cpumap)),
+        T::XSKMAP => rules(r::none, NET_ADMIN, r::xskmap, r::array_memory, NotAtAll, new!(Xskmap)),
+        T::REUSEPORT_SOCKARRAY =>
+            rules(r::reuseport_sockarray, BPF, r::none, r::array_memory, ArrayKey, new!(ReuseportSockarray)),
+        T::SK_STORAGE | T::INODE_STORAGE | T::TASK_STORAGE | T::CGRP_STORAGE =>
+            rules(r::local_storage, BPF, r::none, r::small_memory, IntKey, new!(LocalStorage)),
+        T::STRUCT_OPS => rules(r::struct_ops, BPF, r::struct_ops_value, r::small_memory, Unchecked, never),
+        T::RINGBUF | T::USER_RINGBUF =>
+            rules(r::none, Nothing, r::ringbuf, r::ringbuf_memory, Unchecked, new!(Ringbuf)),
+        T::ARENA => rules(r::none, BPF, r::arena, r::small_memory, Unchecked, new!(Arena)),
         _ => None,
     }
 }
@@ -242,15 +265,14 @@ fn rights(request: &CreateRequest<'_>, needs: Needs) -> Result<()> {
     }
 }
 
-/// The answer to a map on a network device: there is only `lo`, which holds none.
+/// The answer to a map on a network device: none here holds maps.
 ///
 /// Kernel: `kernel/bpf/offload.c:bpf_map_offload_map_alloc`.
 fn offload(request: &CreateRequest<'_>) -> Errno {
-    const LOOPBACK: u32 = 1;
     if !request.caps.contains(Caps::SYS_ADMIN) {
         Errno::EPERM
     } else if !matches!(request.attr.map_type, MapType::ARRAY | MapType::HASH)
-        || request.attr.map_ifindex != LOOPBACK
+        || !request.env.has_interface(request.attr.map_ifindex)
     {
         Errno::EINVAL
     } else {

@@ -286,7 +286,7 @@ pub(super) fn struct_ops(request: &CreateRequest<'_>) -> Result<()> {
     valid(attr.btf_vmlinux_value_type_id != 0)
 }
 
-/// This kernel has no type that a `struct_ops` map could be of, and no module whose BTF could have one.
+/// This kernel has no type that a `struct_ops` map could be of, and no BTF of a module.
 ///
 /// Kernel: `kernel/bpf/bpf_struct_ops.c:bpf_struct_ops_map_alloc`.
 pub(super) fn struct_ops_value(request: &CreateRequest<'_>) -> Result<()> {

@@ -22,6 +22,9 @@ const REPLACING: u32 = 64;
 /// Bytes of address space that one map reserves at most; elements past that are `ENOMEM`.
 pub(super) const RESERVED: usize = 1 << 40;
 
+/// A batch is about to read the bucket so many behind the one that it reads.
+const AHEAD: u32 = 8;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Hash {
@@ -153,6 +156,7 @@ impl Hash {
     }
 
     /// Copies a value out, under its lock if the flags say so.
+    #[inline]
     fn copy_out(&self, slot: u32, value: &mut [u8], flags: UpdateFlags) {
         let at = self.slots.table.value_at(slot);
         let _guard = self.guard(at, flags);
@@ -162,11 +166,24 @@ impl Hash {
         }
     }
 
+    /// Appends a value to `values`, as [`Hash::copy_out`] copies it.
+    fn append(&self, slot: u32, values: &mut Vec<u8>, flags: UpdateFlags) {
+        let at = self.slots.table.value_at(slot);
+        let _guard = self.guard(at, flags);
+        let from = values.len();
+        let size = self.value_size as usize;
+        self.slots.table.words().append_to(at, size, values);
+        if !self.fields.is_empty() {
+            self.fields.hide(&mut values[from..]);
+        }
+    }
+
+    #[inline]
     fn guard(&self, value_at: usize, flags: UpdateFlags) -> Option<SpinGuard<'_>> {
-        let lock = self
-            .fields
-            .spin_lock()
-            .filter(|_| flags.contains(UpdateFlags::LOCK))?;
+        if !flags.contains(UpdateFlags::LOCK) {
+            return None;
+        }
+        let lock = self.fields.spin_lock()?;
         Some(SpinGuard::lock(
             self.slots.table.words(),
             value_at * WORD + lock as usize,
@@ -313,12 +330,9 @@ impl MapOps for Hash {
         bucket: u32,
         request: &mut BucketRequest<'_>,
     ) -> Result<()> {
-        let value_size = self.value_size as usize;
         let flags = request.elem_flags;
         let gone = read_bucket(&self.slots.table, bucket, request, |slot, values| {
-            let at = values.len();
-            values.resize(at + value_size, 0);
-            self.copy_out(slot, &mut values[at..], flags);
+            self.append(slot, values, flags);
         })?;
         self.slots.give_back_all(caller.cpu, gone);
         Ok(())
@@ -385,17 +399,19 @@ pub(super) fn read_bucket(
     mut read_value: impl FnMut(u32, &mut Vec<u8>),
 ) -> Result<Vec<u32>> {
     let mut gone = Vec::new();
+    table.prefetch(bucket.saturating_add(AHEAD));
     if table.front(bucket).is_none() {
         return Ok(gone);
     }
     let mut locked = table.lock_bucket(bucket);
-    if locked.places().take(request.room.saturating_add(1)).count() > request.room {
-        return Err(Errno::ENOSPC);
-    }
-    for place in locked.places() {
-        let at = request.keys.len();
-        request.keys.resize(at + table.key_size(), 0);
-        table.read_key(place.slot, &mut request.keys[at..]);
+    let before = (request.keys.len(), request.values.len());
+    for (number, place) in locked.places().enumerate() {
+        if number == request.room {
+            request.keys.truncate(before.0);
+            request.values.truncate(before.1);
+            return Err(Errno::ENOSPC);
+        }
+        table.append_key(place.slot, request.keys);
         read_value(place.slot, request.values);
         if request.delete {
             gone.push(place.slot);

@@ -48,7 +48,8 @@ impl<'w> SpinGuard<'w> {
         // A look first, so that waiters do not take the memory from each other.
         let is_free = words.word(word).load(Ordering::Relaxed) & bit == 0
             && words.word(word).fetch_or(bit, Ordering::Acquire) & bit == 0;
-        is_free.then_some(Self { words, word, bit })
+        // Made only now: a guard that is dropped unlocks.
+        is_free.then(|| Self { words, word, bit })
     }
 }
 

@@ -13,6 +13,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::hash::{self, BY_BUCKET};
+use super::percpu_hash::{New, Parts};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::Fields;
@@ -24,22 +25,14 @@ use crate::store::{Lru, Table, WORD};
 pub struct LruHash {
     table: Table,
     lru: Lru,
-    value_size: usize,
-    /// Words of one CPU's part of a value, or of the whole value where there is only one.
-    part_words: usize,
-    /// Values have a part for each CPU.
-    is_percpu: bool,
-    nr_cpus: u32,
-    fields: Fields,
+    values: Values,
 }
 
-/// A value that is to be written.
-#[derive(Clone, Copy)]
-enum NewValue<'a> {
-    /// As bpf(2) copies it: all parts, with what fills them up.
-    Whole(&'a [u8]),
-    /// One CPU's part, without what fills it up.
-    Part { cpu: u32, value: &'a [u8] },
+/// How values lie in their slots.
+#[derive(Debug)]
+enum Values {
+    One { value_size: u32, fields: Fields },
+    PerCpu(Parts),
 }
 
 impl LruHash {
@@ -51,57 +44,61 @@ impl LruHash {
     ///
     /// Kernel: `htab_map_alloc`, `bpf_lru_init`, `bpf_lru_populate`.
     pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
-        let nr_cpus = env.nr_cpus;
-        let is_percpu = def.map_type.is_percpu();
-        let part_words = def.elem_size() / WORD;
-        let n_parts = if is_percpu { nr_cpus as usize } else { 1 };
-        let n_slots = def.max_entries;
+        let (n_slots, nr_cpus) = (def.max_entries, env.nr_cpus);
+        let (values, value_words) = if def.map_type.is_percpu() {
+            let parts = Parts::new(def, env);
+            let words = parts.words();
+            (Values::PerCpu(parts), words)
+        } else {
+            let one = Values::One {
+                value_size: def.value_size,
+                fields: Fields::default(),
+            };
+            (one, def.elem_size() / WORD)
+        };
         let lru = if def.map_flags.contains(MapFlags::NO_COMMON_LRU) {
             Lru::own(n_slots / nr_cpus, nr_cpus)
         } else {
             Lru::shared(n_slots, nr_cpus)
         };
         Ok(Self {
-            table: hash::table(def, env, n_slots, part_words * n_parts)?,
+            table: hash::table(def, env, n_slots, value_words)?,
             lru: lru.map_err(|_| Errno::ENOMEM)?,
-            value_size: def.value_size as usize,
-            part_words,
-            is_percpu,
-            nr_cpus,
-            fields: Fields::default(),
+            values,
         })
     }
 
     /// The value of a slot, as a program on that CPU sees it.
     #[inline]
     fn value(&self, slot: u32, cpu: u32) -> Value<'_> {
-        let at = self.table.value_at(slot);
-        let at = if self.is_percpu {
-            at + cpu as usize * self.part_words
-        } else {
-            at
-        };
-        let size = u32::try_from(self.value_size).expect("it was a u32");
-        Value::in_block(self.table.words(), at, size, &self.fields)
+        match &self.values {
+            Values::One { value_size, fields } => {
+                let at = self.table.value_at(slot);
+                Value::in_block(self.table.words(), at, *value_size, fields)
+            }
+            Values::PerCpu(parts) => parts.value(&self.table, slot, cpu),
+        }
     }
 
     /// Copies a value out as bpf(2) does.
     #[inline]
     fn copy_out(&self, slot: u32, value: &mut [u8]) {
-        self.table.words().read(self.table.value_at(slot), value);
-        if !self.fields.is_empty() {
-            for part in value.chunks_mut(self.part_words * WORD) {
-                self.fields.hide(part);
+        match &self.values {
+            Values::One { fields, .. } => {
+                self.table.words().read(self.table.value_at(slot), value);
+                if !fields.is_empty() {
+                    fields.hide(value);
+                }
             }
+            Values::PerCpu(parts) => parts.read(&self.table, slot, value),
         }
     }
 
     /// Bytes of a value as bpf(2) copies it.
     fn user_value_size(&self) -> usize {
-        if self.is_percpu {
-            self.part_words * WORD * self.nr_cpus as usize
-        } else {
-            self.value_size
+        match &self.values {
+            Values::One { value_size, .. } => *value_size as usize,
+            Values::PerCpu(parts) => parts.words() * WORD,
         }
     }
 
@@ -116,25 +113,34 @@ impl LruHash {
     /// Kernel: `htab_lru_map_delete_node`.
     fn evict(&self, slot: u32) -> bool {
         let mut bucket = self.table.lock(self.table.hash_of(slot));
-        let place = bucket.places().find(|place| place.slot == slot);
-        match place {
-            Some(place) => bucket.remove(place),
-            None => return false,
+        let place = bucket.find_slot(slot);
+        if let Some(place) = place {
+            bucket.remove(place);
         }
-        true
+        place.is_some()
     }
 
     /// Kernel: `htab_lru_map_update_elem`.
     fn update_replacing(
         &self,
+        fields: &Fields,
         cpu: u32,
         key: &[u8],
-        value: NewValue<'_>,
+        value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
         checks::update_flags(flags)?;
         let slot = self.take(cpu)?;
-        self.write_new(slot, key, value);
+        self.table.write_key(slot, key);
+        let at = self.table.value_at(slot);
+        if fields.is_empty() {
+            self.table.words().fill(at, value);
+        } else {
+            // Fresh fields are zero, whatever the caller's bytes are.
+            let mut fresh = value.to_vec();
+            fields.clear(&mut fresh);
+            self.table.words().fill(at, &fresh);
+        }
         let hash = self.table.hash(key);
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
@@ -161,9 +167,10 @@ impl LruHash {
     /// Kernel: `__htab_lru_percpu_map_update_elem`.
     fn update_in_place(
         &self,
+        parts: &Parts,
         cpu: u32,
         key: &[u8],
-        value: NewValue<'_>,
+        value: New<'_>,
         flags: UpdateFlags,
     ) -> Result<()> {
         checks::update_flags(flags)?;
@@ -180,11 +187,12 @@ impl LruHash {
             (Err(_), ..) => slot,
             (Ok(()), Some(old), _) => {
                 self.lru.reference(old.slot);
-                self.write_in_place(old.slot, value);
+                parts.write(&self.table, old.slot, value, false);
                 slot
             }
             (Ok(()), None, Some(slot)) => {
-                self.write_new(slot, key, value);
+                self.table.write_key(slot, key);
+                parts.write(&self.table, slot, value, true);
                 bucket.insert(slot, hash);
                 None
             }
@@ -195,63 +203,6 @@ impl LruHash {
             self.lru.give_back(slot);
         }
         done
-    }
-
-    fn update(&self, cpu: u32, key: &[u8], value: NewValue<'_>, flags: UpdateFlags) -> Result<()> {
-        if self.is_percpu {
-            self.update_in_place(cpu, key, value, flags)
-        } else {
-            self.update_replacing(cpu, key, value, flags)
-        }
-    }
-
-    /// Writes key and value of a slot that is in no bucket. What fills up a part stays as it was, unless it is given.
-    ///
-    /// Kernel: `pcpu_init_value`.
-    fn write_new(&self, slot: u32, key: &[u8], value: NewValue<'_>) {
-        self.table.write_key(slot, key);
-        let words = self.table.words();
-        let at = self.table.value_at(slot);
-        match value {
-            NewValue::Whole(value) if self.fields.is_empty() => words.fill(at, value),
-            NewValue::Whole(value) => {
-                let mut fresh = value.to_vec();
-                for part in fresh.chunks_mut(self.part_words * WORD) {
-                    self.fields.clear(part);
-                }
-                words.fill(at, &fresh);
-            }
-            NewValue::Part { cpu, value } => {
-                let mut fresh = value.to_vec();
-                self.fields.clear(&mut fresh);
-                let zeros = vec![0; value.len()];
-                for of_cpu in 0..self.nr_cpus {
-                    let part = if of_cpu == cpu { &fresh } else { &zeros };
-                    words.write(at + of_cpu as usize * self.part_words, part);
-                }
-            }
-        }
-    }
-
-    /// Changes the value of an element.
-    ///
-    /// Kernel: `pcpu_copy_value`.
-    fn write_in_place(&self, slot: u32, value: NewValue<'_>) {
-        let words = self.table.words();
-        let at = self.table.value_at(slot);
-        match value {
-            NewValue::Whole(value) if self.fields.is_empty() => words.fill(at, value),
-            NewValue::Whole(value) => {
-                for (part, bytes) in value.chunks(self.part_words * WORD).enumerate() {
-                    let at = at + part * self.part_words;
-                    self.fields.write_around(words, at, bytes);
-                }
-            }
-            NewValue::Part { cpu, value } => {
-                let at = at + cpu as usize * self.part_words;
-                self.fields.write_around(words, at, value);
-            }
-        }
     }
 
     /// Takes a key out, after a look at its slot.
@@ -265,38 +216,35 @@ impl LruHash {
         self.lru.give_back(place.slot);
         Ok(())
     }
-
-    fn find(&self, key: &[u8]) -> Option<u32> {
-        self.table.find(key, self.table.hash(key))
-    }
 }
 
 impl MapOps for LruHash {
     /// The element counts as used.
     #[inline]
     fn lookup_elem(&self, cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        let slot = self.find(key)?;
+        let slot = self.table.find(key, self.table.hash(key))?;
         self.lru.reference(slot);
         Some(self.value(slot, cpu))
     }
 
     /// The element counts as used.
     fn lookup_percpu_elem(&self, _cpu: u32, key: &[u8], of_cpu: u32) -> Option<Value<'_>> {
-        if !self.is_percpu || of_cpu >= self.nr_cpus {
+        let Values::PerCpu(parts) = &self.values else {
+            return None;
+        };
+        if of_cpu >= parts.nr_cpus() {
             return None;
         }
-        let slot = self.find(key)?;
-        self.lru.reference(slot);
-        Some(self.value(slot, of_cpu))
+        self.lookup_elem(of_cpu, key)
     }
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        let value = if self.is_percpu {
-            NewValue::Part { cpu, value }
-        } else {
-            NewValue::Whole(value)
-        };
-        self.update(cpu, key, value, flags)
+        match &self.values {
+            Values::One { fields, .. } => self.update_replacing(fields, cpu, key, value, flags),
+            Values::PerCpu(parts) => {
+                self.update_in_place(parts, cpu, key, New::Of(cpu, value), flags)
+            }
+        }
     }
 
     fn delete_elem(&self, _cpu: u32, key: &[u8]) -> Result<()> {
@@ -321,9 +269,9 @@ impl MapOps for LruHash {
         value: &mut [u8],
         _: UpdateFlags,
     ) -> Result<()> {
-        let slot = self.find(key).ok_or(Errno::ENOENT)?;
-        self.copy_out(slot, value);
-        Ok(())
+        self.table
+            .read(key, |slot| self.copy_out(slot, value))
+            .ok_or(Errno::ENOENT)
     }
 
     fn user_update_elem(
@@ -333,7 +281,13 @@ impl MapOps for LruHash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.update(caller.cpu, key, NewValue::Whole(value), flags)
+        let cpu = caller.cpu;
+        match &self.values {
+            Values::One { fields, .. } => self.update_replacing(fields, cpu, key, value, flags),
+            Values::PerCpu(parts) => {
+                self.update_in_place(parts, cpu, key, New::OfAll(value), flags)
+            }
+        }
     }
 
     fn user_lookup_and_delete_elem(
@@ -376,7 +330,10 @@ impl MapOps for LruHash {
     }
 
     fn set_fields(&mut self, fields: Fields) {
-        self.fields = fields;
+        match &mut self.values {
+            Values::One { fields: own, .. } => *own = fields,
+            Values::PerCpu(parts) => parts.fields = fields,
+        }
     }
 
     fn as_any(&self) -> &dyn Any {

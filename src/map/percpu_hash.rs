@@ -42,6 +42,11 @@ impl Parts {
         }
     }
 
+    /// Number of parts of a value.
+    pub(super) fn nr_cpus(&self) -> u32 {
+        self.nr_cpus
+    }
+
     /// Words of a value, of all CPUs.
     pub(super) fn words(&self) -> usize {
         self.part * self.nr_cpus as usize
@@ -71,9 +76,14 @@ impl Parts {
 
     /// Appends a value, as user space sees it.
     pub(super) fn append(&self, table: &Table, slot: u32, values: &mut Vec<u8>) {
-        let at = values.len();
-        values.resize(at + self.words() * WORD, 0);
-        self.read(table, slot, &mut values[at..]);
+        let from = values.len();
+        let size = self.words() * WORD;
+        table.words().append_to(table.value_at(slot), size, values);
+        if !self.fields.is_empty() {
+            for part in values[from..].chunks_exact_mut(self.part * WORD) {
+                self.fields.hide(part);
+            }
+        }
     }
 
     /// Writes a value into the slot of a key that is there, or (`fresh`) of a new one.

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::lock::SpinGuard;
 use crate::abi::MapFlags;
 use crate::btf::Fields;
-use crate::store::{WORD, Words};
+use crate::store::{AtomicU64, WORD, Words};
 
 /// A pointer to a value: the place itself, not a copy.
 ///

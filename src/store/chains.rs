@@ -104,7 +104,7 @@ impl<T> Chains<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::Chains;
 

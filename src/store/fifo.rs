@@ -88,7 +88,7 @@ impl Fifo {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::{Fifo, Full};
 

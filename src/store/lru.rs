@@ -605,7 +605,7 @@ impl Local {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::Lru;
     use std::collections::HashMap;
@@ -657,10 +657,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first() {
-        let mut map = Model::new(Lru::shared(4, 1));
-        // The share of one CPU would be 2 slots at once; with two CPUs it is 1.
-        assert_eq!(map.keys(), [0; 0]);
-        map = Model::new(Lru::shared(4, 2));
+        let mut map = Model::new(Lru::shared(4, 2));
         for key in 1..=4 {
             map.update(0, key);
         }

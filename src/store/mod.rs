@@ -21,6 +21,7 @@ pub use freelist::{FreeLists, NONE};
 pub use jhash::jhash;
 pub use lru::Lru;
 pub use ring::{Header, Ring};
+pub(crate) use sync::AtomicU64;
 pub use table::{Bucket, Hash, MAX_SLOTS, Place, Table};
 pub use trie::{Entry, Trie};
 pub use words::{WORD, Words};

@@ -6,6 +6,7 @@ pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Rounds of spinning before a waiter gives way to other threads.
+#[cfg(not(shuttle))]
 const SPINS: u32 = 64;
 
 /// Waits a moment for another thread, which may not run at the time. `waited` counts the rounds.

@@ -160,13 +160,14 @@ impl Probe for [u64; 2] {
     }
 }
 
+// Not inlined: the short cuts above are then short in code, too.
 impl Probe for &[u8] {
-    #[inline]
+    #[inline(never)]
     fn hash(self, seed: u32) -> u32 {
         jhash(self, seed)
     }
 
-    #[inline]
+    #[inline(never)]
     fn is_at(self, words: &[AtomicU64]) -> bool {
         let chunks = self.chunks_exact(WORD);
         let rest = chunks.remainder();
@@ -341,6 +342,26 @@ impl Table {
     #[inline]
     pub fn read_key(&self, slot: u32, out: &mut [u8]) {
         self.slots.read(self.header_at(slot) + KEY_AT, out);
+    }
+
+    /// Appends a slot's key to `out`.
+    #[inline]
+    pub fn append_key(&self, slot: u32, out: &mut Vec<u8>) {
+        let at = self.header_at(slot) + KEY_AT;
+        self.slots.append_to(at, self.key_size, out);
+    }
+
+    /// Tells the processor that the first slot of a bucket will be read soon; nothing if there is no such bucket.
+    #[inline]
+    pub fn prefetch(&self, bucket: u32) {
+        if let Some(front) = (bucket < self.n_buckets)
+            .then(|| self.front(bucket))
+            .flatten()
+        {
+            let at = self.header_at(front);
+            self.slots.prefetch(at);
+            self.slots.prefetch(at + self.value_at);
+        }
     }
 
     /// Copies the key behind `key` out: the next of its bucket, or the first of the buckets behind; the first of all if

@@ -374,7 +374,7 @@ fn bit(data: &[u8], index: u32) -> usize {
     usize::from(data[index as usize / 8] >> (7 - index % 8) & 1)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 mod tests {
     use std::collections::BTreeMap;
 

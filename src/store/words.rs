@@ -223,6 +223,38 @@ impl Words {
         }
     }
 
+    /// Appends `len` bytes from the word at `from` on to `out`.
+    #[inline]
+    pub fn append_to(&self, from: usize, len: usize, out: &mut Vec<u8>) {
+        if len >= BLOCK_FROM && BLOCKS {
+            return self.append_block(from, len, out);
+        }
+        let whole = len / WORD;
+        let words = self.slice(from, len.div_ceil(WORD));
+        let word_at = |at: usize| words[at].load(Ordering::Relaxed).to_ne_bytes();
+        out.reserve(len);
+        for at in 0..whole {
+            out.extend_from_slice(&word_at(at));
+        }
+        if whole < words.len() {
+            out.extend_from_slice(&word_at(whole)[..len % WORD]);
+        }
+    }
+
+    /// Tells the processor that the words from `from` on will be read soon; nothing if there are none.
+    #[inline]
+    pub fn prefetch(&self, from: usize) {
+        #[cfg(all(target_arch = "x86_64", not(any(miri, shuttle))))]
+        if from < self.len {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let at: *const AtomicU64 = self.word(from);
+            // SAFETY: a prefetch reads nothing that the program sees, and `at` is an address in the block.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>()) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(any(miri, shuttle)))))]
+        let _ = from;
+    }
+
     /// Copies `bytes` to the word at `from` on; of a last word that they fill in part, the other bytes stay.
     #[inline]
     pub fn write(&self, from: usize, bytes: &[u8]) {
@@ -276,6 +308,17 @@ impl Words {
     }
 
     #[cfg(target_arch = "x86_64")]
+    fn append_block(&self, from: usize, len: usize, out: &mut Vec<u8>) {
+        out.reserve(len);
+        let room = &mut out.spare_capacity_mut()[..len];
+        // SAFETY: as in `read_block`; `room` is `len` bytes of the vector's own.
+        unsafe { copy_block(self.block(from, len), room.as_mut_ptr().cast::<u8>(), len) };
+        let len = out.len() + len;
+        // SAFETY: the bytes up to there were there before, or written just now.
+        unsafe { out.set_len(len) };
+    }
+
+    #[cfg(target_arch = "x86_64")]
     fn write_block(&self, from: usize, bytes: &[u8]) {
         // SAFETY: as in `read_block`, the other way.
         unsafe { copy_block(bytes.as_ptr(), self.block(from, bytes.len()), bytes.len()) };
@@ -283,6 +326,11 @@ impl Words {
 
     #[cfg(not(target_arch = "x86_64"))]
     fn read_block(&self, _from: usize, _out: &mut [u8]) {
+        unreachable!("no blocks here")
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn append_block(&self, _from: usize, _len: usize, _out: &mut Vec<u8>) {
         unreachable!("no blocks here")
     }
 

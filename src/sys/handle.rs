@@ -275,15 +275,20 @@ fn cut_key(bytes: &[u8], size: usize) -> Result<&[u8]> {
 }
 
 /// Calls `f` with room for an answer of `size` bytes; `EFAULT` afterwards if the caller's room is too short.
-#[inline]
+#[inline(always)]
 fn answer(out: &mut [u8], size: usize, f: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
     match out.get_mut(..size) {
         Some(out) => f(out),
-        None => {
-            with_bytes(size, f)?;
-            Err(Errno::EFAULT)
-        }
+        None => answer_nowhere(size, f),
     }
+}
+
+/// Room for an answer that nobody sees; out of the way of the common call.
+#[cold]
+#[inline(never)]
+fn answer_nowhere(size: usize, f: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<()> {
+    with_bytes(size, f)?;
+    Err(Errno::EFAULT)
 }
 
 impl MapHandle for Handle {
@@ -298,7 +303,11 @@ impl MapHandle for Handle {
         if target.lookup_takes_value() && value.len() < size {
             return Err(Errno::EFAULT);
         }
-        answer(value, size, |value| target.lookup(key, value, flags))
+        // Spelled out: a closure is called, with its parts in memory.
+        match value.get_mut(..size) {
+            Some(value) => target.lookup(key, value, flags),
+            None => answer_nowhere(size, |value| target.lookup(key, value, flags)),
+        }
     }
 
     #[inline]

@@ -30,6 +30,19 @@ pub struct ProgDef<'a> {
     pub storages: &'a [Fd],
 }
 
+impl Default for ProgDef<'_> {
+    /// A program without a name, of type `UNSPEC`, that uses no maps.
+    fn default() -> Self {
+        Self {
+            name: "",
+            prog_type: ProgType(0),
+            expected_attach_type: AttachType(0),
+            maps: &[],
+            storages: &[],
+        }
+    }
+}
+
 impl Kernel {
     /// A kernel of the newest release, with 2 CPUs and all rights.
     pub fn new() -> Self {

@@ -121,6 +121,9 @@ impl Inner {
 /// Room for an attr of any release.
 const ATTR_ROOM: usize = 256;
 
+/// Room for the attr of all commands that are called often.
+const SMALL_ATTR: usize = 64;
+
 /// An attr is never larger.
 const ATTR_MAX: usize = crate::env::PAGE_SIZE;
 
@@ -141,11 +144,18 @@ impl Kernel {
         if size > known {
             zero_in(mem, attr.wrapping_add(known as u64), size - known)?;
         }
-        let mut room = [0; ATTR_ROOM];
-        if size > 0 {
-            mem.read(attr, &mut room[..size.min(known)])?;
+        // What lies past the bytes that were given counts as zero.
+        let given = size.min(known);
+        if given <= SMALL_ATTR {
+            let mut room = [0; SMALL_ATTR];
+            if given > 0 {
+                mem.read(attr, &mut room[..given])?;
+            }
+            return self.command(cmd, attr, Attr(&room[..]), mem);
         }
-        self.command(cmd, attr, Attr(&room[..known]), mem)
+        let mut room = [0; ATTR_ROOM];
+        mem.read(attr, &mut room[..given])?;
+        self.command(cmd, attr, Attr(&room[..given]), mem)
     }
 
     /// The table of commands. `addr` is the attr's address, for what is written back.
@@ -183,8 +193,9 @@ impl Kernel {
             Cmd::LINK_CREATE => self.link_create(tail(attr, LinkAttr::CREATE_END)?),
             Cmd::LINK_UPDATE => self.link_update(tail(attr, LinkAttr::END)?),
             Cmd::LINK_DETACH => self.link_detach(tail(attr, 4)?),
+            Cmd::TOKEN_CREATE => self.token_create(tail(attr, 8)?),
             cmd if cmd.0 >= self.inner.env.release.commands => Err(Errno::EINVAL),
-            cmd => self.not_emulated(cmd, attr),
+            cmd => Err(self.not_emulated(cmd, attr)),
         }
     }
 }

@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 
 use super::Kernel;
 use super::files::{Held, MapUser};
-use crate::abi::{Attr, Caps, Errno, Fd, INFO_SIZE, MapFlags, MapInfo, MapType, Result, UserMem};
+use crate::abi::{
+    Attr, Caps, Cmd, Errno, Fd, INFO_SIZE, MapFlags, MapInfo, MapType, Result, UserMem,
+};
 use crate::btf::Btf;
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
@@ -101,17 +103,17 @@ impl Kernel {
         let file = self.inner.files.get(fd).map_err(|_| Errno::EBADFD)?;
         match file.held.object() {
             Object::Map(map) => map_info(&map, addr, len, info, mem),
-            object @ (Object::Btf(_) | Object::Prog(_)) => {
-                Err(self.inner.env.unsupported(format_args!(
-                    "BPF_OBJ_GET_INFO_BY_FD of {}",
-                    match object {
-                        Object::Btf(_) => "BTF",
-                        _ => "programs",
-                    }
-                )))
-            }
+            // Nothing of the info is asked for, and no byte of it written.
+            Object::Btf(_) | Object::Prog(_) if len == 0 => Ok(0),
+            Object::Btf(_) => Err(self.no_info("BTF")),
+            Object::Prog(_) => Err(self.no_info("programs")),
             Object::Cgroup(_) | Object::Other(_) => Err(Errno::EINVAL),
         }
+    }
+
+    fn no_info(&self, kind: &str) -> Errno {
+        let what = format_args!("BPF_OBJ_GET_INFO_BY_FD of {kind}");
+        self.inner.env.unsupported(what)
     }
 
     /// The map's lines of `/proc/PID/fdinfo/FD`: `name:\tvalue`.
@@ -163,7 +165,9 @@ impl Kernel {
         Ok(0)
     }
 
-    /// Kernel: `bpf_btf_load`, `kernel/bpf/btf.c:btf_new_fd`.
+    /// The log that the caller may ask for stays empty.
+    ///
+    /// Kernel: `bpf_btf_load`, `kernel/bpf/btf.c:btf_parse`.
     pub(super) fn btf_load(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         const TOKEN_FD: u32 = 1 << 16;
         let (data, size, flags) = (attr.u64(0), attr.u32(16), attr.u32(32));
@@ -181,6 +185,7 @@ impl Kernel {
         if size > BTF_MAX_SIZE {
             return Err(Errno::E2BIG);
         }
+        btf_log(attr, mem)?;
         let mut bytes = vec![0; size as usize];
         mem.read(data, &mut bytes)?;
         let id = self.inner.next_ids.btf.fetch_add(1, Ordering::Relaxed);
@@ -188,9 +193,42 @@ impl Kernel {
         self.inner.open(Held::Object(Object::Btf(btf)))
     }
 
-    /// What bpf(2) can do and this kernel cannot.
-    pub(super) fn not_emulated(&self, cmd: crate::abi::Cmd, _attr: Attr<'_>) -> Result<u32> {
-        Err(self.inner.env.unsupported(format_args!("BPF_{cmd}")))
+    /// No file here is the root of a bpffs that gives rights away.
+    ///
+    /// Kernel: `kernel/bpf/token.c:bpf_token_create`.
+    pub(super) fn token_create(&self, attr: Attr<'_>) -> Result<u32> {
+        let (flags, fd) = (attr.u32(0), attr.u32(4));
+        if flags == 0 {
+            self.inner.files.any(fd)?;
+        }
+        Err(Errno::EINVAL)
+    }
+
+    /// The caller may load no program of any type.
+    fn may_not_load(&self) -> bool {
+        let disabled = self.inner.unprivileged_bpf_disabled.load(Ordering::Relaxed) != 0;
+        disabled && !self.inner.caps().capable(Caps::BPF)
+    }
+
+    /// The answer to what bpf(2) can do and this kernel cannot; the fd of a program is looked at.
+    pub(super) fn not_emulated(&self, cmd: Cmd, attr: Attr<'_>) -> Errno {
+        // Offset of the program's fd, and the first byte after the last field.
+        let prog_fd = match cmd {
+            Cmd::PROG_TEST_RUN => Some((0, 76)),
+            Cmd::PROG_BIND_MAP => Some((0, 12)),
+            Cmd::PROG_STREAM_READ_BY_FD => Some((16, 20)),
+            Cmd::PROG_LOAD if self.may_not_load() => return Errno::EPERM,
+            _ => None,
+        };
+        if let Some((at, end)) = prog_fd {
+            if !attr.zero_from(end) {
+                return Errno::EINVAL;
+            }
+            if let Err(errno) = self.prog(attr.u32(at)) {
+                return errno;
+            }
+        }
+        self.inner.env.unsupported(format_args!("BPF_{cmd}"))
     }
 }
 
@@ -265,4 +303,25 @@ fn hash(map: &Map, addr: u64, size: u32, mem: &mut dyn UserMem) -> Result<()> {
         }
     }
     mem.write(addr, &hash.finalize())
+}
+
+/// # Errors
+///
+/// `EINVAL` for a log that is no log; `EFAULT` if it cannot be written.
+///
+/// Kernel: `kernel/bpf/log.c:bpf_verifier_log_attr_valid`.
+fn btf_log(attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<()> {
+    const LEVELS: u32 = 0xf;
+    let (log, size, level) = (attr.u64(8), attr.u32(20), attr.u32(24));
+    let valid = (log != 0) == (size != 0)
+        && (log == 0 || level != 0)
+        && level & !LEVELS == 0
+        && size <= u32::MAX >> 2;
+    if !valid {
+        return Err(Errno::EINVAL);
+    }
+    if log != 0 {
+        mem.write(log, &[0])?;
+    }
+    Ok(())
 }

@@ -451,11 +451,11 @@ impl World for Emulated {
     fn program(
         &mut self,
         map: Fd,
-        facts: &MapFacts,
+        _facts: &MapFacts,
         prog_type: ProgType,
         steps: &[Step],
     ) -> Result<Vec<StepAnswer>, Stop> {
-        self.run_steps(map, facts, prog_type, steps)
+        self.run_steps(map, prog_type, steps)
     }
 
     fn for_each(&mut self, walk: &ForEach<'_>) -> Result<(i64, Vec<Seen>), Stop> {

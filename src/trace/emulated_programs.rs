@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::emulated::{Emulated, Loaded};
 use super::events::MOST_TOUCHED;
 use super::request::Stop;
 use super::world::{
-    Deletes, ForEach, HelperAnswer, HelperCall, MapFacts, ProgRequest, Seen, Step, StepAnswer,
-    StorageCall, Write,
+    Deletes, ForEach, HelperAnswer, HelperCall, ProgRequest, Seen, Step, StepAnswer, StorageCall,
+    Write,
 };
 use crate::abi::{Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
 use crate::helper::Prog;
@@ -28,6 +29,58 @@ impl From<Refused> for Stop {
 
 /// What a map and the storage of an event noted, by the map's name.
 pub(super) type Saw = Vec<(String, Vec<u8>)>;
+
+/// Bytes that `struct bpf_map` begins with: the hash of a frozen map, zeros before it was asked for.
+const MAP_HASH: usize = 32;
+
+/// What a program has in hand after a lookup.
+#[derive(Clone)]
+enum Pointer<'m> {
+    /// The value of an element.
+    Value(Value<'m>),
+    /// An element of a map of maps: a `struct bpf_map`.
+    Map(Arc<Map>),
+}
+
+impl Pointer<'_> {
+    fn read(&self, at: usize, out: &mut [u8]) -> Result<()> {
+        match self {
+            Pointer::Value(value) => value.read(at, out),
+            Pointer::Map(map) if map.frozen.load(Ordering::Relaxed) => {
+                let what = format_args!("the hash of a frozen map, read by a program");
+                return Err(map.env.unsupported(what));
+            }
+            Pointer::Map(_) => out.fill(0),
+        }
+        Ok(())
+    }
+
+    fn write(&self, at: usize, bytes: &[u8]) {
+        match self {
+            Pointer::Value(value) => value.write(at, bytes),
+            Pointer::Map(_) => unreachable!("the verifier refuses to write a struct bpf_map"),
+        }
+    }
+}
+
+/// What the verifier says of a load through a looked up pointer.
+fn verify_load(map: &Map, at: usize, len: usize) -> Result<(), Stop> {
+    if !map.def.map_type.is_map_in_map() {
+        return Ok(load_allowed(map, at, len)?);
+    }
+    if at > MAP_HASH || len > MAP_HASH - at {
+        return Err(Stop::ToCome("reading a struct bpf_map".to_owned()));
+    }
+    Ok(())
+}
+
+/// What the verifier says of a store through a looked up pointer.
+fn verify_store(map: &Map, at: usize, len: usize) -> Result<(), Stop> {
+    if map.def.map_type.is_map_in_map() {
+        return Err(Stop::Verifier(Errno::EACCES));
+    }
+    Ok(store_allowed(map, at, len)?)
+}
 
 /// A helper's return as a program sees it.
 fn ret_of(answer: Result<()>) -> i64 {
@@ -114,11 +167,13 @@ impl Emulated {
         let Some(inner_key) = &call.inner_key else {
             verify_touches(map, call)?;
             self.verified()?;
-            let value = match helper {
-                Helper::MAP_LOOKUP_ELEM => prog.map_lookup_elem(map, &call.key),
-                _ => prog.map_lookup_percpu_elem(map, &call.key, call.cpu),
+            let found = match helper {
+                Helper::MAP_LOOKUP_ELEM => lookup(prog, map, &call.key),
+                _ => prog
+                    .map_lookup_percpu_elem(map, &call.key, call.cpu)
+                    .map(Pointer::Value),
             };
-            return Ok(read_and_store(value, call));
+            return Ok(read_and_store(found, call)?);
         };
         if !map.def.map_type.is_map_in_map() {
             return Err(Stop::Verifier(Errno::EINVAL));
@@ -129,10 +184,7 @@ impl Emulated {
         };
         helper_allowed(&inner, helper, call.prog_type)?;
         verify_touches(&inner, call)?;
-        Ok(read_and_store(
-            prog.map_lookup_elem(&inner, inner_key),
-            call,
-        ))
+        Ok(read_and_store(lookup(prog, &inner, inner_key), call)?)
     }
 
     // --- several helper calls in one program ------------------------------------------------------------------------
@@ -140,7 +192,6 @@ impl Emulated {
     pub(super) fn run_steps(
         &self,
         map: Fd,
-        facts: &MapFacts,
         prog_type: ProgType,
         steps: &[Step],
     ) -> Result<Vec<StepAnswer>, Stop> {
@@ -148,7 +199,7 @@ impl Emulated {
         verify_steps(&map, prog_type, steps)?;
         self.verified()?;
         let prog = self.prog(prog_type);
-        let mut pointers: Vec<Option<Value<'_>>> = Vec::new();
+        let mut pointers: Vec<Option<Pointer<'_>>> = Vec::new();
         let mut answers = Vec::with_capacity(steps.len());
         let mut at = 0;
         while let Some(step) = steps.get(at) {
@@ -156,11 +207,11 @@ impl Emulated {
             let there = |pointer: &usize| pointers.get(*pointer).cloned().flatten();
             answers.push(StepAnswer::Number(match step {
                 Step::Lookup(key, pointer) => {
-                    let value = lookup(&prog, &map, facts, key);
-                    let found = i64::from(value.is_some());
+                    let found = lookup(&prog, &map, key);
+                    let there = i64::from(found.is_some());
                     pointers.resize(pointers.len().max(pointer + 1), None);
-                    pointers[*pointer] = value;
-                    found
+                    pointers[*pointer] = found;
+                    there
                 }
                 Step::Update(key, value, flags) => {
                     let flags = UpdateFlags::from_bits_retain(*flags);
@@ -169,7 +220,7 @@ impl Emulated {
                 Step::Delete(key) => ret_of(prog.map_delete_elem(&map, key)),
                 Step::Call(_) => 0,
                 Step::Lock(pointer, _) => {
-                    let Some(value) = there(pointer) else {
+                    let Some(Pointer::Value(value)) = there(pointer) else {
                         answers.push(StepAnswer::Number(0));
                         continue;
                     };
@@ -178,7 +229,7 @@ impl Emulated {
                     while let Some(step) = steps.get(at)
                         && !matches!(step, Step::Unlock(..))
                     {
-                        answers.push(touch(&pointers, step));
+                        answers.push(touch(&pointers, step)?);
                         at += 1;
                     }
                     drop(guard);
@@ -186,7 +237,7 @@ impl Emulated {
                 }
                 Step::Unlock(pointer, _) => i64::from(there(pointer).is_some()),
                 Step::Read(..) | Step::Write(..) | Step::Add(..) => {
-                    answers.push(touch(&pointers, step));
+                    answers.push(touch(&pointers, step)?);
                     continue;
                 }
             }));
@@ -335,62 +386,70 @@ impl Emulated {
 /// What the verifier says of the bytes that a lookup's program reads and writes.
 fn verify_touches(map: &Map, call: &HelperCall<'_>) -> Result<(), Stop> {
     for part in parts_to_read(map.def.value_size as usize, &call.skip) {
-        load_allowed(map, part.start, part.len())?;
+        verify_load(map, part.start, part.len())?;
     }
     if !call.store.is_empty() {
-        store_allowed(map, 0, call.store.len())?;
+        verify_store(map, 0, call.store.len())?;
     }
     Ok(())
 }
 
 /// Reads a value that was found, then writes to it.
-fn read_and_store(value: Option<Value<'_>>, call: &HelperCall<'_>) -> HelperAnswer {
-    let Some(value) = value else {
-        return HelperAnswer::Null { outer: false };
+fn read_and_store(found: Option<Pointer<'_>>, call: &HelperCall<'_>) -> Result<HelperAnswer> {
+    let Some(pointer) = found else {
+        return Ok(HelperAnswer::Null { outer: false });
     };
-    let mut shown = vec![0; value.size()];
-    for part in parts_to_read(value.size(), &call.skip) {
-        value.read(part.start, &mut shown[part]);
+    let size = match &pointer {
+        Pointer::Value(value) => value.size(),
+        Pointer::Map(_) => call.facts.value_size,
+    };
+    let mut shown = vec![0; size];
+    for part in parts_to_read(size, &call.skip) {
+        pointer.read(part.start, &mut shown[part])?;
     }
     if !call.store.is_empty() {
-        value.write(0, &call.store);
+        pointer.write(0, &call.store);
     }
-    HelperAnswer::Value(shown)
+    Ok(HelperAnswer::Value(shown))
 }
 
-/// A lookup; what is found in a map of maps is a map, which the steps cannot touch.
-fn lookup<'m>(prog: &Prog, map: &'m Map, facts: &MapFacts, key: &[u8]) -> Option<Value<'m>> {
-    if facts.map_type.is_map_in_map() {
-        return None;
+/// A lookup, by a helper that was allowed.
+fn lookup<'m>(prog: &Prog, map: &'m Map, key: &[u8]) -> Option<Pointer<'m>> {
+    if map.def.map_type.is_map_in_map() {
+        return prog.map_lookup_inner(map, key).map(Pointer::Map);
     }
-    prog.map_lookup_elem(map, key)
+    prog.map_lookup_elem(map, key).map(Pointer::Value)
 }
 
 /// A step that reads or writes through a pointer.
-fn touch(pointers: &[Option<Value<'_>>], step: &Step) -> StepAnswer {
+fn touch(pointers: &[Option<Pointer<'_>>], step: &Step) -> Result<StepAnswer> {
     let there = |pointer: &usize| pointers.get(*pointer).and_then(Option::as_ref);
+    let number = |there: bool| Ok(StepAnswer::Number(i64::from(there)));
     match step {
-        Step::Read(pointer, at, len) => StepAnswer::Bytes(there(pointer).map(|value| {
+        Step::Read(pointer, at, len) => {
+            let Some(pointer) = there(pointer) else {
+                return Ok(StepAnswer::Bytes(None));
+            };
             let mut bytes = vec![0; *len];
-            value.read(*at, &mut bytes);
-            bytes
-        })),
+            pointer.read(*at, &mut bytes)?;
+            Ok(StepAnswer::Bytes(Some(bytes)))
+        }
         Step::Write(pointer, at, bytes) => {
-            let value = there(pointer);
-            if let Some(value) = value {
-                value.write(*at, bytes);
-            }
-            StepAnswer::Number(i64::from(value.is_some()))
+            let Some(pointer) = there(pointer) else {
+                return number(false);
+            };
+            pointer.write(*at, bytes);
+            number(true)
         }
         Step::Add(pointer, at) => {
-            let value = there(pointer);
-            if let Some(value) = value {
-                let mut word = [0; 8];
-                value.read(*at, &mut word);
-                let next = u64::from_le_bytes(word).wrapping_add(1);
-                value.write(*at, &next.to_le_bytes());
-            }
-            StepAnswer::Number(i64::from(value.is_some()))
+            let Some(pointer) = there(pointer) else {
+                return number(false);
+            };
+            let mut word = [0; 8];
+            pointer.read(*at, &mut word)?;
+            let next = u64::from_le_bytes(word).wrapping_add(1);
+            pointer.write(*at, &next.to_le_bytes());
+            number(true)
         }
         Step::Lookup(..)
         | Step::Update(..)
@@ -429,11 +488,11 @@ fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), St
                     return Err(LOCK_IS_NOT_HELD.into());
                 }
             }
-            Step::Read(_, at, len) => load_allowed(map, *at, *len)?,
-            Step::Write(_, at, bytes) => store_allowed(map, *at, bytes.len())?,
+            Step::Read(_, at, len) => verify_load(map, *at, *len)?,
+            Step::Write(_, at, bytes) => verify_store(map, *at, bytes.len())?,
             Step::Add(_, at) => {
-                load_allowed(map, *at, 8)?;
-                store_allowed(map, *at, 8)?;
+                verify_load(map, *at, 8)?;
+                verify_store(map, *at, 8)?;
             }
         }
     }

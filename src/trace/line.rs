@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::request::Broken;
 
-/// Bytes of a line at most: the longest of a real trace has a tenth of it.
+/// Bytes of a line at most: far more than any real trace has.
 const MOST_LINE: usize = 1 << 22;
 
 /// What recorded a trace.

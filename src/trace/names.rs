@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::engine::{Engine, Outcome};
-use super::request::{Broken, Request, Stop, bytes, hex, number_of_32, text};
+use super::request::{Broken, Request, Stop, bytes, hex, number_of_32};
 use super::world::MapFacts;
 use crate::abi::{Errno, Fd, MapType, Mapping};
 
@@ -249,12 +249,11 @@ impl Engine<'_> {
         json!({ "value": hex(&raw[..self.value_len(facts).min(raw.len())]) })
     }
 
-    /// Values of a map of maps that are given as names.
+    /// Values of a map of maps that are given as names or numbers.
     pub(super) fn fds_of_names(&self, o: Request<'_>, field: &str) -> Result<Vec<u8>, Broken> {
         let mut raw = Vec::new();
         for value in o.list(field)? {
-            let name = text(field, value)?;
-            raw.extend(self.names.fd_of(name).unwrap_or(NO_FD).to_le_bytes());
+            raw.extend(self.fd_of_value(field, value)?.to_le_bytes());
         }
         Ok(raw)
     }

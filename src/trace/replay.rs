@@ -23,10 +23,10 @@ pub enum Verdict {
         /// What this world answers.
         emulated: Value,
     },
-    /// The kernel's verifier refused the program of this step; `allowed`: here it would run.
+    /// The kernel's verifier refused the program of this step.
     Skipped {
-        /// It would run.
-        allowed: bool,
+        /// So it is here, and with the same errno.
+        same: bool,
     },
     /// What is missing here.
     ToCome(String),
@@ -41,8 +41,8 @@ pub struct Tally {
     pub failed: u64,
     /// Refused by the kernel's verifier.
     pub skipped: u64,
-    /// Of those, the ones that would run here.
-    pub allowed: u64,
+    /// Of those, the ones that would run here, or are refused with another errno.
+    pub refused_otherwise: u64,
     /// Not emulated yet.
     pub to_come: u64,
 }
@@ -53,9 +53,9 @@ impl Tally {
         match verdict {
             Verdict::Passed => self.passed += 1,
             Verdict::Failed { .. } => self.failed += 1,
-            Verdict::Skipped { allowed } => {
+            Verdict::Skipped { same } => {
                 self.skipped += 1;
-                self.allowed += u64::from(*allowed);
+                self.refused_otherwise += u64::from(!same);
             }
             Verdict::ToCome(_) => self.to_come += 1,
         }
@@ -66,7 +66,7 @@ impl Tally {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
-        self.allowed += other.allowed;
+        self.refused_otherwise += other.refused_otherwise;
         self.to_come += other.to_come;
     }
 }
@@ -176,9 +176,11 @@ impl Replay<'_> {
             self.missing.push((name.to_owned(), what.clone()));
         }
         Ok(match answer {
-            Answer::Allowed => Verdict::Skipped { allowed: true },
-            // Any refusal will do, and so will a program side that is not there.
-            Answer::Got(_) | Answer::ToCome(_) if refused => Verdict::Skipped { allowed: false },
+            Answer::Got(emulated) if refused => Verdict::Skipped {
+                same: answers_match(recorded, &emulated),
+            },
+            Answer::Allowed | Answer::ToCome(_) if refused => Verdict::Skipped { same: false },
+            Answer::Allowed => unreachable!("only steps that were refused ask for no more"),
             Answer::ToCome(what) => Verdict::ToCome(what),
             Answer::Got(emulated) if answers_match(recorded, &emulated) => Verdict::Passed,
             Answer::Got(emulated) => Verdict::Failed {

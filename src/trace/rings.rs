@@ -7,7 +7,7 @@ use super::events::stop_return;
 use super::programs::{known, number_of};
 use super::request::{Broken, Request, Stop, hex};
 use super::world::{Drain, RingStep};
-use crate::abi::{MapRequest, MapType, Mapping, Prot, Result as AbiResult};
+use crate::abi::{MapRequest, MapType, Mapping, Result as AbiResult};
 use crate::env::PAGE_SIZE;
 
 const BUSY: u32 = 1 << 31;
@@ -78,17 +78,7 @@ impl Engine<'_> {
         let user = facts.map_type == MapType::USER_RINGBUF;
         let size = facts.max_entries as usize;
         let mmap = |len, offset, write| {
-            let prot = Prot {
-                read: true,
-                write,
-                exec: false,
-            };
-            let request = MapRequest {
-                len,
-                offset,
-                prot,
-                shared: true,
-            };
+            let request = MapRequest::shared(offset, len, write);
             self.world.bpf().mmap(fd, request)
         };
         let page = PAGE_SIZE as u64;

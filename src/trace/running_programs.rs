@@ -233,7 +233,10 @@ impl Running {
         let data_at = 8 * steps.len() + 8;
         let outputs = steps.iter().map(|step| match step {
             RingStep::Output(data, _) => data.as_slice(),
-            _ => &[],
+            RingStep::Query(_)
+            | RingStep::Reserve(..)
+            | RingStep::Submit(..)
+            | RingStep::Discard(..) => &[],
         });
         let mut ends = vec![data_at];
         for data in outputs.clone() {
@@ -416,7 +419,14 @@ impl Plan {
         );
         let read = steps.iter().map(|step| match step {
             Step::Read(_, _, len) => *len,
-            _ => 0,
+            Step::Lookup(..)
+            | Step::Write(..)
+            | Step::Add(..)
+            | Step::Lock(..)
+            | Step::Unlock(..)
+            | Step::Update(..)
+            | Step::Delete(_)
+            | Step::Call(_) => 0,
         });
         let result_len = 8 + read.max().unwrap_or(0).next_multiple_of(8);
         let given_at = 8 + result_len * steps.len();
@@ -451,7 +461,12 @@ impl Plan {
                 scratch.write(self.key(number), key);
                 scratch.write(self.value(number), value);
             }
-            _ => {}
+            Step::Read(..)
+            | Step::Write(..)
+            | Step::Add(..)
+            | Step::Lock(..)
+            | Step::Unlock(..)
+            | Step::Call(_) => {}
         }
     }
 
@@ -462,7 +477,14 @@ impl Plan {
                 let there = scratch.number(result) != 0;
                 StepAnswer::Bytes(there.then(|| scratch.read(result + 8, *len)))
             }
-            _ => StepAnswer::Number(scratch.number(result)),
+            Step::Lookup(..)
+            | Step::Write(..)
+            | Step::Add(..)
+            | Step::Lock(..)
+            | Step::Unlock(..)
+            | Step::Update(..)
+            | Step::Delete(_)
+            | Step::Call(_) => StepAnswer::Number(scratch.number(result)),
         }
     }
 

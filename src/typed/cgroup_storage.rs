@@ -1,12 +1,11 @@
-//! `CgroupStorage<V>`.
+//! `CgroupStorage<V>` and `PerCpuCgroupStorage<V>`.
 
 use std::borrow::Borrow;
-use std::marker::PhantomData;
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Builder, Error, OwnedMap, TypedMap};
-use crate::abi::MapType;
+use super::macros::{gets, iters, keys, no_flags, typed_map};
+use super::{Error, PerCpuValues};
 
 /// The key of an element that belongs to one place in one cgroup. `struct bpf_cgroup_storage_key`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Pod, Zeroable)]
@@ -26,102 +25,80 @@ pub trait StorageKey: Pod {}
 impl StorageKey for CgroupStorageKey {}
 impl StorageKey for u64 {}
 
-/// A map of type `BPF_MAP_TYPE_CGROUP_STORAGE`: an element for each place where a program that uses it is attached.
-///
-/// Attaching makes elements, the end of the cgroup ends them; user space reads and changes them.
-///
-/// ```
-/// use mapemu::abi::{AttachType, Errno, ProgType};
-/// use mapemu::sys::ProgDef;
-/// use mapemu::typed::{CgroupStorage, CgroupStorageKey};
-/// use mapemu::{Kernel, calls};
-///
-/// let kernel = Kernel::new();
-/// let bytes: CgroupStorage<u64> = CgroupStorage::builder().create(&kernel)?;
-/// assert_eq!(bytes.keys().count(), 0);
-///
-/// let cgroup = kernel.cgroup_create("web", None).unwrap();
-/// let prog = kernel
-///     .prog_load(ProgDef {
-///         name: "count",
-///         prog_type: ProgType::CGROUP_SKB,
-///         storages: &[bytes.map().fd()],
-///         ..ProgDef::default()
-///     })
-///     .unwrap();
-/// calls::bpf_prog_attach(&kernel, prog, cgroup, AttachType::CGROUP_INET_EGRESS.0, 0).unwrap();
-///
-/// let key = bytes.keys().next().unwrap()?;
-/// assert_eq!(key.attach_type, AttachType::CGROUP_INET_EGRESS.0);
-/// bytes.insert(key, 1500, 0)?;
-/// assert_eq!(bytes.get(&key, 0)?, 1500);
-/// # Ok::<(), mapemu::typed::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct CgroupStorage<V, K = CgroupStorageKey> {
-    map: OwnedMap,
-    _types: PhantomData<fn() -> (K, V)>,
-}
-
-impl<V: Pod, K: StorageKey> CgroupStorage<V, K> {
-    /// A map to be made; it takes no `max_entries`.
-    pub fn builder() -> Builder<Self> {
-        Builder::new()
-    }
-
-    /// The value of a key. `flags`: 0 or `BPF_F_LOCK`.
-    ///
-    /// # Errors
-    ///
-    /// `EINVAL` for other flags; `ENOENT` if nothing was attached there.
-    #[doc(alias = "bpf_map_lookup_elem")]
-    pub fn get(&self, key: &K, flags: u64) -> Result<V, Error> {
-        self.map.get(key, flags)
-    }
-
-    /// Changes the value of an element; it never makes one. `flags`: `BPF_ANY` or `BPF_EXIST`, with `BPF_F_LOCK`.
-    ///
-    /// # Errors
-    ///
-    /// `EPERM` if it is frozen; `EINVAL` for other flags; `ENOENT` if nothing was attached there.
-    #[doc(alias = "bpf_map_update_elem")]
-    pub fn insert(
-        &self,
-        key: impl Borrow<K>,
-        value: impl Borrow<V>,
-        flags: u64,
-    ) -> Result<(), Error> {
-        self.map.insert(key.borrow(), value.borrow(), flags)
-    }
-
-    /// All keys, the newest element's first.
-    #[doc(alias = "bpf_map_get_next_key")]
-    pub fn keys(&self) -> impl Iterator<Item = Result<K, Error>> {
-        self.map.keys()
-    }
-
-    /// All elements, the newest first.
-    pub fn iter(&self) -> impl Iterator<Item = Result<(K, V), Error>> {
-        self.map.iter()
-    }
-
-    /// The map behind it, for calls by bytes.
-    pub fn map(&self) -> &OwnedMap {
-        &self.map
-    }
-}
-
-impl<V, K> From<OwnedMap> for CgroupStorage<V, K> {
-    fn from(map: OwnedMap) -> Self {
-        Self {
-            map,
-            _types: PhantomData,
+/// Elements that attaching makes.
+macro_rules! changes {
+    ($key:ty => $value:ty) => {
+        /// Changes the value of an element; it never makes one. `flags`: `BPF_ANY` or `BPF_EXIST`, with `BPF_F_LOCK`.
+        ///
+        /// # Errors
+        ///
+        /// `EPERM` if it is frozen; `EINVAL` for other flags; `ENOENT` if nothing was attached there.
+        #[doc(alias = "bpf_map_update_elem")]
+        pub fn insert(
+            &self,
+            key: impl Borrow<$key>,
+            value: impl Borrow<$value>,
+            flags: u64,
+        ) -> Result<(), Error> {
+            self.map.insert(key.borrow(), value.borrow(), flags)
         }
-    }
+    };
 }
 
-impl<V, K: StorageKey> TypedMap for CgroupStorage<V, K> {
-    type Key = K;
-    type Value = V;
-    const MAP_TYPE: MapType = MapType::CGROUP_STORAGE;
+typed_map! {
+    /// A map of type `BPF_MAP_TYPE_CGROUP_STORAGE`: an element for each place where a program that uses it is attached.
+    ///
+    /// Attaching makes elements, the end of the cgroup ends them; user space reads and changes them.
+    ///
+    /// ```
+    /// use mapemu::abi::{AttachType, Errno, ProgType};
+    /// use mapemu::sys::ProgDef;
+    /// use mapemu::typed::{CgroupStorage, CgroupStorageKey};
+    /// use mapemu::{Kernel, calls};
+    ///
+    /// let kernel = Kernel::new();
+    /// let bytes: CgroupStorage<u64> = CgroupStorage::builder().create(&kernel)?;
+    /// assert_eq!(bytes.keys().count(), 0);
+    ///
+    /// let cgroup = kernel.cgroup_create("web", None).unwrap();
+    /// let prog = kernel
+    ///     .prog_load(ProgDef {
+    ///         name: "count",
+    ///         prog_type: ProgType::CGROUP_SKB,
+    ///         storages: &[bytes.map().fd()],
+    ///         ..ProgDef::default()
+    ///     })
+    ///     .unwrap();
+    /// calls::bpf_prog_attach(&kernel, prog, cgroup, AttachType::CGROUP_INET_EGRESS.0, 0).unwrap();
+    ///
+    /// let key = bytes.keys().next().unwrap()?;
+    /// assert_eq!(key.attach_type, AttachType::CGROUP_INET_EGRESS.0);
+    /// bytes.insert(key, 1500, 0)?;
+    /// assert_eq!(bytes.get(&key, 0)?, 1500);
+    /// # Ok::<(), mapemu::typed::Error>(())
+    /// ```
+    CgroupStorage<V: Pod, K: StorageKey = CgroupStorageKey>: CGROUP_STORAGE, no_flags!(), { K => V }
+    gets!(K => V);
+    changes!(K => V);
+    iters!(K => V);
+}
+
+typed_map! {
+    /// A map of type `BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE`: as [`CgroupStorage`], with a value for each CPU.
+    ///
+    /// ```
+    /// use mapemu::Kernel;
+    /// use mapemu::abi::Errno;
+    /// use mapemu::typed::{PerCpuCgroupStorage, PerCpuValues};
+    ///
+    /// let kernel = Kernel::builder().cpus(2).build();
+    /// let bytes: PerCpuCgroupStorage<u64, u64> = PerCpuCgroupStorage::builder().create(&kernel)?;
+    /// let nowhere = bytes.insert(1, PerCpuValues::from(vec![0, 0]), 0);
+    /// assert_eq!(nowhere.unwrap_err().errno, Errno::ENOENT, "nothing is attached there");
+    /// # Ok::<(), mapemu::typed::Error>(())
+    /// ```
+    PerCpuCgroupStorage<V: Pod, K: StorageKey = CgroupStorageKey>: PERCPU_CGROUP_STORAGE, no_flags!(), { K => V }
+    gets!(K => PerCpuValues<V>);
+    changes!(K => PerCpuValues<V>);
+    iters!(K => PerCpuValues<V>);
 }

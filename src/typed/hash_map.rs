@@ -1,113 +1,93 @@
-//! `HashMap<K, V>`.
-
-use std::borrow::Borrow;
-use std::marker::PhantomData;
+//! `HashMap<K, V>`, and the other maps by key that hash it.
 
 use bytemuck::Pod;
 
-use super::{Builder, Error, OwnedMap, TypedMap};
-use crate::abi::MapType;
+use super::PerCpuValues;
+use super::macros::{batches, gets, inserts, iters, keys, no_flags, removes, takes, typed_map};
 
-/// A map of type `BPF_MAP_TYPE_HASH`.
-///
-/// ```
-/// use mapemu::Kernel;
-/// use mapemu::abi::Errno;
-/// use mapemu::typed::HashMap;
-///
-/// let kernel = Kernel::new();
-/// let map: HashMap<u32, u64> = HashMap::builder().max_entries(1).create(&kernel)?;
-/// map.insert(1, 10, 0)?;
-/// assert_eq!(map.insert(2, 20, 0).unwrap_err().errno, Errno::E2BIG, "it is full");
-/// map.insert(1, 11, 0)?;
-/// assert_eq!(map.iter().collect::<Result<Vec<_>, _>>()?, [(1, 11)]);
-/// # Ok::<(), mapemu::typed::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct HashMap<K, V> {
-    map: OwnedMap,
-    _types: PhantomData<fn() -> (K, V)>,
+/// What all hashes have.
+macro_rules! hash_methods {
+    ($key:ty => $value:ty) => {
+        gets!($key => $value);
+        inserts!($key => $value);
+        removes!($key);
+        takes!($key => $value);
+        iters!($key => $value);
+        batches!($key => $value);
+    };
 }
 
-impl<K: Pod, V: Pod> HashMap<K, V> {
-    /// A map to be made.
-    pub fn builder() -> Builder<Self> {
-        Builder::new()
-    }
-
-    /// The value of a key. `flags`: 0 or `BPF_F_LOCK`.
+typed_map! {
+    /// A map of type `BPF_MAP_TYPE_HASH`.
     ///
-    /// # Errors
+    /// ```
+    /// use mapemu::Kernel;
+    /// use mapemu::abi::Errno;
+    /// use mapemu::typed::HashMap;
     ///
-    /// `EINVAL` for other flags; `ENOENT` if there is no such key.
-    #[doc(alias = "bpf_map_lookup_elem")]
-    pub fn get(&self, key: &K, flags: u64) -> Result<V, Error> {
-        self.map.get(key, flags)
-    }
-
-    /// Makes or changes an element. `flags`: `BPF_ANY`, `BPF_NOEXIST` or `BPF_EXIST`, with `BPF_F_LOCK`.
-    ///
-    /// # Errors
-    ///
-    /// `EPERM` if it is frozen; `EINVAL` for other flags; `EEXIST`, `ENOENT` by the flags; `E2BIG` if it is full.
-    #[doc(alias = "bpf_map_update_elem")]
-    pub fn insert(
-        &self,
-        key: impl Borrow<K>,
-        value: impl Borrow<V>,
-        flags: u64,
-    ) -> Result<(), Error> {
-        self.map.insert(key.borrow(), value.borrow(), flags)
-    }
-
-    /// Removes an element.
-    ///
-    /// # Errors
-    ///
-    /// `EPERM` if it is frozen; `ENOENT` if there is no such key.
-    #[doc(alias = "bpf_map_delete_elem")]
-    pub fn remove(&self, key: &K) -> Result<(), Error> {
-        self.map.remove(key)
-    }
-
-    /// The value of a key, which is removed.
-    ///
-    /// # Errors
-    ///
-    /// As [`HashMap::get`] and [`HashMap::remove`].
-    #[doc(alias = "bpf_map_lookup_and_delete_elem")]
-    pub fn take(&self, key: &K, flags: u64) -> Result<V, Error> {
-        self.map.take(key, flags)
-    }
-
-    /// All keys, in the kernel's order.
-    #[doc(alias = "bpf_map_get_next_key")]
-    pub fn keys(&self) -> impl Iterator<Item = Result<K, Error>> {
-        self.map.keys()
-    }
-
-    /// All elements, in the kernel's order; one that goes between its key and its value is passed over.
-    pub fn iter(&self) -> impl Iterator<Item = Result<(K, V), Error>> {
-        self.map.iter()
-    }
-
-    /// The map behind it, for calls by bytes.
-    pub fn map(&self) -> &OwnedMap {
-        &self.map
-    }
+    /// let kernel = Kernel::new();
+    /// let map: HashMap<u32, u64> = HashMap::builder().max_entries(1).create(&kernel)?;
+    /// map.insert(1, 10, 0)?;
+    /// assert_eq!(map.insert(2, 20, 0).unwrap_err().errno, Errno::E2BIG, "it is full");
+    /// map.insert(1, 11, 0)?;
+    /// assert_eq!(map.iter().collect::<Result<Vec<_>, _>>()?, [(1, 11)]);
+    /// # Ok::<(), mapemu::typed::Error>(())
+    /// ```
+    HashMap<K: Pod, V: Pod>: HASH, no_flags!(), { K => V }
+    hash_methods!(K => V);
 }
 
-impl<K, V> From<OwnedMap> for HashMap<K, V> {
-    fn from(map: OwnedMap) -> Self {
-        Self {
-            map,
-            _types: PhantomData,
-        }
-    }
+typed_map! {
+    /// A map of type `BPF_MAP_TYPE_LRU_HASH`: when it is full, an element that was not used for long makes room.
+    ///
+    /// ```
+    /// use mapemu::Kernel;
+    /// use mapemu::typed::LruHashMap;
+    ///
+    /// let kernel = Kernel::new();
+    /// let recent: LruHashMap<u32, u64> = LruHashMap::builder().max_entries(8).create(&kernel)?;
+    /// for key in 0..100 {
+    ///     recent.insert(key, 0, 0)?;
+    /// }
+    /// assert!(recent.get(&0, 0).unwrap_err().is_not_found());
+    /// assert_eq!(recent.get(&99, 0)?, 0);
+    /// # Ok::<(), mapemu::typed::Error>(())
+    /// ```
+    LruHashMap<K: Pod, V: Pod>: LRU_HASH, no_flags!(), { K => V }
+    hash_methods!(K => V);
 }
 
-impl<K, V> TypedMap for HashMap<K, V> {
-    type Key = K;
-    type Value = V;
-    const MAP_TYPE: MapType = MapType::HASH;
+typed_map! {
+    /// A map of type `BPF_MAP_TYPE_PERCPU_HASH`: a value for each CPU, of which a program sees its own.
+    ///
+    /// ```
+    /// use mapemu::Kernel;
+    /// use mapemu::typed::{PerCpuHashMap, PerCpuValues};
+    ///
+    /// let kernel = Kernel::builder().cpus(2).build();
+    /// let hits: PerCpuHashMap<u32, u64> = PerCpuHashMap::builder().max_entries(8).create(&kernel)?;
+    /// hits.insert(1, PerCpuValues::from(vec![10, 20]), 0)?;
+    /// assert_eq!(hits.get(&1, 0)?.iter().sum::<u64>(), 30);
+    /// # Ok::<(), mapemu::typed::Error>(())
+    /// ```
+    PerCpuHashMap<K: Pod, V: Pod>: PERCPU_HASH, no_flags!(), { K => V }
+    hash_methods!(K => PerCpuValues<V>);
+}
+
+typed_map! {
+    /// A map of type `BPF_MAP_TYPE_LRU_PERCPU_HASH`: a value for each CPU, and an element that was not used for long makes
+    /// room when it is full.
+    ///
+    /// ```
+    /// use mapemu::Kernel;
+    /// use mapemu::typed::{LruPerCpuHashMap, PerCpuValues};
+    ///
+    /// let kernel = Kernel::builder().cpus(2).build();
+    /// let map: LruPerCpuHashMap<u32, u32> = LruPerCpuHashMap::builder().max_entries(8).create(&kernel)?;
+    /// map.insert(1, PerCpuValues::from(vec![10, 20]), 0)?;
+    /// assert_eq!(map.take(&1, 0)?[1], 20);
+    /// # Ok::<(), mapemu::typed::Error>(())
+    /// ```
+    LruPerCpuHashMap<K: Pod, V: Pod>: LRU_PERCPU_HASH, no_flags!(), { K => V }
+    hash_methods!(K => PerCpuValues<V>);
 }

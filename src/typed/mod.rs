@@ -16,17 +16,40 @@
 //! ```
 
 mod array;
+mod batch;
+mod bloom_filter;
 mod cgroup_storage;
+mod fd_arrays;
 mod hash_map;
+mod local_storage;
+pub mod lpm_trie;
+mod macros;
+mod maps_of_maps;
 mod owned;
+mod queue_stack;
+mod redirect;
+mod ring_buf;
+mod sockets;
+mod values;
 
 use crate::abi::Errno;
 
-pub use array::Array;
+pub use array::{Array, PerCpuArray};
+pub use batch::BatchError;
+pub use bloom_filter::BloomFilter;
 pub use bytemuck::Pod;
-pub use cgroup_storage::{CgroupStorage, CgroupStorageKey, StorageKey};
-pub use hash_map::HashMap;
+pub use cgroup_storage::{CgroupStorage, CgroupStorageKey, PerCpuCgroupStorage, StorageKey};
+pub use fd_arrays::{PerfEventArray, ProgramArray};
+pub use hash_map::{HashMap, LruHashMap, LruPerCpuHashMap, PerCpuHashMap};
+pub use local_storage::{CgrpStorage, InodeStorage, SkStorage, TaskStorage};
+pub use lpm_trie::LpmTrie;
+pub use maps_of_maps::{ArrayOfMaps, HashOfMaps};
 pub use owned::{Builder, OwnedMap, TypedMap};
+pub use queue_stack::{Queue, Stack};
+pub use redirect::{CpuMap, CpuMapValue, DevMap, DevMapHash, DevMapValue};
+pub use ring_buf::{RingBuf, RingBufItem, UserRingBuf};
+pub use sockets::{SockHash, SockMap, XskMap};
+pub use values::PerCpuValues;
 
 /// What the kernel answered to a call of this front end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

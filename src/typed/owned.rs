@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use bytemuck::{Pod, bytes_of, bytes_of_mut};
 
 use super::Error;
-use crate::abi::{Bpf, Errno, Fd, MapHandle, MapInfo, MapType, Result, UpdateFlags};
+use super::values::ElemValue;
+use crate::abi::{Bpf, Errno, Fd, MapFlags, MapHandle, MapInfo, MapType, Result, UpdateFlags};
 use crate::calls::{self, CreateOpts};
 
 /// A map's fd on some kernel; closed when dropped.
@@ -46,29 +47,67 @@ impl OwnedMap {
         calls::bpf_map_get_info_by_fd(self.bpf(), self.fd).map_err(Error::of("map_get_info_by_fd"))
     }
 
-    pub(super) fn get<K: Pod, V: Pod>(&self, key: &K, flags: u64) -> Result<V, Error> {
-        let mut value = V::zeroed();
-        let (key, out) = (bytes_of(key), bytes_of_mut(&mut value));
-        match &self.handle {
-            Some(handle) => handle.lookup_elem(key, out, UpdateFlags::from_bits_retain(flags)),
-            None => calls::bpf_map_lookup_elem_flags(self.bpf(), self.fd, key, out, flags),
-        }
-        .map_err(Error::of("map_lookup_elem"))?;
-        Ok(value)
+    /// System calls cannot write the map any more.
+    ///
+    /// # Errors
+    ///
+    /// What `BPF_MAP_FREEZE` answers: `EPERM` the second time; `EBUSY` while it is written or mapped writable.
+    #[doc(alias = "bpf_map_freeze")]
+    pub fn freeze(&self) -> Result<(), Error> {
+        calls::bpf_map_freeze(self.bpf(), self.fd).map_err(Error::of("map_freeze"))
     }
 
-    pub(super) fn insert<K: Pod, V: Pod>(
+    /// Gives the map a path in a bpf file system.
+    ///
+    /// # Errors
+    ///
+    /// What `BPF_OBJ_PIN` answers.
+    #[doc(alias = "bpf_obj_pin")]
+    pub fn pin(&self, path: &str) -> Result<(), Error> {
+        calls::bpf_obj_pin(self.bpf(), self.fd, path).map_err(Error::of("obj_pin"))
+    }
+
+    pub(super) fn get<K: Pod, V: ElemValue>(&self, key: &K, flags: u64) -> Result<V, Error> {
+        let key = bytes_of(key);
+        V::read(self.bpf(), |out| match &self.handle {
+            Some(handle) => handle.lookup_elem(key, out, UpdateFlags::from_bits_retain(flags)),
+            None if key.is_empty() => calls::bpf_map_peek_elem(self.bpf(), self.fd, out),
+            None => calls::bpf_map_lookup_elem_flags(self.bpf(), self.fd, key, out, flags),
+        })
+        .map_err(Error::of("map_lookup_elem"))
+    }
+
+    /// Asks for a value: a lookup that takes it in.
+    pub(super) fn has<V: Pod>(&self, value: &V) -> Result<bool, Error> {
+        let mut value = *value;
+        match calls::bpf_map_peek_elem(self.bpf(), self.fd, bytes_of_mut(&mut value)) {
+            Ok(()) => Ok(true),
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(Error {
+                op: "map_lookup_elem",
+                errno,
+            }),
+        }
+    }
+
+    pub(super) fn insert<K: Pod, V: ElemValue>(
         &self,
         key: &K,
         value: &V,
         flags: u64,
     ) -> Result<(), Error> {
-        let (key, value) = (bytes_of(key), bytes_of(value));
-        match &self.handle {
-            Some(handle) => handle.update_elem(key, value, UpdateFlags::from_bits_retain(flags)),
-            None => calls::bpf_map_update_elem(self.bpf(), self.fd, key, value, flags),
-        }
-        .map_err(Error::of("map_update_elem"))
+        let key = bytes_of(key);
+        value
+            .with_bytes(self.bpf(), |value| match &self.handle {
+                Some(handle) => {
+                    handle.update_elem(key, value, UpdateFlags::from_bits_retain(flags))
+                }
+                None if key.is_empty() => {
+                    calls::bpf_map_push_elem(self.bpf(), self.fd, value, flags)
+                }
+                None => calls::bpf_map_update_elem(self.bpf(), self.fd, key, value, flags),
+            })
+            .map_err(Error::of("map_update_elem"))
     }
 
     pub(super) fn remove<K: Pod>(&self, key: &K) -> Result<(), Error> {
@@ -79,19 +118,18 @@ impl OwnedMap {
         .map_err(Error::of("map_delete_elem"))
     }
 
-    pub(super) fn take<K: Pod, V: Pod>(&self, key: &K, flags: u64) -> Result<V, Error> {
-        let mut value = V::zeroed();
-        let (key, out) = (bytes_of(key), bytes_of_mut(&mut value));
-        match &self.handle {
+    pub(super) fn take<K: Pod, V: ElemValue>(&self, key: &K, flags: u64) -> Result<V, Error> {
+        let key = bytes_of(key);
+        V::read(self.bpf(), |out| match &self.handle {
             Some(handle) => {
                 handle.lookup_and_delete_elem(key, out, UpdateFlags::from_bits_retain(flags))
             }
+            None if key.is_empty() => calls::bpf_map_pop_elem(self.bpf(), self.fd, out),
             None => {
                 calls::bpf_map_lookup_and_delete_elem_flags(self.bpf(), self.fd, key, out, flags)
             }
-        }
-        .map_err(Error::of("map_lookup_and_delete_elem"))?;
-        Ok(value)
+        })
+        .map_err(Error::of("map_lookup_and_delete_elem"))
     }
 
     fn next_key<K: Pod>(&self, key: Option<&K>) -> Result<Option<K>, Error> {
@@ -119,7 +157,7 @@ impl OwnedMap {
         }
     }
 
-    pub(super) fn iter<K: Pod, V: Pod>(&self) -> impl Iterator<Item = Result<(K, V), Error>> {
+    pub(super) fn iter<K: Pod, V: ElemValue>(&self) -> impl Iterator<Item = Result<(K, V), Error>> {
         self.keys().filter_map(|key| {
             let key = match key {
                 Ok(key) => key,
@@ -183,19 +221,27 @@ impl<K: Pod> Iterator for Keys<'_, K> {
 }
 
 /// A typed map that a [`Builder`] can make.
-pub trait TypedMap: From<OwnedMap> {
+pub trait TypedMap: Sized {
     /// Its key; `()` where it has none.
     type Key;
     /// Its value.
     type Value;
-    /// Its type, unless the builder was told another that works alike.
+    /// Its type.
     const MAP_TYPE: MapType;
+    /// Flags without which no map of that type can be made.
+    const MAP_FLAGS: MapFlags;
+
+    /// Takes over a map of that type and those sizes.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers, where the map's memory is mapped.
+    fn over(map: OwnedMap) -> Result<Self, Error>;
 }
 
 /// Makes a typed map. It judges nothing: the kernel does, when [`Builder::create`] asks it.
 #[derive(Clone, Debug)]
 pub struct Builder<M> {
-    map_type: MapType,
     name: String,
     max_entries: u32,
     opts: CreateOpts,
@@ -205,10 +251,12 @@ pub struct Builder<M> {
 impl<M: TypedMap> Builder<M> {
     pub(super) fn new() -> Self {
         Self {
-            map_type: M::MAP_TYPE,
             name: String::new(),
             max_entries: 0,
-            opts: CreateOpts::default(),
+            opts: CreateOpts {
+                map_flags: M::MAP_FLAGS.bits(),
+                ..CreateOpts::default()
+            },
             _map: PhantomData,
         }
     }
@@ -225,9 +273,21 @@ impl<M: TypedMap> Builder<M> {
         self
     }
 
-    /// Flags, `BPF_F_*`.
+    /// Flags, `BPF_F_*`; those without which there is no such map are there already.
     pub fn map_flags(mut self, map_flags: u32) -> Self {
-        self.opts.map_flags = map_flags;
+        self.opts.map_flags = M::MAP_FLAGS.bits() | map_flags;
+        self
+    }
+
+    /// What the type makes of it: the number of hash functions of a Bloom filter.
+    pub fn map_extra(mut self, map_extra: u64) -> Self {
+        self.opts.map_extra = map_extra;
+        self
+    }
+
+    /// The template of a map of maps: a map like those that it holds.
+    pub fn inner_map(mut self, inner_map_fd: Fd) -> Self {
+        self.opts.inner_map_fd = inner_map_fd;
         self
     }
 
@@ -247,7 +307,7 @@ impl<M: TypedMap> Builder<M> {
     pub fn create<B: Bpf + Clone + 'static>(&self, bpf: &B) -> Result<M, Error> {
         let fd = calls::bpf_map_create(
             bpf,
-            self.map_type,
+            M::MAP_TYPE,
             &self.name,
             size_of_u32::<M::Key>(),
             size_of_u32::<M::Value>(),
@@ -255,7 +315,7 @@ impl<M: TypedMap> Builder<M> {
             &self.opts,
         )
         .map_err(Error::of("map_create"))?;
-        Ok(OwnedMap::new(bpf, fd).into())
+        M::over(OwnedMap::new(bpf, fd))
     }
 
     /// Takes over the fd of a map that is there: by id, by path, from somebody else.
@@ -266,11 +326,11 @@ impl<M: TypedMap> Builder<M> {
     pub fn from_fd<B: Bpf + Clone + 'static>(&self, bpf: &B, fd: Fd) -> Result<M, Error> {
         let map = OwnedMap::new(bpf, fd);
         let info = map.info()?;
-        let same = info.map_type == self.map_type
+        let same = info.map_type == M::MAP_TYPE
             && info.key_size == size_of_u32::<M::Key>()
             && info.value_size == size_of_u32::<M::Value>();
         if same {
-            Ok(map.into())
+            M::over(map)
         } else {
             Err(Error {
                 op: "from_fd",

@@ -68,6 +68,7 @@ pub(crate) const BPF_F_WRONLY: u32 = 1 << 4;
 /// Flags of one call.
 pub(crate) const BPF_ANY: u64 = 0;
 pub(crate) const BPF_NOEXIST: u64 = 1;
+pub(crate) const BPF_EXIST: u64 = 2;
 pub(crate) const BPF_F_LOCK: u64 = 4;
 /// A number that is not open.
 pub(crate) const NOT_OPEN: Fd = 100;
@@ -105,6 +106,20 @@ pub(crate) fn lookup(bpf: &dyn Bpf, fd: Fd, key: u32) -> Result<u64> {
 /// Removes an element.
 pub(crate) fn delete(bpf: &dyn Bpf, fd: Fd, key: u32) -> Result<()> {
     calls::bpf_map_delete_elem(bpf, fd, &key.to_ne_bytes())
+}
+
+/// All keys of 4 bytes, in the order of the map.
+#[track_caller]
+pub(crate) fn keys(bpf: &dyn Bpf, fd: Fd) -> Vec<u32> {
+    let (mut keys, mut next) = (Vec::new(), [0; 4]);
+    let mut answer = calls::bpf_map_get_next_key(bpf, fd, None, &mut next);
+    while answer.is_ok() {
+        let key = next;
+        keys.push(u32::from_ne_bytes(key));
+        answer = calls::bpf_map_get_next_key(bpf, fd, Some(&key), &mut next);
+    }
+    assert_eq!(answer, Err(mapemu::abi::Errno::ENOENT));
+    keys
 }
 
 /// The address of something in an attr.

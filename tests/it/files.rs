@@ -1,6 +1,6 @@
 //! Fds, ids, pins, and what they keep alive.
 
-use mapemu::abi::{Bpf, Errno, MapType};
+use mapemu::abi::{Bpf as _, Errno, MapType};
 use mapemu::calls;
 use mapemu::sys::Kernel;
 

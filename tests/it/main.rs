@@ -1,11 +1,27 @@
 //! Facts about the kernel's maps: each is a function of any [`Bpf`](mapemu::abi::Bpf), named after what it says.
+#![allow(clippy::print_stderr, reason = "a skipped comparison is told")]
 
+mod arena;
+mod array;
 mod bloom_filter;
+mod btf;
+mod cgroup_storage;
 mod commands;
 mod common;
+mod cpumap;
+mod devmap;
+mod fd_arrays;
 mod files;
+mod local_storage;
 mod lpm_trie;
+mod lru_hash;
+mod map_in_map;
+mod percpu_array;
+mod prog_array;
+mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod props;
 mod queue_stack;
 mod ringbuf;
+mod sockmap;
+mod typed;

@@ -1,0 +1,116 @@
+//! Facts about `BPF_MAP_TYPE_ARENA` and `BPF_MAP_TYPE_STACK_TRACE`.
+
+use mapemu::abi::{Bpf, Errno, Fd, MapRequest, MapType, Mapping, ProgType, Prot, Result};
+use mapemu::calls;
+use mapemu::helper::Prog;
+use mapemu::sys::Kernel;
+
+use crate::common::{map, on_both};
+
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+const PAGE: usize = 4096;
+
+fn arena(bpf: &dyn Bpf) -> Fd {
+    map(bpf, MapType::ARENA, 0, 0, 2, BPF_F_MMAPABLE)
+}
+
+fn mmap(bpf: &dyn Bpf, fd: Fd, pages: usize, write: bool) -> Result<Box<dyn Mapping>> {
+    let request = MapRequest {
+        len: pages * PAGE,
+        offset: 0,
+        prot: Prot {
+            read: true,
+            write,
+            exec: false,
+        },
+        shared: true,
+    };
+    bpf.mmap(fd, request)
+}
+
+#[test]
+fn arena_has_no_elements() {
+    on_both(|bpf| {
+        let fd = arena(bpf);
+        let lookup = calls::bpf_map_lookup_elem(bpf, fd, &[], &mut []);
+        assert_eq!(lookup, Err(Errno::EINVAL));
+        let next = calls::bpf_map_get_next_key(bpf, fd, None, &mut []);
+        assert_eq!(next, Err(Errno::EOPNOTSUPP));
+    });
+}
+
+#[test]
+fn arena_is_where_it_was_mapped_first() {
+    on_both(|bpf| {
+        let fd = arena(bpf);
+        let mapping = mmap(bpf, fd, 2, true).expect("the first one");
+        assert_eq!(mapping.write(PAGE, &[1, 2]), Ok(()));
+        let mut bytes = [9; 3];
+        assert_eq!(mapping.read(PAGE, &mut bytes), Ok(()));
+        assert_eq!(bytes, [1, 2, 0]);
+        assert_eq!(mmap(bpf, fd, 3, false).err(), Some(Errno::E2BIG));
+        assert_eq!(mmap(bpf, fd, 2, false).err(), Some(Errno::EINVAL));
+        drop(mapping);
+        assert_eq!(
+            mmap(bpf, fd, 1, false).err(),
+            Some(Errno::EINVAL),
+            "even then"
+        );
+    });
+}
+
+#[test]
+fn arena_mapped_writable_is_never_frozen() {
+    on_both(|bpf| {
+        let fd = arena(bpf);
+        drop(mmap(bpf, fd, 2, true).expect("the first one"));
+        assert_eq!(calls::bpf_map_freeze(bpf, fd), Err(Errno::EBUSY));
+        let fd = arena(bpf);
+        assert_eq!(calls::bpf_map_freeze(bpf, fd), Ok(()));
+        assert_eq!(mmap(bpf, fd, 2, true).err(), Some(Errno::EPERM));
+        assert!(mmap(bpf, fd, 2, false).is_ok());
+    });
+}
+
+#[test]
+fn no_memory_lies_past_the_end_of_an_arena() {
+    let kernel = Kernel::new();
+    let fd = arena(&kernel);
+    let mapping = mmap(&kernel, fd, 3, true).expect("a mapping may be longer");
+    assert_eq!(mapping.write(2 * PAGE, &[1]), Err(Errno::EFAULT));
+    assert_eq!(mapping.write(2 * PAGE - 1, &[1]), Ok(()));
+}
+
+#[test]
+fn stacks_are_only_taken_by_programs() {
+    on_both(|bpf| {
+        let fd = map(bpf, MapType::STACK_TRACE, 4, 80, 3, 0);
+        let update = |key: u32, flags| {
+            calls::bpf_map_update_elem(bpf, fd, &key.to_ne_bytes(), &[0; 80], flags)
+        };
+        assert_eq!(update(0, 0), Err(Errno::EINVAL));
+        let delete = |key: u32| calls::bpf_map_delete_elem(bpf, fd, &key.to_ne_bytes());
+        assert_eq!(delete(3), Err(Errno::ENOENT), "places are a power of two");
+        assert_eq!(delete(4), Err(Errno::E2BIG));
+    });
+}
+
+#[test]
+fn a_stack_shows_until_it_is_taken_out() {
+    let kernel = Kernel::new();
+    let fd = map(&kernel, MapType::STACK_TRACE, 4, 24, 64, 0);
+    let map = kernel.map(fd).expect("a map");
+    let prog = Prog::new(ProgType::KPROBE, 0);
+    let id = prog.get_stackid(&map, &[1, 2], 0).expect("there is room");
+    let key = id.to_ne_bytes();
+    let mut next = [0; 4];
+    let first = calls::bpf_map_get_next_key(&kernel, fd, None, &mut next);
+    assert_eq!((first, next), (Ok(()), key));
+    let mut value = [9; 24];
+    let taken = calls::bpf_map_lookup_and_delete_elem(&kernel, fd, &key, &mut value);
+    assert_eq!(taken, Ok(()));
+    let frames = [1_u64, 2, 0].map(u64::to_ne_bytes).concat();
+    assert_eq!(value[..], frames);
+    let gone = calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value);
+    assert_eq!(gone, Err(Errno::ENOENT));
+}

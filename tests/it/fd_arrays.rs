@@ -1,0 +1,75 @@
+//! Arrays of perf events and of cgroups.
+
+use mapemu::abi::{Bpf, Errno, Fd, MapType};
+use mapemu::calls;
+use mapemu::map::object::OtherKind;
+use mapemu::sys::Kernel;
+
+use crate::common::{BPF_ANY, NOT_OPEN, delete, map};
+
+const BPF_F_PRESERVE_ELEMS: u32 = 1 << 11;
+
+fn put(kernel: &Kernel, fd: Fd, index: u32, thing: Fd, flags: u64) -> Result<(), Errno> {
+    calls::bpf_map_update_elem(
+        kernel,
+        fd,
+        &index.to_ne_bytes(),
+        &thing.to_ne_bytes(),
+        flags,
+    )
+}
+
+/// Another open file of the same map.
+fn open_again(kernel: &Kernel, fd: Fd) -> Fd {
+    let id = calls::bpf_map_get_info_by_fd(kernel, fd).expect("info").id;
+    calls::bpf_map_get_fd_by_id(kernel, id).expect("it lives")
+}
+
+#[test]
+fn flags_then_index_then_fd() {
+    let kernel = &Kernel::new();
+    let event = kernel.open(OtherKind::PerfEvent);
+    let cgroup = kernel.cgroup_create("c", None).expect("a new one");
+    let file = kernel.open(OtherKind::File);
+    let cgroup1 = kernel.open(OtherKind::Cgroup1);
+    for (map_type, thing) in [
+        (MapType::PERF_EVENT_ARRAY, event),
+        (MapType::CGROUP_ARRAY, cgroup),
+    ] {
+        let fd = map(kernel, map_type, 4, 4, 2, 0);
+        assert_eq!(put(kernel, fd, 9, NOT_OPEN, 1), Err(Errno::EINVAL));
+        assert_eq!(put(kernel, fd, 2, NOT_OPEN, BPF_ANY), Err(Errno::E2BIG));
+        for other in [NOT_OPEN, file, cgroup1, fd] {
+            assert_eq!(put(kernel, fd, 1, other, BPF_ANY), Err(Errno::EBADF));
+        }
+        assert_eq!(put(kernel, fd, 1, thing, BPF_ANY), Ok(()));
+        let mut value = [0; 4];
+        for key in [1_u32, 9] {
+            let found = calls::bpf_map_lookup_elem(kernel, fd, &key.to_ne_bytes(), &mut value);
+            assert_eq!(found, Err(Errno::ENOTSUPP));
+        }
+        assert_eq!(delete(kernel, fd, 2), Err(Errno::E2BIG));
+        assert_eq!(delete(kernel, fd, 0), Err(Errno::ENOENT));
+        assert_eq!(delete(kernel, fd, 1), Ok(()));
+        assert_eq!(delete(kernel, fd, 1), Err(Errno::ENOENT));
+    }
+}
+
+#[test]
+fn an_event_goes_with_the_open_file_that_put_it() {
+    let kernel = &Kernel::new();
+    let event = kernel.open(OtherKind::PerfEvent);
+    for (map_flags, left) in [(0, Err(Errno::ENOENT)), (BPF_F_PRESERVE_ELEMS, Ok(()))] {
+        let fd = map(kernel, MapType::PERF_EVENT_ARRAY, 4, 4, 2, map_flags);
+        let other = open_again(kernel, fd);
+        assert_eq!(put(kernel, fd, 0, event, BPF_ANY), Ok(()));
+        assert_eq!(put(kernel, other, 1, event, BPF_ANY), Ok(()));
+        let dup = kernel.dup(other).expect("it is open");
+        kernel.close(other).expect("it is open");
+        assert_eq!(delete(kernel, fd, 1), Ok(()), "the file has another fd");
+        assert_eq!(put(kernel, dup, 1, event, BPF_ANY), Ok(()));
+        kernel.close(dup).expect("it is open");
+        assert_eq!(delete(kernel, fd, 1), left);
+        assert_eq!(delete(kernel, fd, 0), Ok(()));
+    }
+}
