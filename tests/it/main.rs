@@ -19,6 +19,8 @@ mod map_in_map;
 mod percpu_array;
 mod prog_array;
 mod program_side;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod props;
 mod queue_stack;
 mod ringbuf;
 mod sockmap;
