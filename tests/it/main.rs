@@ -22,4 +22,5 @@ mod program_side;
 mod queue_stack;
 mod ringbuf;
 mod sockmap;
+mod timer;
 mod typed;
