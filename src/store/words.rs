@@ -36,7 +36,8 @@ const BLOCKS: bool = cfg!(all(
     not(any(miri, shuttle, mapemu_portable))
 ));
 
-/// Copies bytes that other threads may write or read meanwhile.
+/// Copies bytes that other threads may write or read meanwhile, word by word: `movsb` would tear words wherever the other
+/// side does not lie at one, and the kernel's values of CPUs are copied by `long`s.
 ///
 /// # Safety
 ///
@@ -47,8 +48,11 @@ unsafe fn copy_block(from: *const u8, to: *mut u8, len: usize) {
     // not its business; the direction flag is clear, by the ABI.
     unsafe {
         std::arch::asm!(
+            "rep movsq",
+            "mov rcx, {rest}",
             "rep movsb",
-            inout("rcx") len => _,
+            rest = in(reg) len % WORD,
+            inout("rcx") len / WORD => _,
             inout("rsi") from => _,
             inout("rdi") to => _,
             options(nostack, preserves_flags)
