@@ -22,8 +22,6 @@ const BURST: usize = 4096;
 const CHUNK: usize = 128;
 /// Maps of so many elements fit into the caches.
 const SMALL: usize = 20_000;
-/// Bytes of the largest map that the running kernel is asked for.
-const KERNEL_LIMIT: usize = 32 << 20;
 
 /// Median of what one operation took, in ns, over chunks of a burst.
 fn burst(mut op: impl FnMut(usize)) -> f64 {
@@ -137,10 +135,7 @@ fn cell<const K: usize, const V: usize>(entries: usize) {
     let absent = keys::<K>(entries * 96 / 100, 1 << 31);
     let emulated: Emulated = filled::<K, V, _>(entries, &present).expect("always there");
     let by_bpf: EmulatedBpf = filled::<K, V, _>(entries, &present).expect("always there");
-    // The kernel's element and its share of the buckets take less than 96 bytes besides key and value.
-    let running: Option<Running> = (entries * (96 + K.next_multiple_of(8) + V) < KERNEL_LIMIT)
-        .then(|| filled::<K, V, _>(entries, &present))
-        .flatten();
+    let running: Option<Running> = filled::<K, V, _>(entries, &present);
     let arr: DashArr<K, V> = filled(entries, &present).expect("always there");
     let boxed: DashBox = filled::<K, V, _>(entries, &present).expect("always there");
     let limit: Limit<K, V> = filled(entries, &present).expect("always there");

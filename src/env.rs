@@ -1,9 +1,12 @@
-//! All that comes from outside the maps: CPUs, memory, the release of the kernel, chance.
+//! All that comes from outside the maps: CPUs, memory, the release of the kernel, chance, the time.
+//!
+//! The clock stands still until somebody moves it on: see [`Env::advance`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::abi::Errno;
 
@@ -25,6 +28,7 @@ pub struct Env {
     /// Indexes of the network interfaces.
     interfaces: RwLock<BTreeSet<u32>>,
     socket_cookies: AtomicU64,
+    agenda: Mutex<Agenda>,
 }
 
 /// The interface `lo`, which every network has.
@@ -82,6 +86,7 @@ impl Env {
             memory_used: AtomicU64::new(0),
             interfaces: RwLock::new(BTreeSet::from([LOOPBACK])),
             socket_cookies: AtomicU64::new(1),
+            agenda: Mutex::new(Agenda::default()),
         }
     }
 
@@ -138,10 +143,98 @@ impl Env {
     }
 
     /// What cannot be emulated: the errno that the user chose for it, or a panic that names it.
-    pub fn unsupported(&self, what: std::fmt::Arguments<'_>) -> Errno {
+    pub fn unsupported(&self, what: fmt::Arguments<'_>) -> Errno {
         match self.unsupported {
             Unsupported::Panic => panic!("mapemu does not emulate {what} yet"),
             Unsupported::Errno(errno) => errno,
         }
+    }
+}
+
+/// The clock, and what is to be done when it gets somewhere.
+#[derive(Default)]
+struct Agenda {
+    now: u64,
+    /// Jobs given so far.
+    given: u64,
+    jobs: BTreeMap<Appointment, Job>,
+}
+
+/// What is done; it is told which appointment it has.
+type Job = Box<dyn FnOnce(Appointment) + Send>;
+
+/// When a job is done. They are in order: by time, and for the same time the one that was given first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Appointment {
+    ns: u64,
+    number: u64,
+}
+
+/// The clock stops there. The kernel's does, too.
+pub const END_OF_TIME: u64 = i64::MAX as u64;
+
+impl Env {
+    /// The time in nanoseconds; 0 at first. All clocks of the kernel show the same.
+    pub fn now_ns(&self) -> u64 {
+        self.agenda.lock().now
+    }
+
+    /// `job` is done by [`Env::advance`], as the clock gets to `ns`; with what is due already, if that has passed; never,
+    /// if it is behind the end of time.
+    pub fn schedule(&self, ns: u64, job: impl FnOnce(Appointment) + Send + 'static) -> Appointment {
+        let mut agenda = self.agenda.lock();
+        let number = agenda.given;
+        agenda.given += 1;
+        let appointment = Appointment { ns, number };
+        agenda.jobs.insert(appointment, Box::new(job));
+        appointment
+    }
+
+    /// The job will not be done; false if it has begun.
+    pub fn unschedule(&self, appointment: Appointment) -> bool {
+        let job = self.agenda.lock().jobs.remove(&appointment);
+        job.is_some()
+    }
+
+    /// Moves the clock on, stopping wherever a job is due, and does the jobs.
+    ///
+    /// A job takes no time. What one gives for the very moment is not done before the clock moves on, or `advance` is
+    /// called again; so this ends whatever the jobs do.
+    pub fn advance(&self, ns: u64) {
+        let end = self.now_ns().saturating_add(ns).min(END_OF_TIME);
+        loop {
+            let given = self.agenda.lock().given;
+            while let Some((appointment, job)) = self.next_due(given) {
+                job(appointment);
+            }
+            let mut agenda = self.agenda.lock();
+            if agenda.now >= end {
+                break;
+            }
+            let after_now = Appointment {
+                ns: agenda.now + 1,
+                number: 0,
+            };
+            let next = agenda.jobs.range(after_now..).next();
+            agenda.now = next.map_or(end, |(next, _)| next.ns.min(end));
+        }
+    }
+
+    /// Takes out the first job that is due, of the first ones that were given.
+    fn next_due(&self, given: u64) -> Option<(Appointment, Job)> {
+        let mut agenda = self.agenda.lock();
+        let until_now = Appointment {
+            ns: agenda.now,
+            number: given,
+        };
+        let mut due = agenda.jobs.range(..until_now);
+        let (&appointment, _) = due.find(|(due, _)| due.number < given)?;
+        agenda.jobs.remove_entry(&appointment)
+    }
+}
+
+impl fmt::Debug for Agenda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} jobs at {} ns", self.jobs.len(), self.now)
     }
 }

@@ -10,6 +10,7 @@ use mapemu::abi::{Errno, MapType, UpdateFlags};
 use mapemu::btf::Writer;
 use mapemu::calls::{self, CreateOpts};
 use mapemu::helper::Prog;
+use mapemu::store::Words;
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_ANY: u64 = 0;
@@ -232,4 +233,31 @@ fn nothing_is_lost_or_doubled() {
             Err(Errno::E2BIG)
         );
     }
+}
+
+#[test]
+fn no_word_is_torn_wherever_it_is_copied_to() {
+    const WORDS: usize = 32;
+    let words = Words::new(WORDS).expect("memory");
+    let stop = AtomicBool::new(false);
+    let torn = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut word = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                word = !word;
+                (0..WORDS).for_each(|at| words.word(at).store(word, Ordering::Relaxed));
+            }
+        });
+        let mut out = [0; 8 * WORDS + 8];
+        let mut torn = 0;
+        for round in 0..if cfg!(miri) { 20 } else { 200_000 } {
+            let out = &mut out[round % 8..][..8 * WORDS];
+            words.read(0, out);
+            let whole = |word: &&[u8]| word.iter().all(|byte| *byte == word[0]);
+            torn += out.chunks(8).filter(|word| !whole(word)).count();
+        }
+        stop.store(true, Ordering::Relaxed);
+        torn
+    });
+    assert_eq!(torn, 0);
 }

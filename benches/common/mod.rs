@@ -11,6 +11,7 @@
 )]
 
 use std::cell::UnsafeCell;
+use std::hint::black_box;
 
 use mapemu::Kernel;
 use mapemu::abi::{Bpf, Cmd, MapHandle, MapType, UpdateFlags};
@@ -176,6 +177,9 @@ impl<const K: usize, const V: usize> Column<K, V> for EmulatedBpf {
     }
 }
 
+/// Bytes of the largest map that the running kernel is asked for, unless `MAPEMU_BENCH_LARGE=1` allows up to 160 MiB.
+const KERNEL_LIMIT: usize = 32 << 20;
+
 /// The running kernel, by the system call itself.
 pub struct Running {
     fd: u32,
@@ -217,6 +221,11 @@ impl<const K: usize, const V: usize> Column<K, V> for Running {
     const NAME: &'static str = "kernel";
 
     fn new(max_entries: u32) -> Option<Self> {
+        let bytes = (K + V + 64) * max_entries as usize;
+        let large = std::env::var_os("MAPEMU_BENCH_LARGE").is_some_and(|value| value == "1");
+        if bytes > KERNEL_LIMIT && !large {
+            return None;
+        }
         let attr = [
             MapType::HASH.0,
             K as u32,
@@ -325,35 +334,35 @@ impl<const K: usize, const V: usize> Column<K, V> for DashArr<K, V> {
     }
 }
 
-/// dashmap with keys and values whose sizes are known at run time: the honest rival.
-pub struct DashBox(dashmap::DashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>);
+/// dashmap as it comes, with keys and values whose sizes are known at run time: what a mock is made of.
+pub struct DashBox(dashmap::DashMap<Box<[u8]>, Box<[u8]>>);
 
 impl<const K: usize, const V: usize> Column<K, V> for DashBox {
     const NAME: &'static str = "dashmap, boxed";
 
     fn new(max_entries: u32) -> Option<Self> {
-        Some(Self(dashmap::DashMap::with_capacity_and_hasher(
-            max_entries as usize,
-            foldhash::fast::RandomState::default(),
-        )))
+        Some(Self(dashmap::DashMap::with_capacity(max_entries as usize)))
     }
 
     #[inline]
     fn lookup(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
         self.0
-            .get(&key[..])
+            .get(black_box(&key[..]))
             .map(|found| value.copy_from_slice(&found))
             .is_some()
     }
 
     #[inline]
     fn update(&self, key: &[u8; K], value: &[u8; V]) {
-        self.0.insert(Box::from(&key[..]), Box::from(&value[..]));
+        self.0.insert(
+            Box::from(black_box(&key[..])),
+            Box::from(black_box(&value[..])),
+        );
     }
 
     #[inline]
     fn delete(&self, key: &[u8; K]) -> bool {
-        self.0.remove(&key[..]).is_some()
+        self.0.remove(black_box(&key[..])).is_some()
     }
 }
 

@@ -9,6 +9,7 @@
 mod ring;
 mod stack;
 mod storage;
+mod timer;
 pub mod verifier;
 
 use std::cell::{Cell, RefCell};

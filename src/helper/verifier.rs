@@ -9,7 +9,7 @@
 use std::fmt;
 
 use crate::abi::{Errno, Helper, MapFlags, MapType, ProgType};
-use crate::btf::FieldKind;
+use crate::btf::{Field, FieldKind};
 use crate::map::Map;
 
 /// A program that is not loaded.
@@ -64,6 +64,15 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
         Helper::SPIN_LOCK | Helper::SPIN_UNLOCK => {
             if map.fields.spin_lock().is_none() {
                 return refuse(Errno::EINVAL, "the map's value has no struct bpf_spin_lock");
+            }
+        }
+        Helper::TIMER_INIT
+        | Helper::TIMER_SET_CALLBACK
+        | Helper::TIMER_START
+        | Helper::TIMER_CANCEL => {
+            let is_timer = |field: &Field| field.kind == FieldKind::Timer;
+            if !map.fields.0.iter().any(is_timer) {
+                return refuse(Errno::EINVAL, "the map's value has no struct bpf_timer");
             }
         }
         Helper::FOR_EACH_MAP_ELEM => {

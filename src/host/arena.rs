@@ -267,7 +267,8 @@ impl Call<'_> {
         addr
     }
 
-    /// The caller finds its own addresses again, unless the kernel wrote something else there.
+    /// The caller finds its own addresses again, unless the kernel wrote something else there. The last change goes first:
+    /// where an info lies in the attr itself, one word may have been changed twice.
     fn put_addresses_back(&self) {
         for &Changed {
             buffer,
@@ -275,7 +276,7 @@ impl Call<'_> {
             len,
             was,
             is,
-        } in &self.changed
+        } in self.changed.iter().rev()
         {
             let mut bytes = [0; 8];
             self.bytes(buffer, at, &mut bytes[..len]);
@@ -283,5 +284,26 @@ impl Call<'_> {
                 self.lanes[buffer].set(self.placed[buffer].len, at, &was[..len]);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_was_changed_twice_is_put_back() {
+        let addr = 0x1234_5678_9abc_u64;
+        let mut buffer = addr.to_ne_bytes();
+        let mut mem = Memory::new();
+        mem.output(&mut buffer);
+        let answer = with_buffers(&mut mem, |call| {
+            assert_eq!(call.make_real(0, 0, 8), addr);
+            // The same bytes again, from another byte on.
+            call.make_real(0, 1, 7);
+            Ok(0)
+        });
+        assert_eq!(answer, Ok(0));
+        assert_eq!(buffer, addr.to_ne_bytes());
     }
 }

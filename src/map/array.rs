@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::checks::{index_below, next_index};
 use super::lock::SpinGuard;
+use super::timer::{self, Timers};
 use super::{Batches, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::Fields;
@@ -23,6 +24,7 @@ pub struct Array {
     /// Words of one element.
     stride: usize,
     fields: Fields,
+    timers: Option<Box<Timers>>,
 }
 
 impl Array {
@@ -44,6 +46,7 @@ impl Array {
             value_size: def.value_size,
             stride,
             fields: Fields::default(),
+            timers: None,
         })
     }
 
@@ -55,6 +58,7 @@ impl Array {
 
     fn value(&self, index: u32) -> Value<'_> {
         Value::in_block(&self.elems, self.at(index), self.value_size, &self.fields)
+            .with_timers(self.timers.as_deref())
     }
 
     /// Out of the way of the common lookup.
@@ -106,8 +110,10 @@ impl MapOps for Array {
         if self.fields.is_empty() {
             self.elems.write(at, value);
         } else {
-            let _guard = self.guard(at, flags);
+            let guard = self.guard(at, flags);
             self.fields.write_around(&self.elems, at, value);
+            drop(guard);
+            timer::free(self.timers.as_deref(), at);
         }
         Ok(())
     }
@@ -160,8 +166,22 @@ impl MapOps for Array {
         self.mmapable.then_some(&self.elems)
     }
 
+    fn release_user_references(&self) {
+        timer::free_all(self.timers.as_deref());
+    }
+
     fn set_fields(&mut self, fields: Fields) {
+        self.timers = Timers::of(&fields);
         self.fields = fields;
+    }
+
+    fn timers(&self) -> Option<&Timers> {
+        self.timers.as_deref()
+    }
+
+    fn elem_at(&self, at: usize) -> Option<(Vec<u8>, Value<'_>)> {
+        let index = u32::try_from(at / self.stride).expect("indexes are u32");
+        Some((index.to_ne_bytes().to_vec(), self.value(index)))
     }
 
     fn as_any(&self) -> &dyn Any {

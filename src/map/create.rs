@@ -287,14 +287,6 @@ fn stored(request: &CreateRequest<'_>) -> MapDef {
     if matches!(attr.map_type, MapType::DEVMAP | MapType::DEVMAP_HASH) {
         map_flags |= MapFlags::RDONLY_PROG;
     }
-    let mut max_entries = attr.max_entries;
-    if map_flags.contains(MapFlags::NO_COMMON_LRU) {
-        // Each CPU gets as many; down where up would overflow.
-        let nr_cpus = request.env.nr_cpus;
-        max_entries = max_entries
-            .checked_next_multiple_of(nr_cpus)
-            .unwrap_or(max_entries / nr_cpus * nr_cpus);
-    }
     let len = attr.map_name.iter().position(|&byte| byte == 0);
     let mut name = [0; OBJ_NAME_LEN];
     let len = len.unwrap_or(OBJ_NAME_LEN);
@@ -303,7 +295,7 @@ fn stored(request: &CreateRequest<'_>) -> MapDef {
         map_type: attr.map_type,
         key_size: attr.key_size,
         value_size: attr.value_size,
-        max_entries,
+        max_entries: rule::max_entries(request),
         map_flags,
         map_extra: attr.map_extra,
         name,

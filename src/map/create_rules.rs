@@ -96,7 +96,22 @@ pub(super) fn hash(request: &CreateRequest<'_>) -> Result<()> {
 
 /// Kernel: `kernel/bpf/hashtab.c:htab_map_alloc`.
 pub(super) fn hash_buckets(request: &CreateRequest<'_>) -> Result<()> {
-    at_most(request.attr.max_entries, MAX_BUCKETS)
+    at_most(max_entries(request), MAX_BUCKETS)
+}
+
+/// The number of elements that the map will take: with lists for each CPU, each gets as many.
+///
+/// Kernel: `kernel/bpf/hashtab.c:htab_map_alloc`.
+pub(super) fn max_entries(request: &CreateRequest<'_>) -> u32 {
+    let asked = request.attr.max_entries;
+    if !request.attr.map_flags.contains(MapFlags::NO_COMMON_LRU) {
+        return asked;
+    }
+    // Down where up would overflow.
+    let nr_cpus = request.env.nr_cpus;
+    asked
+        .checked_next_multiple_of(nr_cpus)
+        .unwrap_or(asked / nr_cpus * nr_cpus)
 }
 
 /// Kernel: `kernel/bpf/hashtab.c:fd_htab_map_alloc_check`.

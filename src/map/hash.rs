@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::lock::SpinGuard;
+use super::timer::{self, Timers};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::Fields;
@@ -31,6 +32,7 @@ pub struct Hash {
     slots: Slots,
     value_size: u32,
     fields: Fields,
+    timers: Option<Box<Timers>>,
 }
 
 /// A table and its free slots: what the hash types but the LRU ones share.
@@ -143,6 +145,7 @@ impl Hash {
             slots,
             value_size: def.value_size,
             fields: Fields::default(),
+            timers: None,
         })
     }
 
@@ -153,6 +156,15 @@ impl Hash {
             self.value_size,
             &self.fields,
         )
+        .with_timers(self.timers.as_deref())
+    }
+
+    /// What the special fields of an element hold goes, as the element does.
+    #[inline]
+    fn free_fields(&self, slot: u32) {
+        if let Some(timers) = &self.timers {
+            timers.free(self.slots.table.value_at(slot));
+        }
     }
 
     /// Copies a value out, under its lock if the flags say so.
@@ -224,6 +236,7 @@ impl Hash {
         self.fill(new, key, value);
         bucket.replace(old, new, hash);
         drop(bucket);
+        self.free_fields(old.slot);
         if self.slots.count.is_some() {
             self.slots.free.push(&self.slots.table, cpu, old.slot);
         } else {
@@ -274,7 +287,7 @@ impl MapOps for Hash {
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots.remove(cpu, key, |_| ())
+        self.slots.remove(cpu, key, |slot| self.free_fields(slot))
     }
 
     fn for_each_elem(
@@ -308,8 +321,10 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots
-            .remove(caller.cpu, key, |slot| self.copy_out(slot, value, flags))
+        self.slots.remove(caller.cpu, key, |slot| {
+            self.copy_out(slot, value, flags);
+            self.free_fields(slot);
+        })
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
@@ -334,12 +349,32 @@ impl MapOps for Hash {
         let gone = read_bucket(&self.slots.table, bucket, request, |slot, values| {
             self.append(slot, values, flags);
         })?;
+        for &slot in &gone {
+            self.free_fields(slot);
+        }
         self.slots.give_back_all(caller.cpu, gone);
         Ok(())
     }
 
+    fn release_user_references(&self) {
+        timer::free_all(self.timers.as_deref());
+    }
+
     fn set_fields(&mut self, fields: Fields) {
+        self.timers = Timers::of(&fields);
         self.fields = fields;
+    }
+
+    fn timers(&self) -> Option<&Timers> {
+        self.timers.as_deref()
+    }
+
+    fn elem_at(&self, at: usize) -> Option<(Vec<u8>, Value<'_>)> {
+        let table = &self.slots.table;
+        let slot = table.slot_of_value(at);
+        let mut key = vec![0; table.key_size()];
+        table.read_key(slot, &mut key);
+        Some((key, self.value(slot)))
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::hash::{self, BY_BUCKET};
 use super::percpu_hash::{New, Parts};
+use super::timer::{self, Timers};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::Fields;
@@ -31,7 +32,11 @@ pub struct LruHash {
 /// How values lie in their slots.
 #[derive(Debug)]
 enum Values {
-    One { value_size: u32, fields: Fields },
+    One {
+        value_size: u32,
+        fields: Fields,
+        timers: Option<Box<Timers>>,
+    },
     PerCpu(Parts),
 }
 
@@ -53,6 +58,7 @@ impl LruHash {
             let one = Values::One {
                 value_size: def.value_size,
                 fields: Fields::default(),
+                timers: None,
             };
             (one, def.elem_size() / WORD)
         };
@@ -72,9 +78,14 @@ impl LruHash {
     #[inline]
     fn value(&self, slot: u32, cpu: u32) -> Value<'_> {
         match &self.values {
-            Values::One { value_size, fields } => {
+            Values::One {
+                value_size,
+                fields,
+                timers,
+            } => {
                 let at = self.table.value_at(slot);
                 Value::in_block(self.table.words(), at, *value_size, fields)
+                    .with_timers(timers.as_deref())
             }
             Values::PerCpu(parts) => parts.value(&self.table, slot, cpu),
         }
@@ -91,6 +102,14 @@ impl LruHash {
                 }
             }
             Values::PerCpu(parts) => parts.read(&self.table, slot, value),
+        }
+    }
+
+    /// What the special fields of an element hold goes, as the element does.
+    #[inline]
+    fn free_fields(&self, slot: u32) {
+        if let Some(timers) = self.timers() {
+            timers.free(self.table.value_at(slot));
         }
     }
 
@@ -116,6 +135,7 @@ impl LruHash {
         let place = bucket.find_slot(slot);
         if let Some(place) = place {
             bucket.remove(place);
+            self.free_fields(slot);
         }
         place.is_some()
     }
@@ -159,6 +179,7 @@ impl LruHash {
         };
         drop(bucket);
         if let Some(slot) = unused {
+            self.free_fields(slot);
             self.lru.give_back(slot);
         }
         done
@@ -213,6 +234,7 @@ impl LruHash {
         before(place.slot);
         bucket.remove(place);
         drop(bucket);
+        self.free_fields(place.slot);
         self.lru.give_back(place.slot);
         Ok(())
     }
@@ -324,14 +346,41 @@ impl MapOps for LruHash {
             self.copy_out(slot, &mut values[at..]);
         })?;
         for slot in gone.into_iter().rev() {
+            self.free_fields(slot);
             self.lru.give_back(slot);
         }
         Ok(())
     }
 
+    fn release_user_references(&self) {
+        timer::free_all(self.timers());
+    }
+
+    fn timers(&self) -> Option<&Timers> {
+        match &self.values {
+            Values::One { timers, .. } => timers.as_deref(),
+            Values::PerCpu(_) => None,
+        }
+    }
+
+    fn elem_at(&self, at: usize) -> Option<(Vec<u8>, Value<'_>)> {
+        let table = &self.table;
+        let slot = table.slot_of_value(at);
+        let mut key = vec![0; table.key_size()];
+        table.read_key(slot, &mut key);
+        Some((key, self.value(slot, 0)))
+    }
+
     fn set_fields(&mut self, fields: Fields) {
         match &mut self.values {
-            Values::One { fields: own, .. } => *own = fields,
+            Values::One {
+                fields: own,
+                timers,
+                ..
+            } => {
+                *timers = Timers::of(&fields);
+                *own = fields;
+            }
             Values::PerCpu(parts) => parts.fields = fields,
         }
     }

@@ -35,6 +35,7 @@ pub mod ringbuf_user;
 mod signal;
 pub mod sockmap;
 pub mod stack_trace;
+pub mod timer;
 mod value;
 pub mod xskmap;
 
@@ -366,7 +367,7 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         PollEvents::ERR.bits()
     }
 
-    /// The last fd and the last pin are gone: arrays of programs let go of them.
+    /// The last fd and the last pin are gone: arrays of programs let go of them, timers are cancelled.
     fn release_user_references(&self) {}
 
     /// The last dup of one open file of this map was closed (perf events belong to the file that put them).
@@ -388,6 +389,16 @@ pub trait MapOps: Send + Sync + fmt::Debug {
 
     /// The special fields that BTF finds in the value; told once, before anybody else can reach the map.
     fn set_fields(&mut self, _fields: Fields) {}
+
+    /// The timers and workqueues in the values, of a map that has such.
+    fn timers(&self) -> Option<&timer::Timers> {
+        None
+    }
+
+    /// Key and value of the element whose value begins at that word, of a map with [`MapOps::timers`].
+    fn elem_at(&self, _at: usize) -> Option<(Vec<u8>, Value<'_>)> {
+        None
+    }
 
     /// This type, for those who know more about it than this trait says.
     fn as_any(&self) -> &dyn std::any::Any;

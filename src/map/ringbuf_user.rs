@@ -177,12 +177,14 @@ impl Producer {
             return Err(Errno::E2BIG);
         }
         let position = ring.producer();
-        if total > ring.size().saturating_sub(position - ring.consumer()) {
+        // Whoever maps the ring can have put the producer behind the consumer: there is no room then.
+        let used = position.wrapping_sub(ring.consumer());
+        if total > ring.size().saturating_sub(used) {
             return Err(Errno::ENOSPC);
         }
-        ring.write(position + RINGBUF_HDR_SZ, data);
+        ring.write(position.wrapping_add(RINGBUF_HDR_SZ), data);
         ring.set_header(position, Header { len, page: 0 });
-        ring.set_producer(position + total);
+        ring.set_producer(position.wrapping_add(total));
         Ok(())
     }
 

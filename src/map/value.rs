@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::lock::SpinGuard;
+use super::timer::{Timer, Timers};
 use crate::abi::MapFlags;
-use crate::btf::Fields;
+use crate::btf::{FieldKind, Fields};
 use crate::store::{AtomicU64, WORD, Words};
 
 /// A pointer to a value: the place itself, not a copy.
@@ -18,8 +19,10 @@ pub struct Value<'m> {
     block: Block<'m>,
     /// The word where the value begins.
     at: usize,
-    size: usize,
+    size: u32,
     fields: &'m Fields,
+    /// Timers and workqueues, of maps whose values have such.
+    timers: Option<&'m Timers>,
     /// What programs may not do: read (`WRONLY_PROG`) or write (`RDONLY_PROG`).
     limits: MapFlags,
 }
@@ -38,8 +41,9 @@ impl<'m> Value<'m> {
         Self {
             block: Block::Borrowed(words),
             at,
-            size: size as usize,
+            size,
             fields,
+            timers: None,
             limits: MapFlags::empty(),
         }
     }
@@ -49,10 +53,23 @@ impl<'m> Value<'m> {
         Self {
             block: Block::Shared(words),
             at,
-            size: size as usize,
+            size,
             fields,
+            timers: None,
             limits: MapFlags::empty(),
         }
+    }
+
+    /// The value with the timers of its map.
+    #[inline]
+    #[must_use]
+    pub fn with_timers(self, timers: Option<&'m Timers>) -> Self {
+        Self { timers, ..self }
+    }
+
+    /// The timer or workqueue in it.
+    pub fn timer(&self, kind: FieldKind) -> Option<Timer<'m>> {
+        self.timers?.of_value(self.at, kind)
     }
 
     /// The value as programs have it that use a map with these flags: they may not read it if it is `WRONLY_PROG`, and not
@@ -73,7 +90,7 @@ impl<'m> Value<'m> {
 
     /// Bytes of the value.
     pub fn size(&self) -> usize {
-        self.size
+        self.size as usize
     }
 
     /// Special fields of the value.
@@ -123,7 +140,7 @@ impl<'m> Value<'m> {
     #[track_caller]
     pub fn to_vec(&self) -> Vec<u8> {
         self.check(0, 0, MapFlags::WRONLY_PROG);
-        let mut out = vec![0; self.size];
+        let mut out = vec![0; self.size()];
         let (words, at) = self.place();
         words.read(at, &mut out);
         self.fields.hide(&mut out);
@@ -135,7 +152,7 @@ impl<'m> Value<'m> {
     /// Kernel: `kernel/bpf/verifier.c:check_map_access`, `check_map_access_type`.
     #[track_caller]
     fn check(&self, offset: usize, len: usize, limit: MapFlags) {
-        let rule = if offset > self.size || len > self.size - offset {
+        let rule = if offset > self.size() || len > self.size() - offset {
             "they are outside of the value"
         } else if self.fields.touched_by(offset, len).is_some() {
             "a special field is not loaded or stored"

@@ -338,6 +338,11 @@ impl Table {
         at
     }
 
+    /// The slot that has a value at that word.
+    pub fn slot_of_value(&self, value_at: usize) -> u32 {
+        u32::try_from(value_at / self.stride).expect("slots are counted in 32 bits")
+    }
+
     /// Copies a slot's key out.
     #[inline]
     pub fn read_key(&self, slot: u32, out: &mut [u8]) {

@@ -36,7 +36,8 @@ const BLOCKS: bool = cfg!(all(
     not(any(miri, shuttle, mapemu_portable))
 ));
 
-/// Copies bytes that other threads may write or read meanwhile.
+/// Copies bytes that other threads may write or read meanwhile, word by word: `movsb` would tear words wherever the other
+/// side does not lie at one, and the kernel's values of CPUs are copied by `long`s.
 ///
 /// # Safety
 ///
@@ -47,8 +48,11 @@ unsafe fn copy_block(from: *const u8, to: *mut u8, len: usize) {
     // not its business; the direction flag is clear, by the ABI.
     unsafe {
         std::arch::asm!(
+            "rep movsq",
+            "mov rcx, {rest}",
             "rep movsb",
-            inout("rcx") len => _,
+            rest = in(reg) len % WORD,
+            inout("rcx") len / WORD => _,
             inout("rsi") from => _,
             inout("rdi") to => _,
             options(nostack, preserves_flags)
@@ -69,7 +73,6 @@ pub struct Words {
     words: NonNull<AtomicU64>,
     len: usize,
     _memory: Memory,
-    file: Option<std::fs::File>,
 }
 
 /// What keeps the words.
@@ -109,7 +112,7 @@ impl Words {
             // A refusal costs speed, nothing else.
             let _ = memory.advise(memmap2::Advice::HugePage);
         }
-        Ok(Self::of(memory, len, None))
+        Ok(Self::of(memory, len))
     }
 
     /// `len` zero words that lie in a file without a name, where the system has such, so that they can be mapped.
@@ -123,11 +126,10 @@ impl Words {
         let bytes = len.checked_mul(WORD).ok_or(io::ErrorKind::OutOfMemory)?;
         let fd = memfd_create("bpf-map", MemfdFlags::CLOEXEC)?;
         ftruncate(&fd, bytes as u64)?;
-        let file = std::fs::File::from(fd);
-        // SAFETY: the file has no name and its only handle is kept here; nobody makes it shorter. What others write
-        // to it through mappings of their own are races as between threads, and every access here is atomic.
-        let memory = unsafe { MmapOptions::new().len(bytes).map_mut(&file) }?;
-        Ok(Self::of(memory, len, Some(file)))
+        // SAFETY: the file has no name, and its only handle is closed at the end of this function: from then on nobody
+        // reaches it but through this mapping, so nobody makes it shorter.
+        let memory = unsafe { MmapOptions::new().len(bytes).map_mut(&fd) }?;
+        Ok(Self::of(memory, len))
     }
 
     /// `len` zero words; this system has no files without a name.
@@ -147,24 +149,17 @@ impl Words {
             words: words.cast(),
             len,
             _memory: Memory::Heap { words },
-            file: None,
         }
     }
 
-    fn of(mut memory: MmapMut, len: usize, file: Option<std::fs::File>) -> Self {
+    fn of(mut memory: MmapMut, len: usize) -> Self {
         let words =
             NonNull::new(memory.as_mut_ptr().cast::<AtomicU64>()).expect("a mapping is not at 0");
         Self {
             words,
             len,
             _memory: Memory::Mapped { _mapping: memory },
-            file,
         }
-    }
-
-    /// The file that the words lie in.
-    pub fn file(&self) -> Option<&std::fs::File> {
-        self.file.as_ref()
     }
 
     /// Number of words.

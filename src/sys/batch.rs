@@ -144,10 +144,7 @@ impl Batch<'_> {
                 }
                 // An empty place, or one that was emptied meanwhile.
                 Err(Errno::ENOENT) => {}
-                Err(errno) => {
-                    answer = Err(errno);
-                    break;
-                }
+                Err(errno) => return Err(errno),
             }
             std::mem::swap(&mut key, &mut next);
             if done < self.attr.count {

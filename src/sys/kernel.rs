@@ -179,6 +179,20 @@ impl Kernel {
         fd.expect("a million fds are enough")
     }
 
+    /// The clock of all programs goes on by so many nanoseconds: timers that come due run, in order, each at its time and
+    /// on the CPU that started it, and so do workqueues.
+    ///
+    /// The clock stands still otherwise; [`Env::now_ns`] shows it. A callback takes no time. What it starts without any
+    /// delay runs when the clock moves on, or with the next call.
+    pub fn advance(&self, ns: u64) {
+        self.inner.env.advance(ns);
+    }
+
+    /// Runs what is due already: workqueues, and timers without a delay.
+    pub fn run_pending(&self) {
+        self.advance(0);
+    }
+
     /// May the file read, and write?
     ///
     /// # Errors

@@ -14,28 +14,40 @@ use crate::env::PAGE_SIZE;
 use crate::map::Map;
 use crate::store::{WORD, Words};
 
+/// The end of a process's memory.
+const TASK_SIZE: usize = (1 << 47) - PAGE_SIZE;
+
 impl Kernel {
     /// The file layer's checks, then the map's.
+    ///
+    /// Kernel: `arch/x86/kernel/sys_x86_64.c:mmap`, `mm/mmap.c:do_mmap` (v6.18).
     pub(super) fn map_memory(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
-        let file = self.inner.files.get(fd)?;
-        let map = match &file.held {
-            Held::Map(MapUser(map)) => map,
-            Held::Link(_) | Held::Object(_) => return Err(Errno::ENODEV),
-        };
-        let prot = request.prot;
-        if request.len == 0 || !request.offset.is_multiple_of(PAGE_SIZE as u64) {
+        if !request.offset.is_multiple_of(PAGE_SIZE as u64) {
             return Err(Errno::EINVAL);
         }
-        let pages = request.len.div_ceil(PAGE_SIZE) as u64;
-        let end = (request.offset / PAGE_SIZE as u64).checked_add(pages);
-        let end = end.ok_or(Errno::EOVERFLOW)?;
-        map.ops.get_unmapped_area(&request)?;
+        let file = self.inner.files.get(fd)?;
+        let prot = request.prot;
+        if request.len == 0 {
+            return Err(Errno::EINVAL);
+        }
+        if request.len > TASK_SIZE {
+            return Err(Errno::ENOMEM);
+        }
+        let pages = request.len.div_ceil(PAGE_SIZE);
+        let end = request.offset / PAGE_SIZE as u64 + pages as u64;
+        if let Held::Map(MapUser(map)) = &file.held {
+            map.ops.get_unmapped_area(&request)?;
+        }
         if request.shared && prot.write && !file.write || !file.read {
             return Err(Errno::EACCES);
         }
         if prot.exec {
             return Err(Errno::EPERM);
         }
+        let map = match &file.held {
+            Held::Map(MapUser(map)) => map,
+            Held::Link(_) | Held::Object(_) => return Err(Errno::ENODEV),
+        };
         let _freezing = self.inner.freezing.lock();
         // A file that cannot write has no shared mappings.
         of_map(map, request, end, request.shared && file.write)?;
@@ -54,7 +66,7 @@ impl Kernel {
             map: Arc::clone(map),
             words: Arc::clone(words),
             offset: usize::try_from(request.offset).map_err(|_| Errno::EINVAL)?,
-            len: usize::try_from(pages).map_err(|_| Errno::EINVAL)? * PAGE_SIZE,
+            len: pages * PAGE_SIZE,
             prot,
             writable: prot.write,
             // The kernel forgets to count an arena's mapping less when it goes.

@@ -114,3 +114,12 @@ fn a_stack_shows_until_it_is_taken_out() {
     let gone = calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value);
     assert_eq!(gone, Err(Errno::ENOENT));
 }
+
+#[test]
+fn a_mapping_longer_than_a_process_is_enomem() {
+    on_both(|bpf| {
+        let fd = arena(bpf);
+        let request = MapRequest::shared(0, usize::MAX, false);
+        assert_eq!(bpf.mmap(fd, request).map(drop), Err(Errno::ENOMEM));
+    });
+}

@@ -7,7 +7,8 @@ use mapemu::helper::Prog;
 use mapemu::sys::Kernel;
 
 use crate::common::{
-    BPF_ANY, BPF_F_LOCK, BPF_NOEXIST, delete, lookup, map, on_both, small, small_with_flags, update,
+    BPF_ANY, BPF_F_LOCK, BPF_NOEXIST, NOT_OPEN, delete, lookup, map, on_both, small,
+    small_with_flags, update,
 };
 
 const BPF_EXIST: u64 = 2;
@@ -277,5 +278,31 @@ fn what_cannot_be_mapped() {
         assert_eq!(refused(fd, request(PAGE, true)), Err(Errno::EACCES));
         let percpu = small(bpf, MapType::PERCPU_ARRAY);
         assert_eq!(refused(percpu, request(PAGE, false)), Err(Errno::ENOTSUPP));
+    });
+}
+
+#[test]
+fn no_mapping_is_longer_than_a_process() {
+    on_both(|bpf| {
+        let fd = small_with_flags(bpf, MapType::ARRAY, BPF_F_MMAPABLE);
+        for len in [1 << 60, usize::MAX - PAGE, usize::MAX] {
+            let refused = bpf.mmap(fd, request(len, false)).map(drop);
+            assert_eq!(refused, Err(Errno::ENOMEM), "{len}");
+        }
+        let refused = bpf.mmap(fd, request(0, false)).map(drop);
+        assert_eq!(refused, Err(Errno::EINVAL));
+    });
+}
+
+#[test]
+fn an_offset_inside_of_a_page_is_einval_even_without_a_file() {
+    on_both(|bpf| {
+        let aligned = request(PAGE, false);
+        let inside = MapRequest {
+            offset: 8,
+            ..aligned
+        };
+        assert_eq!(bpf.mmap(NOT_OPEN, inside).map(drop), Err(Errno::EINVAL));
+        assert_eq!(bpf.mmap(NOT_OPEN, aligned).map(drop), Err(Errno::EBADF));
     });
 }

@@ -3,7 +3,7 @@
 use std::thread;
 
 use mapemu::abi::{Bpf, Errno, MapType};
-use mapemu::calls;
+use mapemu::calls::{self, CreateOpts};
 use mapemu::helper::Prog;
 use mapemu::sys::Kernel;
 
@@ -176,4 +176,16 @@ fn threads_lose_no_slot() {
             );
         }
     }
+}
+
+#[test]
+fn the_number_of_buckets_is_that_of_the_rounded_elements() {
+    let opts = CreateOpts {
+        map_flags: BPF_F_NO_COMMON_LRU,
+        ..CreateOpts::default()
+    };
+    let kernel = Kernel::builder().cpus(3).build();
+    // 2^27 rounded up to a multiple of 3 is just too many.
+    let map = calls::bpf_map_create(&kernel, MapType::LRU_HASH, "", 4, 8, 1 << 27, &opts);
+    assert_eq!(map, Err(Errno::E2BIG));
 }

@@ -24,4 +24,5 @@ mod props;
 mod queue_stack;
 mod ringbuf;
 mod sockmap;
+mod timer;
 mod typed;

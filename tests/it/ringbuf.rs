@@ -336,3 +336,18 @@ fn a_writer_waits_for_room() {
         assert_eq!(producer.produce_blocking(&[2; 100], None), Ok(()));
     });
 }
+
+#[test]
+fn no_room_for_a_producer_behind_the_consumer() {
+    let kernel = Kernel::new();
+    let fd = ring(&kernel, MapType::USER_RINGBUF);
+    let map = kernel.map(fd).expect("it is a map");
+    let mut producer = Producer::new(Arc::clone(&map)).expect("it is a user ring");
+    assert_eq!(producer.produce(&[1; 8]), Ok(()));
+    let ring = ringbuf(&map).expect("it is a ring");
+    assert_eq!(ring.drain(0, &mut |_| true), Ok(1));
+    let request = MapRequest::shared(PAGE as u64, PAGE, true);
+    let memory = kernel.mmap(fd, request).expect("a mapping");
+    memory.write(0, &0_u64.to_ne_bytes()).expect("mapped");
+    assert_eq!(producer.produce(&[1; 8]), Err(Errno::ENOSPC));
+}
