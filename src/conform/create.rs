@@ -87,12 +87,20 @@ impl Operations for Create {
                 break number;
             }
         };
+        let value_size = *chance.weighted(VALUE_SIZES);
+        let max_entries = *chance.weighted(MAX_ENTRIES);
+        // The running kernel is asked for small maps only.
+        let max_entries = if value_size >= 1024 {
+            max_entries.min(64)
+        } else {
+            max_entries
+        };
         let mut op = Op::new("map_create")
             .with("as", MADE)
             .with("type", map_type)
             .number("key_size", *chance.weighted(KEY_SIZES))
-            .number("value_size", *chance.weighted(VALUE_SIZES))
-            .number("max_entries", *chance.weighted(MAX_ENTRIES))
+            .number("value_size", value_size)
+            .number("max_entries", max_entries)
             .number("map_flags", map_flags(chance));
         if chance.one_in(4) {
             let inner = *chance.pick(&["inner", "file", "b", "no"]);
@@ -118,7 +126,7 @@ impl Operations for Create {
             );
         }
         if chance.one_in(30) {
-            op = op.number("map_ifindex", 1 + chance.below(2) as u64);
+            op = op.number("map_ifindex", *chance.pick(&[1, 99]));
         }
         op
     }

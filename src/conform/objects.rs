@@ -79,7 +79,7 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
             Op::new("file"),
             Op::new("file").with("kind", "memfd"),
             Op::new("file").with("kind", "path"),
-            Op::new("file").with("kind", "dir"),
+            Op::new("file").with("kind", "memfd"),
         ]),
         _ => (Vec::new(), Vec::new()),
     }
@@ -274,6 +274,10 @@ impl Operations for Objects {
             80..86 => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),
             86..97 => Op::new("walk").with("map", MAP).with("limit", 40),
             97..99 => Op::new("obj_get_info_by_fd").with("map", MAP),
+            // That of these shows the type of the first program: on the running kernel each helper call has one.
+            99 if matches!(self.map_type, MapType::DEVMAP | MapType::DEVMAP_HASH) => {
+                Op::new("obj_get_info_by_fd").with("map", MAP)
+            }
             _ => Op::new("fdinfo").with("map", MAP),
         }
     }
