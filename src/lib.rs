@@ -25,7 +25,7 @@
 //! ```
 //!
 //! Below them: [`sys`] is bpf(2) itself, [`map`] the rules of each type, [`store`] the containers of bytes, [`btf`] reads
-//! types, [`env`] is all that comes from outside, and [`abi`] the numbers and layouts that all share.
+//! types, [`mod@env`] is all that comes from outside, and [`abi`] the numbers and layouts that all share.
 
 pub mod abi;
 pub mod btf;

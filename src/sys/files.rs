@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use super::link::Link;
 use crate::abi::{Errno, Fd, Result};
 use crate::map::Map;
-use crate::map::object::Object;
+use crate::map::object::{Object, OtherKind};
 
 /// The most fds that are open at once (`fs.nr_open`).
 const MAX_FDS: usize = 1 << 20;
@@ -32,6 +32,16 @@ pub(super) struct File {
 }
 
 impl File {
+    /// The id of the socket behind it, if it is one.
+    fn socket(&self) -> Option<u64> {
+        match &self.held {
+            Held::Object(Object::Other(object)) if matches!(object.kind, OtherKind::Socket(_)) => {
+                Some(object.id)
+            }
+            Held::Map(_) | Held::Link(_) | Held::Object(_) => None,
+        }
+    }
+
     /// The map behind it.
     ///
     /// # Errors
@@ -163,17 +173,22 @@ impl FdTable {
         Ok(file)
     }
 
-    /// Closes an fd; gives its file, to be dropped when no lock is held.
+    /// Closes an fd; gives its file, to be dropped when no lock is held, and the socket that ends with its last fd.
     ///
     /// # Errors
     ///
     /// `EBADF` if it is not open.
-    pub(super) fn remove(&self, fd: Fd) -> Result<Arc<File>> {
+    pub(super) fn remove(&self, fd: Fd) -> Result<(Arc<File>, Option<u64>)> {
         let mut slots = self.0.write();
         let at = fd as usize;
         let file = slots.files.get_mut(at).and_then(Option::take);
         let file = file.ok_or(Errno::EBADF)?;
         slots.first_free = slots.first_free.min(at);
-        Ok(file)
+        // Whether it is the last is seen under the lock: a call that uses the file meanwhile does not count.
+        let socket = file.socket().filter(|_| {
+            let mut open = slots.files.iter().flatten();
+            !open.any(|other| Arc::ptr_eq(other, &file))
+        });
+        Ok((file, socket))
     }
 }

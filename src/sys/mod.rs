@@ -33,7 +33,7 @@ use crate::abi::{
 };
 use crate::env::Env;
 use crate::map::Map;
-use crate::map::object::{Object, OtherKind, OtherObject};
+use crate::map::object::{OtherKind, OtherObject};
 pub use attach::Attached;
 pub use builder::{Builder, UnknownRelease};
 use cgroup::Cgroups;
@@ -233,13 +233,12 @@ impl Bpf for Kernel {
     }
 
     fn close(&self, fd: Fd) -> Result<()> {
-        // Dropped here, outside of the table's lock: a map may go with it, and others with that.
-        let last = Arc::into_inner(self.inner.files.remove(fd)?);
-        if let Some(Held::Object(Object::Other(object))) = last.as_ref().map(|file| &file.held)
-            && matches!(object.kind, OtherKind::Socket(_))
-        {
+        let (file, socket) = self.inner.files.remove(fd)?;
+        // Outside of the table's lock: a map may go with it, and others with that.
+        drop(file);
+        if let Some(id) = socket {
             // A socket ends with its last fd; other objects live on without one.
-            self.socket_closed(object.id);
+            self.socket_closed(id);
         }
         Ok(())
     }
