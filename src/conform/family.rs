@@ -6,9 +6,11 @@ use serde_json::Value;
 
 use super::associative::Associative;
 use super::cgroup_storage::CgroupStorage;
+use super::create::Create;
 use super::keyless::Keyless;
 use super::maps_of_maps::MapsOfMaps;
-use super::ringbuf::Ringbuf;
+use super::objects::Objects;
+use super::ringbuf::{Ringbuf, UserRingbuf};
 use super::{Chance, Op};
 use crate::abi::MapType;
 
@@ -84,6 +86,23 @@ families! {
     "stack" STACK Keyless, share 8, ids false;
     "bloom_filter" BLOOM_FILTER Keyless, share 8, ids false;
     "ringbuf" RINGBUF Ringbuf, share 2, ids false;
+    "user_ringbuf" USER_RINGBUF UserRingbuf, share 1, ids false;
+    "prog_array" PROG_ARRAY Objects, share 2, ids true;
+    "perf_event_array" PERF_EVENT_ARRAY Objects, share 2, ids true;
+    "cgroup_array" CGROUP_ARRAY Objects, share 2, ids true;
+    "stack_trace" STACK_TRACE Objects, share 2, ids true;
+    "devmap" DEVMAP Objects, share 2, ids true;
+    "devmap_hash" DEVMAP_HASH Objects, share 2, ids true;
+    "cpumap" CPUMAP Objects, share 1, ids true;
+    "xskmap" XSKMAP Objects, share 1, ids true;
+    "sockmap" SOCKMAP Objects, share 2, ids true;
+    "sockhash" SOCKHASH Objects, share 2, ids true;
+    "reuseport_sockarray" REUSEPORT_SOCKARRAY Objects, share 2, ids true;
+    "sk_storage" SK_STORAGE Objects, share 2, ids true;
+    "inode_storage" INODE_STORAGE Objects, share 2, ids true;
+    "task_storage" TASK_STORAGE Objects, share 2, ids true;
+    "cgrp_storage" CGRP_STORAGE Objects, share 2, ids true;
+    "create" UNSPEC Create, share 4, ids true;
 }
 
 impl Family {

@@ -99,3 +99,56 @@ impl Operations for Ringbuf {
         ]
     }
 }
+
+/// A ring buffer that user space writes.
+#[derive(Debug)]
+pub(super) struct UserRingbuf;
+
+impl UserRingbuf {
+    pub(super) fn new(facts: &Facts, _: &mut Chance) -> (Vec<Op>, Self) {
+        let name = facts
+            .map_type
+            .name()
+            .unwrap_or_default()
+            .to_ascii_lowercase();
+        let create = Op::new("map_create").with("as", MAP).with("type", name);
+        (vec![create.with("max_entries", 4096)], Self)
+    }
+}
+
+impl Operations for UserRingbuf {
+    fn next(&mut self, chance: &mut Chance) -> Op {
+        match chance.below(100) {
+            0..60 => {
+                let len = *chance.pick(&[8, 8, 16, 3, 0, 100]);
+                let mut op = Op::new("ringbuf_produce").with("map", MAP);
+                op = op.bytes("data", &chance.bytes(len));
+                match chance.below(12) {
+                    0 => op = op.with("bits", 1_u32 << 30),
+                    1 => op = op.with("bits", 1_u32 << 31),
+                    2 => op = op.with("len", *chance.pick(&[0, 4, 4088, 5000])),
+                    3 => op = op.with("step", *chance.pick(&[0, 8, 12, 4096])),
+                    _ => {}
+                }
+                op
+            }
+            60..85 => {
+                let mut op = Op::new("user_ringbuf_drain").with("map", MAP);
+                if chance.one_in(3) {
+                    op = op.with("stop_after", chance.between(1, 3));
+                }
+                op.number("flags", *chance.weighted(&[(4, 0), (1, 1), (1, 2), (1, 4)]))
+            }
+            // Both positions at one place: the buffer is empty and whole again.
+            85..92 => Op::new("ringbuf_set_pos")
+                .with("map", MAP)
+                .with("pos", 8 * chance.below(4)),
+            92..97 => Op::new("ringbuf_positions").with("map", MAP),
+            _ => Op::new("poll").with("map", MAP),
+        }
+    }
+
+    fn check(&self) -> Vec<Op> {
+        vec![Op::new("ringbuf_positions").with("map", MAP)]
+    }
+}

@@ -157,7 +157,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         T::CPUMAP => rules(r::none, BPF, r::cpumap, r::array_memory, NotAtAll, new!(Cpumap)),
         T::XSKMAP => rules(r::none, NET_ADMIN, r::xskmap, r::array_memory, NotAtAll, new!(Xskmap)),
         T::REUSEPORT_SOCKARRAY =>
-            rules(r::reuseport_sockarray, BPF, r::none, r::array_memory, ArrayKey, new!(ReuseportSockarray)),
+            rules(r::reuseport_sockarray, BPF, r::none, r::array_memory, Unchecked, new!(ReuseportSockarray)),
         T::SK_STORAGE | T::INODE_STORAGE | T::TASK_STORAGE | T::CGRP_STORAGE =>
             rules(r::local_storage, BPF, r::none, r::small_memory, IntKey, new!(LocalStorage)),
         T::STRUCT_OPS => rules(r::struct_ops, BPF, r::struct_ops_value, r::small_memory, Unchecked, never),

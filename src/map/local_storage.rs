@@ -102,7 +102,12 @@ impl LocalStorage {
 
     fn owner_of_key(&self, caller: &Caller<'_>, key: &[u8]) -> Result<Owner> {
         let fd: Fd = checks::u32_at(key, 0);
-        self.owner(&caller.files.object(fd)?)
+        // Inodes and cgroups are looked up by `O_PATH` fds too.
+        let object = match self.map_type {
+            MapType::INODE_STORAGE | MapType::CGRP_STORAGE => caller.files.object_raw(fd)?,
+            _ => caller.files.object(fd)?,
+        };
+        self.owner(&object)
     }
 
     fn value(&self, words: &Arc<Words>) -> Value<'_> {

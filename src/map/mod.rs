@@ -145,6 +145,15 @@ pub trait Files: fmt::Debug + Sync {
     /// `EBADF` if it is not open (an `O_PATH` fd counts as not open).
     fn object(&self, fd: Fd) -> Result<object::Object>;
 
+    /// As [`Files::object`], of an `O_PATH` fd too.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open.
+    fn object_raw(&self, fd: Fd) -> Result<object::Object> {
+        self.object(fd)
+    }
+
     /// The open file through which the map is called, unique in one kernel: see [`MapOps::release_file`].
     fn map_file(&self) -> u64 {
         0

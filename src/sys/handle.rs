@@ -32,6 +32,10 @@ impl Files for Through<'_> {
         Ok(self.inner.files.get(fd)?.held.object())
     }
 
+    fn object_raw(&self, fd: Fd) -> Result<Object> {
+        Ok(self.inner.files.any(fd)?.held.object())
+    }
+
     fn map_file(&self) -> u64 {
         self.file
     }

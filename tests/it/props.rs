@@ -89,4 +89,21 @@ families! {
     stack
     bloom_filter
     ringbuf
+    user_ringbuf
+    prog_array
+    perf_event_array
+    cgroup_array
+    stack_trace
+    devmap
+    devmap_hash
+    cpumap
+    xskmap
+    sockmap
+    sockhash
+    reuseport_sockarray
+    sk_storage
+    inode_storage
+    task_storage
+    cgrp_storage
+    create
 }

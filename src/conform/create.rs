@@ -1,0 +1,137 @@
+//! Maps with any attributes: most of what can be asked for is refused.
+
+use super::family::{Facts, Operations};
+use super::{Chance, Op, btf};
+use crate::abi::MapType;
+
+/// The name of the last map that was made.
+const MADE: &str = "x";
+
+/// Creations, one after another.
+#[derive(Debug)]
+pub(super) struct Create;
+
+impl Create {
+    pub(super) fn new(_: &Facts, _: &mut Chance) -> (Vec<Op>, Self) {
+        let inner = Op::new("map_create")
+            .with("as", "inner")
+            .with("type", "array");
+        let inner = inner
+            .with("key_size", 4)
+            .with("value_size", 8)
+            .with("max_entries", 2);
+        (
+            vec![
+                btf::load("b", 4, 8, 0),
+                inner,
+                Op::new("file").with("as", "file"),
+            ],
+            Self,
+        )
+    }
+}
+
+/// Sizes that some type asks for, and sizes that none has.
+const KEY_SIZES: &[(usize, u64)] = &[
+    (9, 4),
+    (5, 0),
+    (4, 8),
+    (3, 16),
+    (1, 1),
+    (1, 7),
+    (1, 5),
+    (1, 260),
+    (1, 600),
+];
+const VALUE_SIZES: &[(usize, u64)] = &[
+    (5, 0),
+    (9, 4),
+    (9, 8),
+    (2, 1),
+    (2, 12),
+    (1, 16),
+    (1, 24),
+    (1, 4096),
+    (1, 65_000),
+];
+const MAX_ENTRIES: &[(usize, u64)] = &[
+    (4, 0),
+    (5, 1),
+    (5, 2),
+    (3, 7),
+    (2, 64),
+    (2, 4096),
+    (1, 8192),
+    (1, 4000),
+];
+
+fn map_flags(chance: &mut Chance) -> u64 {
+    match chance.below(6) {
+        0 => 0,
+        1 => 1,
+        2..=4 => (1 << chance.below(20)) | u64::from(chance.one_in(2)),
+        _ => (1 << chance.below(32)) | (1 << chance.below(20)),
+    }
+}
+
+impl Operations for Create {
+    fn next(&mut self, chance: &mut Chance) -> Op {
+        if chance.one_in(8) {
+            let op = *chance.pick(&["obj_get_info_by_fd", "fdinfo"]);
+            return Op::new(op).with("map", MADE);
+        }
+        // The type after the last one is none; that of struct_ops needs a kernel's own types.
+        let map_type = loop {
+            let number = u32::try_from(chance.below(MapType::ALL.len() + 1)).unwrap_or(0);
+            if MapType(number) != MapType::STRUCT_OPS {
+                break number;
+            }
+        };
+        let value_size = *chance.weighted(VALUE_SIZES);
+        let max_entries = *chance.weighted(MAX_ENTRIES);
+        // The running kernel is asked for small maps only.
+        let max_entries = if value_size >= 1024 {
+            max_entries.min(64)
+        } else {
+            max_entries
+        };
+        let mut op = Op::new("map_create")
+            .with("as", MADE)
+            .with("type", map_type)
+            .number("key_size", *chance.weighted(KEY_SIZES))
+            .number("value_size", value_size)
+            .number("max_entries", max_entries)
+            .number("map_flags", map_flags(chance));
+        if chance.one_in(4) {
+            let inner = *chance.pick(&["inner", "file", "b", "no"]);
+            op = op.with("inner_map", inner);
+        }
+        if chance.one_in(4) {
+            let btf = *chance.pick(&["b", "b", "b", "inner", "no"]);
+            op = op
+                .with("btf", btf)
+                .number("btf_key_type_id", chance.below(6) as u64);
+            op = op.number("btf_value_type_id", chance.below(6) as u64);
+        }
+        if chance.one_in(6) {
+            op = op.number("map_extra", chance.below(18) as u64);
+        }
+        if chance.one_in(12) {
+            op = op.number("numa_node", *chance.pick(&[0, 1, 64, u32::MAX.into()]));
+        }
+        if chance.one_in(8) {
+            op = op.with(
+                "map_name",
+                *chance.pick(&["name", "a_b.c", "not this", "0123456789abcdefg"]),
+            );
+        }
+        if chance.one_in(30) {
+            op = op.number("map_ifindex", *chance.pick(&[1, 99]));
+        }
+        op
+    }
+
+    fn check(&self) -> Vec<Op> {
+        Vec::new()
+    }
+}

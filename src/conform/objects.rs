@@ -1,0 +1,296 @@
+//! Maps that hold other objects, or that belong to them: programs, sockets, devices, processes, files, cgroups.
+
+use serde_json::{Value, json};
+
+use super::associative::MAP;
+use super::family::{Facts, Operations};
+use super::op::hex;
+use super::{Chance, Op, btf};
+use crate::abi::{MapFlags, MapType};
+
+/// A map, the keys that its operations use, and what can be put in.
+#[derive(Debug)]
+pub(super) struct Objects {
+    map_type: MapType,
+    keys: Vec<Value>,
+    /// Fields of an update that give the value.
+    values: Vec<(&'static str, Value)>,
+    nr_cpus: usize,
+}
+
+/// What stands around a map of a type: operations that make it, and the names of what was made.
+fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
+    let made = |ops: Vec<Op>| {
+        let names = ["o0", "o1", "o2", "o3"];
+        let ops: Vec<Op> = ops
+            .into_iter()
+            .zip(names)
+            .map(|(op, name)| op.with("as", name))
+            .collect();
+        let names = names[..ops.len()].to_vec();
+        (ops, names)
+    };
+    let prog = |kind: &str| Op::new("prog_load").with("kind", kind);
+    let cgroup = || Op::new("cgroup_create");
+    let socket = |kind: &str| Op::new("socket").with("type", kind);
+    match map_type {
+        MapType::PROG_ARRAY => made(vec![
+            prog("socket_filter"),
+            prog("sched_cls"),
+            prog("socket_filter"),
+            prog("xdp"),
+        ]),
+        MapType::PERF_EVENT_ARRAY => made(vec![
+            Op::new("perf_event"),
+            Op::new("perf_event").with("kind", "dummy"),
+            Op::new("perf_event").with("cpu", 1),
+            Op::new("file"),
+        ]),
+        MapType::CGROUP_ARRAY | MapType::CGRP_STORAGE => {
+            made(vec![cgroup(), cgroup(), Op::new("file"), cgroup()])
+        }
+        MapType::SOCKMAP | MapType::SOCKHASH => made(vec![
+            socket("dgram").with("bind", true),
+            socket("stream").with("listen", true),
+            socket("stream").with("connect", "o1"),
+            socket("stream"),
+        ]),
+        MapType::REUSEPORT_SOCKARRAY => made(vec![
+            socket("dgram").with("bind", true).with("reuseport", true),
+            socket("stream")
+                .with("listen", true)
+                .with("reuseport", true),
+            socket("dgram").with("bind", true),
+            socket("dgram"),
+        ]),
+        MapType::SK_STORAGE => made(vec![
+            socket("dgram"),
+            socket("stream"),
+            Op::new("file"),
+            socket("dgram"),
+        ]),
+        MapType::TASK_STORAGE => made(vec![
+            Op::new("pidfd"),
+            Op::new("pidfd").with("of", "child"),
+            Op::new("pidfd"),
+            Op::new("file"),
+        ]),
+        MapType::INODE_STORAGE => made(vec![
+            Op::new("file"),
+            Op::new("file").with("kind", "memfd"),
+            Op::new("file").with("kind", "path"),
+            Op::new("file").with("kind", "memfd"),
+        ]),
+        _ => (Vec::new(), Vec::new()),
+    }
+}
+
+const fn is_local_storage(map_type: MapType) -> bool {
+    matches!(
+        map_type,
+        MapType::SK_STORAGE
+            | MapType::INODE_STORAGE
+            | MapType::TASK_STORAGE
+            | MapType::CGRP_STORAGE
+    )
+}
+
+/// Sizes of key and value, elements and flags.
+fn attributes(map_type: MapType, chance: &mut Chance) -> (usize, usize, usize, MapFlags) {
+    let max_entries = chance.between(1, 6);
+    let none = MapFlags::empty();
+    match map_type {
+        MapType::CPUMAP | MapType::DEVMAP | MapType::DEVMAP_HASH => {
+            (4, *chance.pick(&[4, 8]), max_entries, none)
+        }
+        MapType::SOCKHASH => (*chance.pick(&[4, 8, 3]), 4, max_entries, none),
+        MapType::STACK_TRACE => (4, 8 * chance.between(1, 5), max_entries, none),
+        _ if is_local_storage(map_type) => {
+            (4, *chance.pick(&[4, 8, 12, 40]), 0, MapFlags::NO_PREALLOC)
+        }
+        _ => (4, 4, max_entries, none),
+    }
+}
+
+/// Values that can be given: the objects, what is none, and numbers of devices.
+fn values_of(
+    map_type: MapType,
+    value_size: usize,
+    names: &[&str],
+    chance: &mut Chance,
+) -> Vec<(&'static str, Value)> {
+    let bytes = |first: u32, second: u32| {
+        let mut value = [first.to_le_bytes(), second.to_le_bytes()].concat();
+        value.resize(value_size, 0);
+        ("value", json!(hex(&value)))
+    };
+    match map_type {
+        MapType::DEVMAP | MapType::DEVMAP_HASH => {
+            vec![
+                bytes(1, 0),
+                bytes(1, u32::MAX),
+                bytes(0, 0),
+                bytes(77, 0),
+                bytes(1, 99),
+            ]
+        }
+        MapType::CPUMAP => vec![bytes(64, 0), bytes(0, 0), bytes(16385, 0), bytes(192, 99)],
+        _ if is_local_storage(map_type) => (0..4)
+            .map(|_| ("value", json!(hex(&chance.bytes(value_size)))))
+            .collect(),
+        _ => {
+            let mut values: Vec<_> = names.iter().map(|name| ("value_fd", json!(name))).collect();
+            values.extend([
+                ("value_fd", json!(-1)),
+                ("value_fd", json!(0)),
+                ("value_fd", json!(MAP)),
+            ]);
+            values
+        }
+    }
+}
+
+impl Objects {
+    pub(super) fn new(facts: &Facts, chance: &mut Chance) -> (Vec<Op>, Self) {
+        let map_type = facts.map_type;
+        let (mut setup, names) = around(map_type);
+        let (key_size, value_size, max_entries, flags) = attributes(map_type, chance);
+        let nr_cpus = facts.nr_cpus as usize;
+        // A map of CPUs is no larger than there are.
+        let max_entries = match map_type {
+            MapType::CPUMAP => max_entries.min(nr_cpus),
+            _ => max_entries,
+        };
+        let mut create = Op::new("map_create")
+            .with("as", MAP)
+            .with(
+                "type",
+                map_type.name().unwrap_or_default().to_ascii_lowercase(),
+            )
+            .with("key_size", key_size)
+            .with("value_size", value_size)
+            .number("max_entries", max_entries as u64)
+            .number("map_flags", flags.bits().into());
+        if is_local_storage(map_type) {
+            setup.push(btf::load("b", key_size, value_size, 0));
+            create = create
+                .with("btf", "b")
+                .with("btf_key_type_id", btf::KEY_TYPE);
+            create = create.with("btf_value_type_id", btf::VALUE_TYPE);
+        }
+        setup.push(create);
+        let keys = if is_local_storage(map_type) {
+            let fds = names.iter().map(|name| json!({ "fd": name }));
+            fds.chain([json!({ "fd": -1 }), json!({ "fd": MAP })])
+                .collect()
+        } else {
+            let index = |number: u32| {
+                let mut key = number.to_le_bytes().to_vec();
+                key.resize(key_size, 0);
+                json!(hex(&key))
+            };
+            let last = u32::try_from(max_entries).unwrap_or(0) + 2;
+            (0..last).chain([u32::MAX]).map(index).collect()
+        };
+        let values = values_of(map_type, value_size, &names, chance);
+        (
+            setup,
+            Self {
+                map_type,
+                keys,
+                values,
+                nr_cpus,
+            },
+        )
+    }
+
+    fn elem(&self, chance: &mut Chance) -> Op {
+        let commands = &[
+            (9, "map_update_elem"),
+            (6, "map_lookup_elem"),
+            (4, "map_delete_elem"),
+            (3, "map_get_next_key"),
+            (1, "map_lookup_and_delete_elem"),
+        ];
+        let command = *chance.weighted(commands);
+        let mut op = Op::new(command).with("map", MAP);
+        if command != "map_get_next_key" || !chance.one_in(3) {
+            op = op.with("key", chance.pick(&self.keys).clone());
+        }
+        if command == "map_update_elem" {
+            let (field, value) = chance.pick(&self.values);
+            op = op.with(field, value.clone());
+        }
+        if matches!(command, "map_update_elem" | "map_lookup_elem") && chance.one_in(3) {
+            let flags = &[(4, 1), (4, 2), (2, 4), (1, 3), (1, 8), (1, u64::MAX)];
+            op = op.number("flags", *chance.weighted(flags));
+        }
+        if chance.one_in(50) {
+            let kind = *chance.pick(&["bad", "null"]);
+            op = op.with(*chance.pick(&["key_ptr", "value_ptr"]), kind);
+        }
+        op
+    }
+
+    /// The program side of local storage; of the other types it has another one, or none.
+    fn program_side(&self, chance: &mut Chance) -> Op {
+        if matches!(self.map_type, MapType::TASK_STORAGE | MapType::CGRP_STORAGE) {
+            let call = *chance.weighted(&[(3, "get"), (1, "delete")]);
+            let op = Op::new("storage_helper")
+                .with("map", MAP)
+                .with("call", call);
+            return if call == "get" {
+                op.number("flags", chance.below(3) as u64)
+            } else {
+                op
+            };
+        }
+        if is_local_storage(self.map_type) {
+            return self.elem(chance);
+        }
+        let command = *chance.pick(&["map_lookup_elem", "map_update_elem", "map_delete_elem"]);
+        let op = Op::new("helper")
+            .with("helper", command)
+            .with("map", MAP)
+            .with("prog_type", 3);
+        op.with("key", chance.pick(&self.keys).clone())
+    }
+
+    fn batch(chance: &mut Chance) -> Op {
+        let command = *chance.pick(&["map_lookup_batch", "map_delete_batch"]);
+        let op = Op::new(command)
+            .with("map", MAP)
+            .with("count", chance.below(3));
+        op.with("keys", "0000000001000000")
+    }
+}
+
+impl Operations for Objects {
+    fn next(&mut self, chance: &mut Chance) -> Op {
+        match chance.below(100) {
+            0..70 => self.elem(chance),
+            70..76 => self.program_side(chance),
+            76..80 => Self::batch(chance),
+            80..86 => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),
+            86..97 => Op::new("walk").with("map", MAP).with("limit", 40),
+            97..99 => Op::new("obj_get_info_by_fd").with("map", MAP),
+            // That of these shows the type of the first program: on the running kernel each helper call has one.
+            99 if matches!(self.map_type, MapType::DEVMAP | MapType::DEVMAP_HASH) => {
+                Op::new("obj_get_info_by_fd").with("map", MAP)
+            }
+            _ => Op::new("fdinfo").with("map", MAP),
+        }
+    }
+
+    fn check(&self) -> Vec<Op> {
+        let mut check = vec![Op::new("walk").with("map", MAP).with("limit", 40)];
+        for key in &self.keys {
+            check.push(
+                Op::new("map_lookup_elem")
+                    .with("map", MAP)
+                    .with("key", key.clone()),
+            );
+        }
+        check
+    }
+}
