@@ -227,7 +227,7 @@ impl Objects {
         }
         if chance.one_in(50) {
             let kind = *chance.pick(&["bad", "null"]);
-            op = op.with(*chance.pick(&["key_ptr", "value_ptr"]), kind);
+            op = op.with(chance.pick(&["key_ptr", "value_ptr"]), kind);
         }
         op
     }
