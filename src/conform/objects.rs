@@ -227,7 +227,8 @@ impl Objects {
         }
         if chance.one_in(50) {
             let kind = *chance.pick(&["bad", "null"]);
-            op = op.with(chance.pick(&["key_ptr", "value_ptr"]), kind);
+            let pointer: &&str = chance.pick(&["key_ptr", "value_ptr"]);
+            op = op.with(pointer, kind);
         }
         op
     }
