@@ -137,7 +137,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
             rules(r::hash_of_maps, Nothing, r::hash_of_maps_late, r::hash_memory, NotAtAll, new_outer!(HashOfMaps)),
         T::ARRAY => rules(r::array, Nothing, r::none, r::array_memory, ArrayKey, new!(Array)),
         T::PERCPU_ARRAY => rules(r::array, Nothing, r::none, r::array_memory, ArrayKey, new!(PercpuArray)),
-        T::PROG_ARRAY => rules(r::fd_array, Nothing, r::none, r::array_memory, ArrayKey, new!(ProgArray)),
+        T::PROG_ARRAY => rules(r::fd_array, Nothing, r::none, r::array_memory, Unchecked, new!(ProgArray)),
         T::PERF_EVENT_ARRAY => rules(r::fd_array, Nothing, r::none, r::array_memory, NotAtAll, new!(PerfEventArray)),
         T::CGROUP_ARRAY => rules(r::fd_array, Nothing, r::none, r::array_memory, NotAtAll, new!(CgroupArray)),
         T::ARRAY_OF_MAPS =>

@@ -61,7 +61,7 @@ pub(super) fn check(
     }
     let fields = btf.fields(value);
     if !fields.0.is_empty() {
-        may_have_fields(request, &fields)?;
+        may_have_fields(request, def, &fields)?;
         btf.check_ownership(value)?;
     }
     of_type(def, rule, &btf, key, value)?;
@@ -73,15 +73,16 @@ pub(super) fn check(
     Ok((Some(btf), fields))
 }
 
-fn may_have_fields(request: &CreateRequest<'_>, fields: &Fields) -> Result<()> {
+/// `def` has the flags that the type itself adds: device maps are read-only for programs.
+fn may_have_fields(request: &CreateRequest<'_>, def: &MapDef, fields: &Fields) -> Result<()> {
     if !request.caps.capable(Caps::BPF) {
         return Err(Errno::EPERM);
     }
     let prog_access = MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG;
-    if request.attr.map_flags.intersects(prog_access) {
+    if def.map_flags.intersects(prog_access) {
         return Err(Errno::EACCES);
     }
-    fields::allowed(request.attr.map_type, fields)
+    fields::allowed(def.map_type, fields)
 }
 
 /// The type's own check.
