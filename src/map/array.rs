@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::checks::{index_below, next_index};
+use super::checks::{self, index_below, next_index};
 use super::lock::SpinGuard;
 use super::timer::{self, Timers};
 use super::{Batches, Caller, MapDef, MapOps, Value};
@@ -83,10 +83,7 @@ impl Array {
 ///
 /// Kernel: `kernel/bpf/arraymap.c:array_map_update_elem`.
 pub(super) fn check_update(key: &[u8], max_entries: u32, flags: UpdateFlags) -> Result<u32> {
-    // A comparison, not a mask: NOEXIST|EXIST is unknown too.
-    if (flags - UpdateFlags::LOCK).bits() > UpdateFlags::EXIST.bits() {
-        return Err(Errno::EINVAL);
-    }
+    checks::update_flags(flags - UpdateFlags::LOCK)?;
     // No element can be added: all of them exist since creation.
     let index = index_below(key, max_entries).ok_or(Errno::E2BIG)?;
     if flags.contains(UpdateFlags::NOEXIST) {

@@ -57,6 +57,8 @@ pub(super) fn update_flags(flags: UpdateFlags) -> Result<()> {
 /// # Errors
 ///
 /// `EEXIST`, `ENOENT`.
+///
+/// Kernel: `kernel/bpf/hashtab.c:check_flags`.
 #[inline]
 pub(super) fn existence(is_there: bool, flags: UpdateFlags) -> Result<()> {
     if is_there && flags.contains(UpdateFlags::NOEXIST) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::lock::SpinGuard;
 use super::timer::{self, Timers};
-use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
+use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::Fields;
 use crate::env::Env;
@@ -120,19 +120,6 @@ pub(super) fn table(def: &MapDef, env: &Env, n_slots: u32, value_words: usize) -
     let n_buckets = def.max_entries.next_power_of_two();
     Table::new(n_buckets, n_slots, def.key_size as usize, value_words, seed)
         .map_err(|_| Errno::ENOMEM)
-}
-
-/// The flags of an update, judged by whether the key is there.
-///
-/// Kernel: `kernel/bpf/hashtab.c:check_flags`.
-pub(super) fn check_flags(is_there: bool, flags: UpdateFlags) -> Result<()> {
-    if is_there && flags.contains(UpdateFlags::NOEXIST) {
-        return Err(Errno::EEXIST);
-    }
-    if !is_there && flags.contains(UpdateFlags::EXIST) {
-        return Err(Errno::ENOENT);
-    }
-    Ok(())
 }
 
 impl Hash {
@@ -257,9 +244,7 @@ impl MapOps for Hash {
 
     /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        if (flags - UpdateFlags::LOCK).bits() > UpdateFlags::EXIST.bits() {
-            return Err(Errno::EINVAL);
-        }
+        checks::update_flags(flags - UpdateFlags::LOCK)?;
         let locks = flags.contains(UpdateFlags::LOCK);
         if locks && self.fields.spin_lock().is_none() {
             return Err(Errno::EINVAL);
@@ -267,7 +252,7 @@ impl MapOps for Hash {
         let hash = self.slots.table.hash(key);
         let mut bucket = self.slots.table.lock(hash);
         let old = bucket.find(key, hash);
-        check_flags(old.is_some(), flags)?;
+        checks::existence(old.is_some(), flags)?;
         match old {
             Some(old) if locks => {
                 let at = self.slots.table.value_at(old.slot);

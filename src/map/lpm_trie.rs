@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use crossbeam_utils::sync::{ShardedLock, ShardedLockReadGuard, ShardedLockWriteGuard};
 
-use super::{Batches, Caller, MapDef, MapOps, Value};
+use super::{Batches, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::Fields;
 use crate::env::Env;
@@ -117,10 +117,7 @@ impl MapOps for LpmTrie {
 
     /// Kernel: `trie_update_elem`.
     fn update_elem(&self, _cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        // A comparison, not a mask: `NOEXIST` with `EXIST` is unknown too.
-        if flags.bits() > UpdateFlags::EXIST.bits() {
-            return Err(Errno::EINVAL);
-        }
+        checks::update_flags(flags)?;
         let (prefix_len, data) = self.prefix(key).ok_or(Errno::EINVAL)?;
         let mut trie = self.write();
         match trie.entry(prefix_len, data) {

@@ -164,7 +164,7 @@ impl LruHash {
         let hash = self.table.hash(key);
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
-        let done = hash::check_flags(old.is_some(), flags);
+        let done = checks::existence(old.is_some(), flags);
         let unused = match (&done, old) {
             (Err(_), _) => Some(slot),
             (Ok(()), Some(old)) => {
@@ -203,7 +203,7 @@ impl LruHash {
         let hash = self.table.hash(key);
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
-        let done = hash::check_flags(old.is_some(), flags);
+        let done = checks::existence(old.is_some(), flags);
         let unused = match (&done, old, slot) {
             (Err(_), ..) => slot,
             (Ok(()), Some(old), _) => {

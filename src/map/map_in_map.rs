@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::array::BY_INDEX;
 use super::fd_array::{FdArray, Held};
-use super::hash::{BY_BUCKET, Slots, check_flags, next_key_of, read_bucket};
+use super::hash::{BY_BUCKET, Slots, next_key_of, read_bucket};
 use super::object::Object;
 use super::{Batches, BucketRequest, Caller, Map, MapDef, MapOps, checks};
 use crate::abi::{Errno, Fd, Result, UpdateFlags};
@@ -215,7 +215,7 @@ impl MapOps for HashOfMaps {
         let hash = self.table().hash(key);
         let mut bucket = self.table().lock(hash);
         let place = bucket.find(key, hash);
-        check_flags(place.is_some(), flags)?;
+        checks::existence(place.is_some(), flags)?;
         let old = match place {
             Some(place) => self.maps.put(place.slot, map),
             None => {

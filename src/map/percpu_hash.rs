@@ -8,8 +8,8 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::hash::{BY_BUCKET, Slots, check_flags, for_each, next_key_of, read_bucket};
-use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
+use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_bucket};
+use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::Fields;
 use crate::env::Env;
@@ -144,13 +144,11 @@ impl PercpuHash {
 
     /// Kernel: `kernel/bpf/hashtab.c:__htab_percpu_map_update_elem`.
     fn update(&self, cpu: u32, key: &[u8], value: New<'_>, flags: UpdateFlags) -> Result<()> {
-        if flags.bits() > UpdateFlags::EXIST.bits() {
-            return Err(Errno::EINVAL);
-        }
+        checks::update_flags(flags)?;
         let hash = self.table().hash(key);
         let mut bucket = self.table().lock(hash);
         let old = bucket.find(key, hash);
-        check_flags(old.is_some(), flags)?;
+        checks::existence(old.is_some(), flags)?;
         match old {
             Some(old) => self.parts.write(self.table(), old.slot, value, false),
             None => {
