@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use super::Kernel;
+use super::call::Call;
 use super::cgroup::{Entry, Place};
 use crate::abi::{
     AttachFlags, AttachType, Attr, Caps, Errno, Fd, ProgAttachAttr, ProgType, Result,
 };
 use crate::map::Map;
 use crate::map::cgroup_storage::{CgroupStorage, Storage};
-use crate::map::object::{Cgroup, Prog};
+use crate::map::object::Prog;
 
 /// `BPF_CGROUP_MAX_PROGS`
 const MAX_PROGS: usize = 64;
@@ -142,7 +143,7 @@ impl Place {
     }
 }
 
-impl Kernel {
+impl Call<'_> {
     /// Attaches a program; elements of cgroup storages are made if they are missing.
     ///
     /// Kernel: `kernel/bpf/cgroup.c:__cgroup_bpf_attach`.
@@ -193,20 +194,6 @@ impl Kernel {
         // The program may go, and maps with it, when no lock is held.
         drop(replaced);
         Ok(())
-    }
-
-    /// The cgroup behind an fd.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` for anything else; `ENOENT` if it was removed.
-    pub(super) fn live_cgroup(&self, fd: Fd) -> Result<Arc<Cgroup>> {
-        let cgroup = self.cgroup(fd)?;
-        if self.inner.cgroups.lock().is_alive(cgroup.id) {
-            Ok(cgroup)
-        } else {
-            Err(Errno::ENOENT)
-        }
     }
 
     /// Flags about the order of programs, which are not emulated.
@@ -281,7 +268,9 @@ impl Kernel {
         // The program may go, and maps with it, when no lock is held.
         removed.map(|_| 0).ok_or(Errno::ENOENT)
     }
+}
 
+impl Kernel {
     /// What an event in that cgroup runs, in order: its own programs first, then those of the cgroups above.
     ///
     /// # Errors
@@ -290,7 +279,7 @@ impl Kernel {
     ///
     /// Kernel: `kernel/bpf/cgroup.c:compute_effective_progs`.
     pub fn attached(&self, cgroup: Fd, attach_type: AttachType) -> Result<Vec<Attached>> {
-        let cgroup = self.live_cgroup(cgroup)?;
+        let cgroup = self.own().live_cgroup(cgroup)?;
         let cgroups = self.inner.cgroups.lock();
         let mut run = Vec::new();
         for place in cgroups.upwards(cgroup.id, attach_type) {

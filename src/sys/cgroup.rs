@@ -146,9 +146,9 @@ impl Kernel {
     ///
     /// `EBADF` if the parent is no cgroup, `ENOENT` if it was removed; `EEXIST`.
     pub fn cgroup_create(&self, name: &str, parent: Option<Fd>) -> Result<Fd> {
-        let parent = parent.map(|fd| self.cgroup(fd)).transpose()?;
+        let parent = parent.map(|fd| self.own().cgroup(fd)).transpose()?;
         let cgroup = self.inner.cgroups.lock().create(name, parent)?;
-        self.inner.open(Held::Object(Object::Cgroup(cgroup)))
+        self.own().open(Held::Object(Object::Cgroup(cgroup)))
     }
 
     /// rmdir(2) of a cgroup; the fd stays open. What is attached goes, and so do its elements in cgroup storages.
@@ -157,7 +157,7 @@ impl Kernel {
     ///
     /// `EBADF` if it is no cgroup, `ENOENT` if it was removed before; `EBUSY` with children.
     pub fn cgroup_remove(&self, fd: Fd) -> Result<()> {
-        let cgroup = self.cgroup(fd)?;
+        let cgroup = self.own().cgroup(fd)?;
         let places = self.inner.cgroups.lock().remove(cgroup.id)?;
         // Programs, and maps that they hold, may go: no lock is held here.
         drop(places);
@@ -182,32 +182,18 @@ impl Kernel {
     ///
     /// `EBADF` if it is no cgroup, `ENOENT` if it was removed.
     pub fn open_in(&self, cgroup: Fd, socket: Socket) -> Result<Fd> {
-        let cgroup = self.live_cgroup(cgroup)?;
+        let cgroup = self.own().live_cgroup(cgroup)?;
         let object = self.inner.other(OtherKind::Socket(socket));
         self.inner.sockets.lock().insert(object.id, cgroup.id);
-        self.inner.open(Held::Object(Object::Other(object)))
+        self.own().open(Held::Object(Object::Other(object)))
     }
 
-    /// The last fd of a socket was closed: it ends.
-    pub(super) fn socket_closed(&self, object_id: u64) {
+    /// What held something in maps, a socket say, ends; so does what a socket held in its cgroup.
+    pub(super) fn owner_ended(&self, object_id: u64) {
         self.release_owner(object_id);
         let cgroup = self.inner.sockets.lock().remove(&object_id);
         if let Some(cgroup) = cgroup {
             self.release_cgroup(cgroup);
-        }
-    }
-
-    /// The cgroup behind an fd, removed or not.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` for anything else.
-    pub(super) fn cgroup(&self, fd: Fd) -> Result<Arc<Cgroup>> {
-        match self.object(fd)? {
-            Object::Cgroup(cgroup) => Ok(cgroup),
-            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Other(_) => {
-                Err(Errno::EBADF)
-            }
         }
     }
 }

@@ -7,15 +7,18 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::attach::{Attach, attach_type_fits};
+use super::call::Call;
 use super::cgroup::Cgroups;
 use super::files::Held;
-use super::{Kernel, prog};
+use super::prog;
 use crate::abi::{AttachFlags, AttachType, Attr, Errno, Fd, LinkAttr, Result};
 use crate::map::object::{OtherKind, OtherObject};
 
 /// A link to a cgroup. Without a user it takes its program out.
 #[derive(Debug)]
 pub(super) struct Link {
+    /// Id, unique in one kernel.
+    pub(super) id: u32,
     /// As maps see it.
     pub(super) object: Arc<OtherObject>,
     cgroups: Arc<Mutex<Cgroups>>,
@@ -45,7 +48,7 @@ impl Drop for Link {
     }
 }
 
-impl Kernel {
+impl Call<'_> {
     /// Kernel: `link_create`, `cgroup_bpf_link_attach`.
     pub(super) fn link_create(&self, attr: Attr<'_>) -> Result<u32> {
         let fields = LinkAttr::decode(attr);
@@ -69,16 +72,19 @@ impl Kernel {
             link: Some(object.id),
             replace: None,
         })?;
-        self.inner.open(Held::Link(Arc::new(Link {
+        let link = Arc::new(Link {
+            id: self.inner.links.reserve(),
             object,
             cgroups: Arc::clone(&self.inner.cgroups),
             cgroup: cgroup.id,
             attach_type: fields.attach_type,
-        })))
+        });
+        self.inner.links.add(link.id, &link);
+        self.open(Held::Link(link))
     }
 
     fn link(&self, fd: Fd) -> Result<Arc<Link>> {
-        match &self.inner.files.get(fd)?.held {
+        match &self.file(fd)?.held {
             Held::Link(link) => Ok(Arc::clone(link)),
             Held::Map(_) | Held::Object(_) => Err(Errno::EINVAL),
         }

@@ -8,11 +8,14 @@
 mod attach;
 mod batch;
 mod builder;
+mod call;
 mod cgroup;
 mod create;
 mod elem;
+mod fds;
 mod files;
 mod handle;
+mod ids;
 mod kernel;
 mod link;
 mod mmap;
@@ -22,24 +25,30 @@ mod prog;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::abi::{
     Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
     MapRequest, Mapping, Memory, ObjAttr, ProgAttachAttr, Result, UserMem,
 };
+use crate::btf::Btf;
 use crate::env::Env;
 use crate::map::Map;
-use crate::map::object::{OtherKind, OtherObject};
+use crate::map::object::{OtherKind, OtherObject, Prog};
 pub use attach::Attached;
 pub use builder::{Builder, UnknownRelease};
+use call::Call;
 use cgroup::Cgroups;
+pub use fds::{Fds, FileKind, OpenFile};
 use files::{FdTable, File, Held};
 use handle::Handle;
+use ids::Ids;
 pub use kernel::ProgDef;
+use link::Link;
+pub use mmap::Granted;
 use pin::Bpffs;
 
 /// An emulated kernel, as one process uses it from one CPU.
@@ -58,37 +67,18 @@ struct Inner {
     files: FdTable,
     caps: AtomicU64,
     unprivileged_bpf_disabled: AtomicU32,
-    /// Maps by id; the dead ones are taken out now and then.
-    maps: RwLock<BTreeMap<u32, Weak<Map>>>,
-    next_ids: NextIds,
+    maps: Ids<Map>,
+    progs: Ids<Prog>,
+    btfs: Ids<Btf>,
+    links: Ids<Link>,
+    next_file: AtomicU64,
+    next_object: AtomicU64,
     bpffs: Mutex<Bpffs>,
     cgroups: Arc<Mutex<Cgroups>>,
     /// Sockets that were made in a cgroup: their object's id, and the cgroup's.
     sockets: Mutex<BTreeMap<u64, u64>>,
     /// Freezing a map and mapping its memory exclude each other.
     freezing: Mutex<()>,
-}
-
-/// The next id of each kind, handed out upward.
-#[derive(Debug)]
-struct NextIds {
-    map: AtomicU32,
-    btf: AtomicU32,
-    prog: AtomicU32,
-    file: AtomicU64,
-    object: AtomicU64,
-}
-
-impl NextIds {
-    fn new() -> Self {
-        Self {
-            map: AtomicU32::new(1),
-            btf: AtomicU32::new(1),
-            prog: AtomicU32::new(1),
-            file: AtomicU64::new(1),
-            object: AtomicU64::new(1),
-        }
-    }
 }
 
 impl Inner {
@@ -99,7 +89,7 @@ impl Inner {
     /// A new open file; a number for it that no other has.
     fn file(&self, held: Held, read: bool, write: bool, path_only: bool) -> Arc<File> {
         Arc::new(File {
-            id: self.next_ids.file.fetch_add(1, Ordering::Relaxed),
+            id: self.next_file.fetch_add(1, Ordering::Relaxed),
             held,
             read,
             write,
@@ -107,13 +97,8 @@ impl Inner {
         })
     }
 
-    /// A new fd that can read and write.
-    fn open(&self, held: Held) -> Result<Fd> {
-        self.files.install(self.file(held, true, true, false))
-    }
-
     fn other(&self, kind: OtherKind) -> Arc<OtherObject> {
-        let id = self.next_ids.object.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_object.fetch_add(1, Ordering::Relaxed);
         Arc::new(OtherObject::new(id, kind))
     }
 }
@@ -136,6 +121,24 @@ impl Kernel {
     ///
     /// Kernel: `kernel/bpf/syscall.c:__sys_bpf` (v6.18).
     pub fn bpf_with(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut dyn UserMem) -> Result<u32> {
+        self.bpf_in(&self.inner.files, cmd, attr, size, mem)
+    }
+
+    /// One call of bpf(2) of a caller with fds of its own: all fds in the attr, in keys and in values are looked up there, and
+    /// new ones are made there.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers, and what `fds` does.
+    pub fn bpf_in(
+        &self,
+        fds: &dyn Fds,
+        cmd: Cmd,
+        attr: u64,
+        size: u32,
+        mem: &mut dyn UserMem,
+    ) -> Result<u32> {
+        let call = self.call(fds);
         let size = size as usize;
         let known = self.inner.env.release.attr_size;
         if size > ATTR_MAX {
@@ -151,13 +154,15 @@ impl Kernel {
             if given > 0 {
                 mem.read(attr, &mut room[..given])?;
             }
-            return self.command(cmd, attr, Attr(&room[..]), mem);
+            return call.command(cmd, attr, Attr(&room[..]), mem);
         }
         let mut room = [0; ATTR_ROOM];
         mem.read(attr, &mut room[..given])?;
-        self.command(cmd, attr, Attr(&room[..given]), mem)
+        call.command(cmd, attr, Attr(&room[..given]), mem)
     }
+}
 
+impl Call<'_> {
     /// The table of commands. `addr` is the attr's address, for what is written back.
     fn command(&self, cmd: Cmd, addr: u64, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         /// The bytes after the command's last field have to be zero.
@@ -229,7 +234,7 @@ impl Bpf for Kernel {
     }
 
     fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
-        self.map_memory(fd, request)
+        self.mmap_in(&self.inner.files, fd, request)
     }
 
     fn close(&self, fd: Fd) -> Result<()> {
@@ -238,7 +243,7 @@ impl Bpf for Kernel {
         drop(file);
         if let Some(id) = socket {
             // A socket ends with its last fd; other objects live on without one.
-            self.socket_closed(id);
+            self.owner_ended(id);
         }
         Ok(())
     }

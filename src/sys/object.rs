@@ -8,11 +8,10 @@ use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
 
-use super::Kernel;
+use super::call::Call;
+use super::fds::OpenFile;
 use super::files::{Held, MapUser};
-use crate::abi::{
-    Attr, Caps, Cmd, Errno, Fd, INFO_SIZE, MapFlags, MapInfo, MapType, Result, UserMem,
-};
+use crate::abi::{Attr, Caps, Cmd, Errno, INFO_SIZE, MapFlags, MapInfo, MapType, Result, UserMem};
 use crate::btf::Btf;
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
@@ -28,7 +27,7 @@ const INFO_FIELDS: usize = 100;
 /// The largest BTF.
 const BTF_MAX_SIZE: u32 = 16 << 20;
 
-impl Kernel {
+impl Call<'_> {
     /// Kernel: `bpf_obj_get_next_id`.
     pub(super) fn map_get_next_id(
         &self,
@@ -42,16 +41,9 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         self.sys_admin()?;
-        let next = self.next_map_id(start).ok_or(Errno::ENOENT)?;
+        let next = self.inner.maps.after(start).ok_or(Errno::ENOENT)?;
         mem.write(addr.wrapping_add(NEXT_ID_AT), &next.to_ne_bytes())?;
         Ok(0)
-    }
-
-    fn next_map_id(&self, after: u32) -> Option<u32> {
-        let maps = self.inner.maps.read();
-        maps.range(after + 1..)
-            .find(|(_, map)| map.strong_count() > 0)
-            .map(|(&id, _)| id)
     }
 
     fn sys_admin(&self) -> Result<()> {
@@ -74,22 +66,9 @@ impl Kernel {
         if flags == known {
             return Err(Errno::EINVAL);
         }
-        let map = self
-            .inner
-            .maps
-            .read()
-            .get(&id)
-            .and_then(|map| map.upgrade());
+        let map = self.inner.maps.get(id);
         let held = Held::Map(MapUser::new(map.ok_or(Errno::ENOENT)?));
         self.open_with(held, flags)
-    }
-
-    /// A new fd, with the access that flags leave.
-    pub(super) fn open_with(&self, held: Held, flags: MapFlags) -> Result<Fd> {
-        let read = !flags.contains(MapFlags::WRONLY);
-        let write = !flags.contains(MapFlags::RDONLY);
-        let file = self.inner.file(held, read, write, false);
-        self.inner.files.install(file)
     }
 
     /// Kernel: `bpf_obj_get_info_by_fd`.
@@ -100,7 +79,7 @@ impl Kernel {
         mem: &mut dyn UserMem,
     ) -> Result<u32> {
         let (fd, len, info) = (attr.u32(0), attr.u32(4) as usize, attr.u64(8));
-        let file = self.inner.files.get(fd).map_err(|_| Errno::EBADFD)?;
+        let file = self.file(fd).map_err(|_| Errno::EBADFD)?;
         match file.held.object() {
             Object::Map(map) => map_info(&map, addr, len, info, mem),
             // Nothing of the info is asked for, and no byte of it written.
@@ -116,40 +95,9 @@ impl Kernel {
         self.inner.env.unsupported(what)
     }
 
-    /// The map's lines of `/proc/PID/fdinfo/FD`: `name:\tvalue`.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open, `EINVAL` if it is no map.
-    ///
-    /// Kernel: `bpf_map_show_fdinfo`.
-    pub fn fdinfo(&self, fd: Fd) -> Result<String> {
-        let map = self.map(fd)?;
-        let def = &map.def;
-        let mut out = String::new();
-        let mut line = |name: &str, value: &dyn std::fmt::Display| {
-            // Writing to a string does not fail.
-            let _ = writeln!(out, "{name}:\t{value}");
-        };
-        line("map_type", &def.map_type.0);
-        line("key_size", &def.key_size);
-        line("value_size", &def.value_size);
-        line("max_entries", &def.max_entries);
-        line("map_flags", &format_args!("{:#x}", def.map_flags.bits()));
-        line("map_extra", &format_args!("{:#x}", def.map_extra));
-        line("memlock", &map.charge.bytes());
-        line("map_id", &map.id);
-        line("frozen", &u32::from(map.frozen.load(Ordering::Acquire)));
-        if let Some(owner) = map.ops.owner_prog_type() {
-            line("owner_prog_type", &owner.0);
-            line("owner_jited", &1);
-        }
-        Ok(out)
-    }
-
     /// Kernel: `map_freeze`.
     pub(super) fn map_freeze(&self, attr: Attr<'_>) -> Result<u32> {
-        let file = self.inner.files.get(attr.u32(0))?;
+        let file = self.file(attr.u32(0))?;
         let map = file.map()?;
         if !map.fields.0.is_empty() || map.def.map_type == MapType::STRUCT_OPS {
             return Err(Errno::ENOTSUPP);
@@ -176,7 +124,7 @@ impl Kernel {
         }
         if flags & TOKEN_FD != 0 {
             // No file here is a token.
-            self.inner.files.get(attr.u32(36))?;
+            self.file(attr.u32(36))?;
             return Err(Errno::EINVAL);
         }
         if !self.inner.caps().capable(Caps::BPF) {
@@ -188,9 +136,10 @@ impl Kernel {
         btf_log(attr, mem)?;
         let mut bytes = vec![0; size as usize];
         mem.read(data, &mut bytes)?;
-        let id = self.inner.next_ids.btf.fetch_add(1, Ordering::Relaxed);
+        let id = self.inner.btfs.reserve();
         let btf = Arc::new(Btf::parse(&bytes, id)?);
-        self.inner.open(Held::Object(Object::Btf(btf)))
+        self.inner.btfs.add(id, &btf);
+        self.open(Held::Object(Object::Btf(btf)))
     }
 
     /// No file here is the root of a bpffs that gives rights away.
@@ -199,7 +148,7 @@ impl Kernel {
     pub(super) fn token_create(&self, attr: Attr<'_>) -> Result<u32> {
         let (flags, fd) = (attr.u32(0), attr.u32(4));
         if flags == 0 {
-            self.inner.files.any(fd)?;
+            self.any(fd)?;
         }
         Err(Errno::EINVAL)
     }
@@ -229,6 +178,39 @@ impl Kernel {
             }
         }
         self.inner.env.unsupported(format_args!("BPF_{cmd}"))
+    }
+}
+
+impl OpenFile {
+    /// The map's lines of `/proc/PID/fdinfo/FD`: `name:\tvalue`.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is no map.
+    ///
+    /// Kernel: `bpf_map_show_fdinfo`.
+    pub fn fdinfo(&self) -> Result<String> {
+        let map = self.0.map()?;
+        let def = &map.def;
+        let mut out = String::new();
+        let mut line = |name: &str, value: &dyn std::fmt::Display| {
+            // Writing to a string does not fail.
+            let _ = writeln!(out, "{name}:\t{value}");
+        };
+        line("map_type", &def.map_type.0);
+        line("key_size", &def.key_size);
+        line("value_size", &def.value_size);
+        line("max_entries", &def.max_entries);
+        line("map_flags", &format_args!("{:#x}", def.map_flags.bits()));
+        line("map_extra", &format_args!("{:#x}", def.map_extra));
+        line("memlock", &map.charge.bytes());
+        line("map_id", &map.id);
+        line("frozen", &u32::from(map.frozen.load(Ordering::Acquire)));
+        if let Some(owner) = map.ops.owner_prog_type() {
+            line("owner_prog_type", &owner.0);
+            line("owner_jited", &1);
+        }
+        Ok(out)
     }
 }
 

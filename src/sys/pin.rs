@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Kernel;
+use super::call::Call;
 use super::files::Held;
-use crate::abi::{Attr, Errno, MapFlags, ObjAttr, Result, UserMem};
+use crate::abi::{Attr, Errno, Fd, MapFlags, ObjAttr, Result, UserMem};
 use crate::map::object::Object;
 
 /// Where the bpffs is mounted.
@@ -19,7 +20,9 @@ const ROOT: &str = "/sys/fs/bpf";
 const PATH_MAX: usize = 4096;
 /// `NAME_MAX`
 const NAME_MAX: usize = 255;
-/// `AT_FDCWD`, and any other directory: relative paths start there.
+/// The caller's own directory.
+const AT_FDCWD: Fd = (-100_i32).cast_unsigned();
+/// Relative paths start at a directory that is given.
 const BPF_F_PATH_FD: u32 = 1 << 14;
 
 /// What a name in the bpffs stands for.
@@ -181,18 +184,25 @@ fn read_path(mem: &dyn UserMem, addr: u64) -> Result<String> {
     }
 }
 
-impl Kernel {
+impl Call<'_> {
+    /// The path that is meant.
+    fn path(&self, attr: &ObjAttr, mem: &dyn UserMem) -> Result<String> {
+        let dir = (attr.file_flags & BPF_F_PATH_FD != 0).then_some(attr.path_fd);
+        let dir = dir.filter(|&dir| dir != AT_FDCWD);
+        self.fds.path(dir, read_path(mem, attr.pathname)?)
+    }
+
     /// Kernel: `bpf_obj_pin_user`.
     pub(super) fn obj_pin(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ObjAttr::decode(attr);
         path_fd(&attr, BPF_F_PATH_FD)?;
-        let file = self.inner.files.get(attr.bpf_fd);
+        let file = self.file(attr.bpf_fd);
         let file = file.map_err(|_| Errno::EINVAL)?;
         match &file.held {
             Held::Map(_) | Held::Link(_) | Held::Object(Object::Prog(_)) => {}
             Held::Object(_) => return Err(Errno::EINVAL),
         }
-        match Place::of(&read_path(mem, attr.pathname)?)? {
+        match Place::of(&self.path(&attr, mem)?)? {
             Place::Inside(names) => {
                 let pin = Node::Pin(file.held.clone());
                 self.inner.bpffs.lock().add(&names, pin)?;
@@ -214,7 +224,7 @@ impl Kernel {
         if flags == both {
             return Err(Errno::EINVAL);
         }
-        match Place::of(&read_path(mem, attr.pathname)?)? {
+        match Place::of(&self.path(&attr, mem)?)? {
             Place::Inside(names) => {
                 let held = self.inner.bpffs.lock().get(&names)?;
                 self.open_with(held, flags)
@@ -223,7 +233,9 @@ impl Kernel {
             Place::Outside(_) => Err(Errno::ENOENT),
         }
     }
+}
 
+impl Kernel {
     /// mkdir(2) in the bpffs, at `/sys/fs/bpf`.
     ///
     /// # Errors

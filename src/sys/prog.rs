@@ -50,7 +50,7 @@ impl Kernel {
         }
         let mut maps: Vec<Arc<Map>> = Vec::new();
         for &fd in def.storages.iter().chain(def.maps) {
-            let map = self.map(fd)?;
+            let map = self.own().map(fd)?;
             if !maps.iter().any(|held| Arc::ptr_eq(held, &map)) {
                 maps.push(map);
             }
@@ -62,7 +62,7 @@ impl Kernel {
             }
         }
         for &fd in def.storages {
-            if !is_cgroup_storage(&*self.map(fd)?) || !CGROUP_TYPES.contains(&def.prog_type) {
+            if !is_cgroup_storage(&*self.own().map(fd)?) || !CGROUP_TYPES.contains(&def.prog_type) {
                 return Err(Errno::EINVAL);
             }
         }
@@ -72,7 +72,7 @@ impl Kernel {
             expected_attach_type = AttachType::CGROUP_INET_SOCK_CREATE;
         }
         let prog = Prog {
-            id: self.inner.next_ids.prog.fetch_add(1, Ordering::Relaxed),
+            id: self.inner.progs.reserve(),
             name: def.name.to_owned(),
             prog_type: def.prog_type,
             expected_attach_type,
@@ -82,34 +82,8 @@ impl Kernel {
         for array in of_maps.filter_map(|ops| ops.downcast_ref::<ProgArray>()) {
             array.bind(&prog)?;
         }
-        self.inner.open(Held::Object(Object::Prog(Arc::new(prog))))
-    }
-
-    /// The program behind an fd.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open, `EINVAL` if it is something else.
-    pub(super) fn prog(&self, fd: Fd) -> Result<Arc<Prog>> {
-        match self.object(fd)? {
-            Object::Prog(prog) => Ok(prog),
-            Object::Map(_) | Object::Btf(_) | Object::Cgroup(_) | Object::Other(_) => {
-                Err(Errno::EINVAL)
-            }
-        }
-    }
-
-    /// The program behind an fd, of that type.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open, `EINVAL` if it is something else.
-    pub(super) fn prog_of_type(&self, fd: Fd, prog_type: ProgType) -> Result<Arc<Prog>> {
-        let prog = self.prog(fd)?;
-        if prog.prog_type == prog_type {
-            Ok(prog)
-        } else {
-            Err(Errno::EINVAL)
-        }
+        let prog = Arc::new(prog);
+        self.inner.progs.add(prog.id, &prog);
+        self.own().open(Held::Object(Object::Prog(prog)))
     }
 }

@@ -4,10 +4,11 @@ use mapemu::abi::{Bpf, Cmd, Fd, MapType, Memory, Result};
 use mapemu::calls::{self, CreateOpts, bpf_map_create};
 use mapemu::sys::Kernel;
 
-/// Holds a fact against every kernel there is: the emulated one and, where that may be used, the running one.
+/// Holds a fact against every kernel there is: the emulated one, called with its own fds and with others, and, where that may be used, the running one.
 #[track_caller]
 pub(crate) fn on_both(fact: fn(&dyn Bpf)) {
     fact(&Kernel::new());
+    fact(&crate::fds::FrontEnd::new());
     if let Some(host) = running_kernel() {
         fact(&*host);
     }

@@ -11,6 +11,7 @@ mod common;
 mod cpumap;
 mod devmap;
 mod fd_arrays;
+mod fds;
 mod files;
 mod local_storage;
 mod lpm_trie;
