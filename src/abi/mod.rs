@@ -8,6 +8,7 @@ mod flags;
 mod helper;
 mod info;
 mod map_type;
+mod perf;
 mod prog_type;
 mod ringbuf;
 
@@ -19,6 +20,10 @@ pub use flags::{AttachFlags, AttachType, Caps, MapFlags, UpdateFlags};
 pub use helper::Helper;
 pub use info::{INFO_SIZE, MapInfo, OBJ_NAME_LEN};
 pub use map_type::MapType;
+pub use perf::{
+    PERF_CTXLEN_MASK, PERF_CTXLEN_SHIFT, PERF_CURRENT_CPU, PERF_HEADER_SIZE, PERF_INDEX_MASK,
+    PERF_RECORD_LOST, PERF_RECORD_MISC_KERNEL, PERF_RECORD_SAMPLE, PerfEvent, Wakeup, perf_page,
+};
 pub use prog_type::ProgType;
 pub use ringbuf::{
     PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ, RingbufFlags, ringbuf_query,

@@ -6,6 +6,7 @@
 //!
 //! Kernel: `kernel/bpf/helpers.c` (v6.18).
 
+mod perf;
 mod ring;
 mod stack;
 mod storage;

@@ -26,6 +26,7 @@ pub mod map_in_map;
 pub mod object;
 pub mod percpu_array;
 pub mod percpu_hash;
+pub mod perf_event;
 pub mod perf_event_array;
 pub mod prog_array;
 pub mod queue_stack;

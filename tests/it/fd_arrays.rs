@@ -1,6 +1,6 @@
 //! Arrays of perf events and of cgroups.
 
-use mapemu::abi::{Bpf, Errno, Fd, MapType};
+use mapemu::abi::{Bpf, Errno, Fd, MapType, PerfEvent};
 use mapemu::calls;
 use mapemu::map::object::OtherKind;
 use mapemu::sys::Kernel;
@@ -28,7 +28,7 @@ fn open_again(kernel: &Kernel, fd: Fd) -> Fd {
 #[test]
 fn flags_then_index_then_fd() {
     let kernel = &Kernel::new();
-    let event = kernel.open(OtherKind::PerfEvent);
+    let event = kernel.open(OtherKind::PerfEvent(PerfEvent::bpf_output(0)));
     let cgroup = kernel.cgroup_create("c", None).expect("a new one");
     let file = kernel.open(OtherKind::File);
     let cgroup1 = kernel.open(OtherKind::Cgroup1);
@@ -58,7 +58,7 @@ fn flags_then_index_then_fd() {
 #[test]
 fn an_event_goes_with_the_open_file_that_put_it() {
     let kernel = &Kernel::new();
-    let event = kernel.open(OtherKind::PerfEvent);
+    let event = kernel.open(OtherKind::PerfEvent(PerfEvent::bpf_output(0)));
     for (map_flags, left) in [(0, Err(Errno::ENOENT)), (BPF_F_PRESERVE_ELEMS, Ok(()))] {
         let fd = map(kernel, MapType::PERF_EVENT_ARRAY, 4, 4, 2, map_flags);
         let other = open_again(kernel, fd);
