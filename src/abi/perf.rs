@@ -48,7 +48,7 @@ pub mod perf_page {
     /// What the page tells of counters.
     pub const CAPABILITIES: usize = 40;
     /// Bytes of the struct up to its reserved ones.
-    pub const SIZE: usize = 56;
+    pub const SIZE: usize = 72;
     /// Where the next record will begin; the kernel moves it, and it only grows.
     pub const DATA_HEAD: usize = 1024;
     /// Up to where records were read; user space moves it.

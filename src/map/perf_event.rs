@@ -143,7 +143,7 @@ impl Buffer {
             (perf_page::LOCK, 2),
             // `cap_bit0_is_deprecated`: no counter can be read in user space.
             (perf_page::CAPABILITIES, 2),
-            (perf_page::SIZE, 96 << 32),
+            (perf_page::SIZE, 96),
             (perf_page::DATA_OFFSET, PAGE_SIZE as u64),
             (perf_page::DATA_SIZE, size),
         ] {

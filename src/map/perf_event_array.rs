@@ -11,9 +11,7 @@ use std::sync::Arc;
 use super::fd_array::FdArray;
 use super::object::{Object, OtherObject};
 use super::{Caller, MapDef, MapOps, perf_event};
-use crate::abi::{
-    Errno, Fd, MapFlags, PERF_CURRENT_CPU, PERF_INDEX_MASK, Result, UpdateFlags,
-};
+use crate::abi::{Errno, Fd, MapFlags, PERF_CURRENT_CPU, PERF_INDEX_MASK, Result, UpdateFlags};
 use crate::env::Env;
 
 /// See the module.

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mapemu::abi::{AttachType, Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, PerfEvent, ProgType, Result};
+use mapemu::abi::{
+    AttachType, Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, PerfEvent, ProgType, Result,
+};
 use mapemu::btf::Writer;
 use mapemu::calls::{self, bpf_prog_attach};
 use mapemu::helper::Prog;
