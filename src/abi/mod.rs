@@ -1,5 +1,6 @@
 //! Numbers and layouts of `include/uapi/linux/bpf.h`, and what a call to bpf(2) is made of; no behaviour.
 
+mod action;
 mod attr;
 mod call;
 mod cmd;
@@ -12,6 +13,9 @@ mod perf;
 mod prog_type;
 mod ringbuf;
 
+pub use action::{
+    REDIRECT_BROADCAST, REDIRECT_EXCLUDE_INGRESS, REDIRECT_INGRESS, SkAction, XdpAction,
+};
 pub use attr::{Attr, BatchAttr, CreateAttr, ElemAttr, LinkAttr, ObjAttr, ProgAttachAttr};
 pub use call::{Bpf, BufferBytes, Fd, MapHandle, MapRequest, Mapping, Memory, Prot, UserMem};
 pub use cmd::Cmd;

@@ -193,3 +193,10 @@ pub struct Socket {
     /// Bound with `SO_REUSEPORT`.
     pub reuseport: bool,
 }
+
+impl Socket {
+    /// A socket of TCP.
+    pub const fn is_tcp(self) -> bool {
+        self.stream && !self.unix && !self.xdp
+    }
+}
