@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::Map;
-use crate::abi::{AttachType, ProgType};
+use super::perf_event::Event;
+use crate::abi::{AttachType, PerfEvent, ProgType};
 use crate::btf::Btf;
 
 /// What an fd stands for.
@@ -64,6 +65,8 @@ pub struct OtherObject {
     holder: Mutex<Holder>,
     /// Of a socket: the number that maps show.
     cookie: OnceLock<u64>,
+    /// Of a perf event: whether it is on, and its buffer.
+    event: Option<Event>,
 }
 
 /// The maps that hold a socket: one reuseport array, or socket maps, as they use the same pointer in it.
@@ -80,9 +83,18 @@ enum Holder {
 impl OtherObject {
     /// A new object.
     pub fn new(id: u64, kind: OtherKind) -> Self {
+        let event = match kind {
+            OtherKind::PerfEvent(opened) => Some(Event::new(id, opened)),
+            OtherKind::File
+            | OtherKind::Cgroup1
+            | OtherKind::Socket(_)
+            | OtherKind::Pidfd
+            | OtherKind::Link => None,
+        };
         Self {
             id,
             kind,
+            event,
             ended: AtomicBool::new(false),
             holder: Mutex::new(Holder::Nobody),
             cookie: OnceLock::new(),
@@ -97,6 +109,11 @@ impl OtherObject {
     /// The process behind a pidfd is gone.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// The perf event, if it is one.
+    pub fn perf_event(&self) -> Option<&Event> {
+        self.event.as_ref()
     }
 
     /// The number that stands for a socket; `next` gives one when it is first asked for.
@@ -153,7 +170,7 @@ pub enum OtherKind {
     /// A process.
     Pidfd,
     /// A perf event.
-    PerfEvent,
+    PerfEvent(PerfEvent),
     /// A link between a program and what it is attached to.
     Link,
 }
@@ -175,4 +192,11 @@ pub struct Socket {
     pub connected: bool,
     /// Bound with `SO_REUSEPORT`.
     pub reuseport: bool,
+}
+
+impl Socket {
+    /// A socket of TCP.
+    pub const fn is_tcp(self) -> bool {
+        self.stream && !self.unix && !self.xdp
+    }
 }

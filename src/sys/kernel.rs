@@ -241,11 +241,12 @@ impl Kernel {
         self.inner.maps.live()
     }
 
-    /// poll(2) of a map's file: the bits of its state that are set.
+    /// poll(2) of the file of a map or a perf event: the bits of its state that are set. Those of a perf event are then not
+    /// set any more.
     ///
     /// # Errors
     ///
-    /// `EBADF` if it is not open, `EINVAL` if it is no map.
+    /// `EBADF` if it is not open, `EINVAL` if it is something else.
     pub fn poll(&self, fd: Fd) -> Result<u32> {
         OpenFile(self.own().file(fd)?).poll()
     }

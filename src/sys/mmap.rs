@@ -1,4 +1,4 @@
-//! mmap(2) of a map's file.
+//! mmap(2) of the file of a map or a perf event.
 //!
 //! Kernel: `kernel/bpf/syscall.c:bpf_map_mmap`, and the `map_mmap` of each type (v6.18).
 
@@ -13,6 +13,8 @@ use super::files::{Held, MapUser};
 use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Mapping, Prot, Result};
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
+use crate::map::object::{Object, OtherObject};
+use crate::map::perf_event::Buffer;
 use crate::store::{WORD, Words};
 
 /// The end of a process's memory.
@@ -68,6 +70,7 @@ impl Kernel {
         }
         let map = match &file.held {
             Held::Map(MapUser(map)) => map,
+            Held::Object(Object::Other(object)) => return self.map_event(object, request),
             Held::Link(_) | Held::Object(_) => return Err(Errno::ENODEV),
         };
         let _freezing = self.inner.freezing.lock();
@@ -85,13 +88,16 @@ impl Kernel {
             map.writers.fetch_add(1, Ordering::AcqRel);
         }
         Ok(Granted {
-            map: Arc::clone(map),
             words: Arc::clone(words),
             offset: usize::try_from(request.offset).map_err(|_| Errno::EINVAL)?,
             len: pages * PAGE_SIZE,
             writable: prot.write,
-            // The kernel forgets to count an arena's mapping less when it goes.
-            writer: prot.write && map_type == MapType::ARRAY,
+            writable_len: pages * PAGE_SIZE,
+            of: Of::Map {
+                map: Arc::clone(map),
+                // The kernel forgets to count an arena's mapping less when it goes.
+                writer: prot.write && map_type == MapType::ARRAY,
+            },
         })
     }
 }
@@ -141,18 +147,32 @@ fn has_mmap(map: &Map) -> bool {
     )
 }
 
-/// A mapping of a map's memory that the kernel allows. It keeps the map alive; one that can be written counts as a writer
-/// as long as it lives.
+/// A mapping of the memory of a map or a perf event that the kernel allows. It keeps them alive; one of a map that can be
+/// written counts as a writer as long as it lives.
 pub struct Granted {
-    map: Arc<Map>,
-    words: Arc<Words>,
-    /// Where it begins in the map's memory, in bytes.
-    offset: usize,
-    len: usize,
+    pub(super) words: Arc<Words>,
+    /// Where it begins in the memory, in bytes.
+    pub(super) offset: usize,
+    pub(super) len: usize,
     /// It can be written, from the start or by mprotect(2).
-    writable: bool,
-    /// It counts as a writer.
-    writer: bool,
+    pub(super) writable: bool,
+    /// So many of its bytes, if any.
+    pub(super) writable_len: usize,
+    pub(super) of: Of,
+}
+
+/// What is mapped.
+pub(super) enum Of {
+    Map {
+        map: Arc<Map>,
+        /// It counts as a writer.
+        writer: bool,
+    },
+    /// A perf event's buffer, which is there as long as it is mapped.
+    Event {
+        _event: Arc<OtherObject>,
+        _buffer: Arc<Buffer>,
+    },
 }
 
 impl Granted {
@@ -161,13 +181,26 @@ impl Granted {
         self.len
     }
 
+    /// Bytes from its start on that can be written, where the mapping can: all, but of a perf event the first page.
+    pub fn writable_size(&self) -> usize {
+        self.writable_len
+    }
+
+    /// The page of memory behind a page.
+    fn page(&self, page: usize) -> usize {
+        match &self.of {
+            Of::Map { map, .. } => map.ops.mapped_page(page),
+            Of::Event { .. } => page,
+        }
+    }
+
     /// The pieces of the mapping in order: how many bytes, and where in the file of [`Granted::memory`] they begin. One, but
     /// for ring buffers: their data is in the file once, and in the mapping twice. Past the end of the file (the mapping of an
     /// arena can be longer) there is nothing to map.
     pub fn pieces(&self) -> Vec<(usize, u64)> {
         let mut pieces: Vec<(usize, u64)> = Vec::new();
         for page in self.offset / PAGE_SIZE..(self.offset + self.len) / PAGE_SIZE {
-            let at = (self.map.ops.mapped_page(page) * PAGE_SIZE) as u64;
+            let at = (self.page(page) * PAGE_SIZE) as u64;
             match pieces.last_mut() {
                 Some((len, from)) if *from + *len as u64 == at => *len += PAGE_SIZE,
                 _ => pieces.push((PAGE_SIZE, at)),
@@ -212,7 +245,7 @@ impl Granted {
             let in_page = at % PAGE_SIZE;
             let part = done..done + rest.min(PAGE_SIZE - in_page);
             done = part.end;
-            let page = self.map.ops.mapped_page(at / PAGE_SIZE);
+            let page = self.page(at / PAGE_SIZE);
             Some((page * PAGE_SIZE + in_page, part))
         })
     }
@@ -220,15 +253,18 @@ impl Granted {
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        if self.writer {
-            self.map.writers.fetch_sub(1, Ordering::Release);
+        if let Of::Map { map, writer: true } = &self.of {
+            map.writers.fetch_sub(1, Ordering::Release);
         }
     }
 }
 
 impl fmt::Debug for Granted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes of map {}", self.len, self.map.id)
+        match &self.of {
+            Of::Map { map, .. } => write!(f, "{} bytes of map {}", self.len, map.id),
+            Of::Event { .. } => write!(f, "{} bytes of a perf event", self.len),
+        }
     }
 }
 
@@ -240,8 +276,7 @@ struct EmulatedMapping {
 }
 
 impl EmulatedMapping {
-    fn check(&self, offset: usize, len: usize, allowed: bool) -> Result<()> {
-        let size = self.granted.len;
+    fn check(&self, offset: usize, len: usize, size: usize, allowed: bool) -> Result<()> {
         let inside = offset <= size && len <= size - offset;
         if inside && allowed {
             Ok(())
@@ -254,8 +289,9 @@ impl EmulatedMapping {
 impl Mapping for EmulatedMapping {
     fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
         // What can be written can be read, on this machine.
-        self.check(offset, out.len(), self.prot.read || self.prot.write)?;
         let granted = &self.granted;
+        let readable = self.prot.read || self.prot.write;
+        self.check(offset, out.len(), granted.len, readable)?;
         for (at, part) in granted.parts(offset, out.len()) {
             granted.inside(at, part.len())?;
             granted.words.read_bytes(at, &mut out[part]);
@@ -264,8 +300,8 @@ impl Mapping for EmulatedMapping {
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.check(offset, bytes.len(), self.prot.write)?;
         let granted = &self.granted;
+        self.check(offset, bytes.len(), granted.writable_len, self.prot.write)?;
         for (at, part) in granted.parts(offset, bytes.len()) {
             granted.inside(at, part.len())?;
             granted.words.write_bytes(at, &bytes[part]);

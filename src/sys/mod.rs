@@ -20,6 +20,7 @@ mod kernel;
 mod link;
 mod mmap;
 mod object;
+mod perf;
 mod pin;
 mod prog;
 
@@ -32,7 +33,7 @@ use parking_lot::Mutex;
 
 use crate::abi::{
     Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
-    MapRequest, Mapping, Memory, ObjAttr, ProgAttachAttr, Result, UserMem,
+    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, ProgAttachAttr, Result, UserMem,
 };
 use crate::btf::Btf;
 use crate::env::Env;
@@ -246,6 +247,10 @@ impl Bpf for Kernel {
             self.owner_ended(id);
         }
         Ok(())
+    }
+
+    fn perf_event_open(&self, event: PerfEvent) -> Result<Fd> {
+        self.open_perf_event(event)
     }
 
     fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {

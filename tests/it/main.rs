@@ -18,6 +18,8 @@ mod lpm_trie;
 mod lru_hash;
 mod map_in_map;
 mod percpu_array;
+mod perf_event_array;
+mod playing;
 mod prog_array;
 mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]

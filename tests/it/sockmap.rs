@@ -1,8 +1,10 @@
 //! Facts about `BPF_MAP_TYPE_SOCKMAP`, `BPF_MAP_TYPE_SOCKHASH` and `BPF_MAP_TYPE_REUSEPORT_SOCKARRAY`.
 
-use mapemu::abi::{Bpf, Errno, Fd, MapType, Result};
+use mapemu::abi::{Bpf, Errno, Fd, MapType, ProgType, Result, SkAction, UpdateFlags};
 use mapemu::calls;
-use mapemu::map::object::{OtherKind, Socket};
+use mapemu::helper::Prog;
+use mapemu::map::Target;
+use mapemu::map::object::{Object, OtherKind, Socket};
 use mapemu::sys::Kernel;
 
 use crate::common::{BPF_ANY, BPF_EXIST, BPF_NOEXIST, NOT_OPEN, keys, map};
@@ -212,4 +214,119 @@ fn a_socket_is_in_one_reuseport_array_or_in_socket_maps() {
         Ok(()),
         "the array is gone"
     );
+}
+
+/// What the running kernel answered to programs on real sockets: `sk_skb` and `sk_msg`, of a pair of TCP sockets.
+#[test]
+fn data_goes_to_connected_sockets_and_messages_out_of_tcp_only() {
+    let kernel = Kernel::new();
+    let fd = map(&kernel, MapType::SOCKMAP, 4, 4, 6, 0);
+    let socket = |stream, unix, listening, connected| Socket {
+        stream,
+        unix,
+        bound: true,
+        listening,
+        connected,
+        ..Socket::default()
+    };
+    let kinds = [
+        (socket(true, false, false, true), [1, 1, 1, 1]),
+        (socket(true, false, true, false), [0, 0, 0, 0]),
+        (socket(false, false, false, false), [0, 0, 0, 0]),
+        (socket(false, false, false, true), [1, 1, 0, 1]),
+        (socket(true, true, false, true), [1, 1, 0, 1]),
+        (socket(false, true, false, true), [1, 1, 0, 1]),
+    ];
+    let sockets = kernel.map(fd).expect("a map");
+    let (skb, msg) = (
+        Prog::new(ProgType::SK_SKB, 0),
+        Prog::new(ProgType::SK_MSG, 0),
+    );
+    for (key, (socket, answers)) in (0..).zip(kinds) {
+        assert_eq!(
+            put(&kernel, fd, key, open(&kernel, socket), BPF_ANY),
+            Ok(())
+        );
+        let given = [
+            skb.sk_redirect_map(&sockets, key, 0),
+            skb.sk_redirect_map(&sockets, key, 1),
+            msg.msg_redirect_map(&sockets, key, 0),
+            msg.msg_redirect_map(&sockets, key, 1),
+        ];
+        assert_eq!(given.map(|action| action.0), answers, "{socket:?}");
+        assert_eq!(skb.sk_redirect_map(&sockets, key, 2), SkAction::DROP);
+        assert_eq!(msg.msg_redirect_map(&sockets, key, 2), SkAction::DROP);
+    }
+    for key in [9, 100] {
+        assert_eq!(skb.sk_redirect_map(&sockets, key, 1), SkAction::DROP);
+    }
+}
+
+#[test]
+fn a_hash_of_sockets_redirects_too_and_programs_fill_it() {
+    let kernel = Kernel::new();
+    let fd = map(&kernel, MapType::SOCKHASH, 4, 4, 2, 0);
+    let sockets = kernel.map(fd).expect("a map");
+    let socket = |socket| kernel.object(open(&kernel, socket)).expect("it is open");
+    let tcp = socket(Socket {
+        stream: true,
+        connected: true,
+        ..Socket::default()
+    });
+    let Object::Other(object) = &tcp else {
+        panic!("{tcp:?} is a socket");
+    };
+    let ops = Prog::new(ProgType::SOCK_OPS, 0);
+    let update = |key: &[u8], socket, flags| {
+        let flags = UpdateFlags::from_bits_retain(flags);
+        ops.sock_hash_update(&sockets, key, socket, flags)
+    };
+    let fresh = socket(Socket {
+        stream: true,
+        ..Socket::default()
+    });
+    assert_eq!(update(b"aaaa", &fresh, 0), Err(Errno::EOPNOTSUPP));
+    assert_eq!(update(b"aaaa", &tcp, 3), Err(Errno::EINVAL));
+    assert_eq!(update(b"aaaa", &tcp, BPF_EXIST), Err(Errno::ENOENT));
+    assert_eq!(update(b"aaaa", &tcp, BPF_NOEXIST), Ok(()));
+    assert_eq!(update(b"bbbb", &tcp, BPF_ANY), Ok(()));
+    assert_eq!(update(b"cccc", &tcp, BPF_ANY), Err(Errno::E2BIG));
+    let skb = Prog::new(ProgType::SK_SKB, 0);
+    assert_eq!(skb.sk_redirect_hash(&sockets, b"cccc", 0), SkAction::DROP);
+    assert_eq!(skb.target(), None);
+    assert_eq!(skb.sk_redirect_hash(&sockets, b"bbbb", 0), SkAction::PASS);
+    assert_eq!(skb.target(), Some(Target::Socket(object.id)));
+}
+
+/// What the running kernel answered to a program on real sockets.
+#[test]
+fn a_socket_that_shares_a_port_is_selected_whatever_the_flags() {
+    let kernel = Kernel::new();
+    let array = map(&kernel, MapType::REUSEPORT_SOCKARRAY, 4, 4, 3, 0);
+    let sockets = map(&kernel, MapType::SOCKMAP, 4, 4, 3, 0);
+    let alone = Socket {
+        reuseport: false,
+        ..UDP
+    };
+    assert_eq!(put(&kernel, array, 0, open(&kernel, UDP), BPF_ANY), Ok(()));
+    assert_eq!(
+        put(&kernel, sockets, 0, open(&kernel, UDP), BPF_ANY),
+        Ok(())
+    );
+    assert_eq!(
+        put(&kernel, sockets, 1, open(&kernel, alone), BPF_ANY),
+        Ok(())
+    );
+    let prog = Prog::new(ProgType::SK_REUSEPORT, 0);
+    let select = |fd, key: u32, flags| {
+        let map = kernel.map(fd).expect("a map");
+        prog.sk_select_reuseport(&map, &key.to_ne_bytes(), flags)
+    };
+    assert_eq!(select(array, 0, 0), Ok(()));
+    assert_eq!(select(array, 0, 1), Ok(()));
+    assert_eq!(select(array, 1, 1), Err(Errno::ENOENT));
+    assert_eq!(select(array, 9, 0), Err(Errno::ENOENT));
+    assert_eq!(select(sockets, 0, 1), Ok(()));
+    assert_eq!(select(sockets, 1, 0), Err(Errno::EINVAL));
+    assert_eq!(select(sockets, 2, 0), Err(Errno::ENOENT));
 }

@@ -1,0 +1,281 @@
+//! A perf event that programs write to, and its buffer, which user space maps.
+//!
+//! The buffer is a page of positions (`struct perf_event_mmap_page`), then the data, a power of two of pages. It is there as
+//! long as it is mapped. Positions only grow; the place in the data is the position modulo the size. What finds no room is
+//! counted, and told by a record before the next one that finds some.
+//!
+//! Kernel: `kernel/events/ring_buffer.c`, `kernel/events/core.c:perf_mmap` (v6.18).
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::signal::Signal;
+use crate::abi::{
+    Errno, PAGE_SIZE, PERF_HEADER_SIZE, PERF_RECORD_LOST, PERF_RECORD_MISC_KERNEL,
+    PERF_RECORD_SAMPLE, PerfEvent, PollEvents, Result, Wakeup, perf_page,
+};
+use crate::store::{WORD, Words};
+
+/// Bytes of a record of type [`PERF_RECORD_LOST`].
+const LOST_SIZE: u64 = 24;
+/// Records are shorter: their length is a `u16`.
+const RECORD_END: usize = 1 << 16;
+
+/// A perf event.
+#[derive(Debug)]
+pub struct Event {
+    /// What it was opened with.
+    pub opened: PerfEvent,
+    /// The number that `PERF_EVENT_IOC_ID` and records of lost samples tell.
+    pub id: u64,
+    enabled: AtomicBool,
+    buffer: Mutex<Weak<Buffer>>,
+}
+
+impl Event {
+    pub(super) fn new(id: u64, opened: PerfEvent) -> Self {
+        Self {
+            opened,
+            id,
+            enabled: AtomicBool::new(!opened.disabled),
+            buffer: Mutex::new(Weak::new()),
+        }
+    }
+
+    /// `PERF_EVENT_IOC_ENABLE` and `PERF_EVENT_IOC_DISABLE`: it takes samples, or not.
+    pub fn enable(&self, enabled: bool) {
+        self.enabled.store(enabled, Ordering::Release);
+    }
+
+    /// The buffer, if it is mapped.
+    pub fn buffer(&self) -> Option<Arc<Buffer>> {
+        self.buffer.lock().upgrade()
+    }
+
+    /// Maps the buffer, which is made if nobody has it mapped: its positions' page and so many pages of data.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is there with another size, or the pages of data are neither none nor a power of two; `ENOMEM`.
+    ///
+    /// Kernel: `perf_mmap`.
+    pub fn map(&self, data_pages: usize) -> Result<Arc<Buffer>> {
+        let mut buffer = self.buffer.lock();
+        if let Some(mapped) = buffer.upgrade() {
+            let same = mapped.size == (data_pages * PAGE_SIZE) as u64;
+            return if same { Ok(mapped) } else { Err(Errno::EINVAL) };
+        }
+        if data_pages != 0 && !data_pages.is_power_of_two() {
+            return Err(Errno::EINVAL);
+        }
+        let new = Buffer::new(data_pages, self.opened.wakeup).map_err(|_| Errno::ENOMEM)?;
+        let new = Arc::new(new);
+        *buffer = Arc::downgrade(&new);
+        Ok(new)
+    }
+
+    /// A sample of the bytes of `parts`, one after the other, made on that CPU.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if programs cannot write to events of this kind; `EOPNOTSUPP` if it is off or that of another CPU; `ENOSPC` if
+    /// it has no buffer, or there is no room.
+    ///
+    /// Kernel: `kernel/trace/bpf_trace.c:__bpf_perf_event_output`.
+    pub(super) fn output(&self, cpu: u32, parts: [&[u8]; 2]) -> Result<()> {
+        if self.opened.config != PerfEvent::BPF_OUTPUT {
+            return Err(Errno::EINVAL);
+        }
+        if self.opened.cpu != cpu || !self.enabled.load(Ordering::Acquire) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let buffer = self.buffer().ok_or(Errno::ENOSPC)?;
+        buffer.output(self.id, parts)
+    }
+
+    /// The state of its file, as poll(2) shows it: whether it woke somebody since the last time.
+    ///
+    /// Kernel: `perf_poll`.
+    pub fn poll(&self) -> u32 {
+        match self.buffer() {
+            Some(buffer) => buffer.poll.swap(0, Ordering::AcqRel),
+            None => PollEvents::HUP.bits(),
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Buffer {
+    words: Arc<Words>,
+    /// Bytes of data: a power of two, or 0.
+    size: u64,
+    /// Wakes after so many bytes.
+    watermark: u64,
+    /// Wakes after so many samples; 0 is never.
+    wakeup_events: u32,
+    writer: Mutex<Writer>,
+    /// What poll(2) gives next.
+    poll: AtomicU32,
+    signal: Signal,
+}
+
+/// What the kernel knows of a buffer besides what is in its memory.
+#[derive(Debug, Default)]
+struct Writer {
+    head: u64,
+    lost: u64,
+    /// Samples since the last wakeup for samples.
+    events: u32,
+    /// How many bytes woke somebody; one more for each wakeup for samples.
+    wakeup: u64,
+}
+
+impl Buffer {
+    fn new(data_pages: usize, wakeup: Wakeup) -> std::io::Result<Self> {
+        let bytes = data_pages * PAGE_SIZE;
+        let words = Words::in_file((PAGE_SIZE + bytes) / WORD)?;
+        let size = bytes as u64;
+        for (at, number) in [
+            (perf_page::LOCK, 2),
+            // `cap_bit0_is_deprecated`: no counter can be read in user space.
+            (perf_page::CAPABILITIES, 2),
+            (perf_page::SIZE, 96),
+            (perf_page::DATA_OFFSET, PAGE_SIZE as u64),
+            (perf_page::DATA_SIZE, size),
+        ] {
+            words.word(at / WORD).store(number, Ordering::Relaxed);
+        }
+        let (wakeup_events, watermark) = match wakeup {
+            Wakeup::Events(events) => (events, 0),
+            Wakeup::Watermark(bytes) => (0, u64::from(bytes).min(size)),
+        };
+        Ok(Self {
+            words: Arc::new(words),
+            size,
+            watermark: if watermark == 0 { size / 2 } else { watermark },
+            wakeup_events,
+            writer: Mutex::default(),
+            poll: AtomicU32::new(0),
+            signal: Signal::default(),
+        })
+    }
+
+    /// Its memory.
+    pub fn words(&self) -> &Arc<Words> {
+        &self.words
+    }
+
+    /// Bytes of memory, with the first page.
+    pub fn len(&self) -> usize {
+        self.words.len() * WORD
+    }
+
+    /// Never: there is the first page.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// Number of wakeups so far.
+    pub fn signals(&self) -> u64 {
+        self.signal.count()
+    }
+
+    /// Sleeps until there was a wakeup after the first `seen` ones, or the time is over (never, without one).
+    pub fn wait_signal(&self, seen: u64, timeout: Option<Duration>) {
+        self.signal.wait(seen, timeout);
+    }
+
+    /// Has `hook` called at each wakeup, as long as it is kept, on the thread that wakes.
+    pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) {
+        self.signal.on_wake(hook);
+    }
+
+    /// There are records that user space has not read.
+    pub fn has_unread(&self) -> bool {
+        let at = |place: usize| self.words.word(place / WORD).load(Ordering::Acquire);
+        at(perf_page::DATA_HEAD) != at(perf_page::DATA_TAIL)
+    }
+
+    /// Kernel: `perf_output_begin`, `perf_output_sample`, `perf_output_end`.
+    fn output(&self, event_id: u64, parts: [&[u8]; 2]) -> Result<()> {
+        let bytes = parts[0].len() + parts[1].len();
+        // The number before the bytes, the bytes, and what fills them up are a multiple of 8.
+        let raw_size = (4 + bytes).next_multiple_of(8) - 4;
+        let sample_size = PERF_HEADER_SIZE + 4 + raw_size;
+        assert!(sample_size < RECORD_END, "the array looked at it");
+        let mut writer = self.writer.lock();
+        let lost_size = if writer.lost > 0 { LOST_SIZE } else { 0 };
+        let total = lost_size + sample_size as u64;
+        let tail = self.words.word(perf_page::DATA_TAIL / WORD);
+        let tail = tail.load(Ordering::Acquire);
+        // One byte is never used: a full buffer would look empty.
+        let free = tail.wrapping_sub(writer.head + 1) & self.size.wrapping_sub(1);
+        if self.size == 0 || free < total {
+            writer.lost += 1;
+            return Err(Errno::ENOSPC);
+        }
+        let woken = writer.wakeup;
+        let mut at = writer.head;
+        writer.head += total;
+        if writer.head.wrapping_sub(writer.wakeup) > self.watermark {
+            writer.wakeup += self.watermark;
+        }
+        if writer.lost > 0 {
+            let record = [header(PERF_RECORD_LOST, 0, 24), event_id, writer.lost];
+            for word in record {
+                at = self.put(at, &word.to_ne_bytes());
+            }
+            writer.lost = 0;
+        }
+        let sample_size = u16::try_from(sample_size).expect("looked at above");
+        let raw_size = u32::try_from(raw_size).expect("less than a u16");
+        let sample = header(PERF_RECORD_SAMPLE, PERF_RECORD_MISC_KERNEL, sample_size);
+        at = self.put(at, &sample.to_ne_bytes());
+        at = self.put(at, &raw_size.to_ne_bytes());
+        for part in parts {
+            // What fills the bytes up stays as it is.
+            at = self.put(at, part);
+        }
+        if self.wakeup_events > 0 {
+            writer.events += 1;
+            if writer.events >= self.wakeup_events {
+                writer.events -= self.wakeup_events;
+                writer.wakeup += 1;
+            }
+        }
+        let head = self.words.word(perf_page::DATA_HEAD / WORD);
+        head.store(writer.head, Ordering::Release);
+        if writer.wakeup != woken {
+            let events = PollEvents::IN | PollEvents::RDNORM;
+            self.poll.store(events.bits(), Ordering::Release);
+            self.signal.wake();
+        }
+        Ok(())
+    }
+
+    /// Writes bytes at a position; the position after them.
+    fn put(&self, position: u64, bytes: &[u8]) -> u64 {
+        let place = usize::try_from(position & (self.size - 1)).expect("the data is in memory");
+        let left = self.len() - PAGE_SIZE - place;
+        let (now, later) = bytes.split_at(bytes.len().min(left));
+        self.words.write_bytes(PAGE_SIZE + place, now);
+        self.words.write_bytes(PAGE_SIZE, later);
+        position + bytes.len() as u64
+    }
+}
+
+/// Whether bytes make a record that is too long for its length.
+pub(super) fn is_too_long(bytes: usize) -> bool {
+    PERF_HEADER_SIZE + (4 + bytes).next_multiple_of(8) >= RECORD_END
+}
+
+/// A `struct perf_event_header` as a word.
+fn header(record: u32, misc: u16, size: u16) -> u64 {
+    let [a, b, c, d] = record.to_ne_bytes();
+    let ([e, f], [g, h]) = (misc.to_ne_bytes(), size.to_ne_bytes());
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
