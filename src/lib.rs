@@ -38,6 +38,13 @@ pub mod env;
 pub mod helper;
 #[cfg(all(feature = "host", target_os = "linux"))]
 pub mod host;
+#[cfg(all(
+    feature = "interpose",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(miri)
+))]
+pub mod interpose;
 pub mod map;
 #[cfg(feature = "object")]
 pub mod object;

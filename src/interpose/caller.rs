@@ -1,0 +1,157 @@
+//! bpf(2) as the crates of this process call it: which kernel is meant, and what its fds are here.
+
+#![expect(unsafe_code, reason = "the attr's address comes from outside")]
+
+use std::fmt;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rustix::io::fcntl_getfd;
+
+use super::memory::ProcessMem;
+use super::{Installed, notice, process, table, threads};
+use crate::abi::{Cmd, Errno, Fd, Result, UserMem};
+use crate::map::object::OtherKind;
+use crate::sys::{Fds, OpenFile};
+
+/// Who calls: a kernel, and the file that it was found by.
+struct Caller<'a> {
+    installed: &'a Arc<Installed>,
+    first: Option<(Fd, &'a table::Entry)>,
+}
+
+impl fmt::Debug for Caller<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a caller of {:?}", self.installed)
+    }
+}
+
+impl Fds for Caller<'_> {
+    #[inline]
+    fn get(&self, fd: Fd) -> Result<OpenFile> {
+        if let Some((first, entry)) = self.first
+            && first == fd
+        {
+            return Ok(entry.file.clone());
+        }
+        let number = fd.cast_signed();
+        match table::get(number) {
+            Some(entry) if Arc::ptr_eq(&entry.installed, self.installed) => Ok(entry.file.clone()),
+            Some(_) => {
+                notice(format_args!(
+                    "fd {fd} is of another kernel than the call is for"
+                ));
+                Ok(self.installed.kernel.declare(OtherKind::File))
+            }
+            None => self.foreign(number),
+        }
+    }
+
+    fn install(&self, file: OpenFile) -> Result<Fd> {
+        table::install(self.installed, file)
+    }
+}
+
+impl Caller<'_> {
+    /// What is open here and no emulated file.
+    fn foreign(&self, fd: RawFd) -> Result<OpenFile> {
+        if fd < 0 {
+            return Err(Errno::EBADF);
+        }
+        // SAFETY: if it is not open, fcntl(2) says so; it is not kept.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        if fcntl_getfd(fd).is_err() {
+            return Err(Errno::EBADF);
+        }
+        Ok(self.installed.kernel.declare(OtherKind::File))
+    }
+}
+
+/// Where in the attr the fd is that says which kernel is meant.
+fn fd_offset(cmd: Cmd) -> Option<u64> {
+    match cmd {
+        Cmd::MAP_LOOKUP_ELEM
+        | Cmd::MAP_UPDATE_ELEM
+        | Cmd::MAP_DELETE_ELEM
+        | Cmd::MAP_GET_NEXT_KEY
+        | Cmd::MAP_LOOKUP_AND_DELETE_ELEM
+        | Cmd::MAP_FREEZE
+        | Cmd::OBJ_GET_INFO_BY_FD
+        | Cmd::PROG_TEST_RUN
+        | Cmd::PROG_BIND_MAP
+        | Cmd::LINK_CREATE
+        | Cmd::LINK_UPDATE
+        | Cmd::LINK_DETACH
+        | Cmd::ITER_CREATE => Some(0),
+        Cmd::PROG_ATTACH | Cmd::PROG_DETACH => Some(4),
+        Cmd::OBJ_PIN | Cmd::RAW_TRACEPOINT_OPEN => Some(8),
+        Cmd::PROG_STREAM_READ_BY_FD => Some(16),
+        Cmd::MAP_LOOKUP_BATCH
+        | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
+        | Cmd::MAP_UPDATE_BATCH
+        | Cmd::MAP_DELETE_BATCH => Some(36),
+        _ => None,
+    }
+}
+
+/// The answer to a call of bpf(2); `None` if it is for the running kernel.
+///
+/// # Safety
+///
+/// That of the system call.
+#[inline]
+pub(super) unsafe fn bpf(cmd: Cmd, attr: u64, size: u32) -> Option<Result<u32>> {
+    if !process::is_interposed() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let mut mem = unsafe { ProcessMem::new() };
+    let fd = match fd_offset(cmd) {
+        Some(offset) if u64::from(size) >= offset + 4 => {
+            let mut fd = [0; 4];
+            let read = mem.read(attr.wrapping_add(offset), &mut fd);
+            read.ok().map(|()| Fd::from_ne_bytes(fd))
+        }
+        _ => None,
+    };
+    let entry = fd.and_then(|fd| Some((fd, table::get(fd.cast_signed())?)));
+    let found;
+    let caller = match &entry {
+        Some((fd, entry)) => Caller {
+            installed: &entry.installed,
+            first: Some((*fd, &**entry)),
+        },
+        None => {
+            found = threads::current()?;
+            Caller {
+                installed: &found,
+                first: None,
+            }
+        }
+    };
+    Some(answered(|| caller.call(cmd, attr, size, &mut mem)))
+}
+
+/// What `f` gives; `EIO` for a panic, which was told by its hook: nothing unwinds into callers that know no unwinding.
+pub(super) fn answered<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or(Err(Errno::EIO))
+}
+
+impl Caller<'_> {
+    #[inline]
+    fn call(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut ProcessMem) -> Result<u32> {
+        if let Cmd::MAP_GET_NEXT_ID
+        | Cmd::MAP_GET_FD_BY_ID
+        | Cmd::PROG_GET_NEXT_ID
+        | Cmd::PROG_GET_FD_BY_ID
+        | Cmd::BTF_GET_NEXT_ID
+        | Cmd::BTF_GET_FD_BY_ID
+        | Cmd::LINK_GET_NEXT_ID
+        | Cmd::LINK_GET_FD_BY_ID = cmd
+        {
+            table::settle_all();
+        }
+        self.installed.kernel.bpf_in(self, cmd, attr, size, mem)
+    }
+}

@@ -1,0 +1,56 @@
+//! What holds for the whole process: whether any kernel was ever installed, and whether this is a child that was forked off.
+
+#![expect(unsafe_code, reason = "a page that a child does not inherit")]
+
+use std::ptr;
+use std::sync::Once;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+use super::notice;
+
+/// A number that is 1 in the process that installed a kernel, and 0 in its children: they have copies of the emulated
+/// kernels, which nobody else sees.
+static HERE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+
+/// From here on calls are looked at.
+pub(super) fn begin() {
+    static BEGIN: Once = Once::new();
+    BEGIN.call_once(|| {
+        HERE.store(page(), Ordering::Release);
+    });
+}
+
+/// A page that the kernel clears in children.
+fn page() -> *mut AtomicU32 {
+    let len = crate::abi::PAGE_SIZE;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping, at no address that anybody has.
+    let page = unsafe { libc::mmap(ptr::null_mut(), len, prot, flags, -1, 0) };
+    assert_ne!(page, libc::MAP_FAILED, "there is memory for a page");
+    // SAFETY: it is the mapping just made.
+    unsafe { libc::madvise(page, len, libc::MADV_WIPEONFORK) };
+    let here = page.cast::<AtomicU32>();
+    // SAFETY: it is a page of zeros, which is never unmapped.
+    unsafe { &*here }.store(1, Ordering::Release);
+    here
+}
+
+/// There is a kernel that answers calls of this process.
+#[inline(always)]
+pub(super) fn is_interposed() -> bool {
+    let here = HERE.load(Ordering::Acquire);
+    // SAFETY: it is null, or points into the page of `begin`, which is never unmapped.
+    match unsafe { here.as_ref() } {
+        None => false,
+        Some(here) => here.load(Ordering::Relaxed) != 0 || in_child(),
+    }
+}
+
+#[cold]
+fn in_child() -> bool {
+    notice(format_args!(
+        "a forked child has no emulated maps: its calls go to the running kernel"
+    ));
+    false
+}
