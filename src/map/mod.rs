@@ -49,7 +49,7 @@ use crate::abi::{
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
 pub use charge::Charge;
-pub use create::{CreateRequest, create};
+pub use create::{CreateRequest, create, obj_name};
 pub use value::Value;
 
 /// What a map was made with, as `BPF_OBJ_GET_INFO_BY_FD` shows it.
