@@ -66,7 +66,7 @@ const fn helper(
 impl Helper {
     /// The helper of that number.
     pub(super) fn of(number: u32) -> Option<&'static Self> {
-        HELPERS.get(number.checked_sub(1)? as usize)
+        HELPERS.get(number as usize)
     }
 
     const fn gpl(mut self) -> Self {
@@ -94,9 +94,10 @@ fn column(prog_type: ProgType, attach_type: AttachType) -> u32 {
     }
 }
 
-/// By number, from 1 on.
+/// By number; nobody may call the first.
 #[rustfmt::skip]
 const HELPERS: &[Helper] = &[
+    helper("unspec", 0, ANY, Scalar, 0),
     helper("map_lookup_elem", 2, MAP, Pointer, 0xf_c3ef_fffe),
     helper("map_update_elem", 4, MAP, Scalar, 0xf_c3ef_fffe),
     helper("map_delete_elem", 2, MAP, Scalar, 0xf_c3ef_fffe),

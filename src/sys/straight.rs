@@ -67,27 +67,30 @@ pub(super) fn follow(insns: &[Insn], kind: Kind, log: &mut Log) -> (usize, Resul
     path.regs[1] = Reg::Context;
     path.regs[R10 as usize] = Reg::Frame;
     let (mut at, mut count) = (0, 0);
-    // A path that comes back is a loop, which never ends or has a branch: as long as the program is enough.
     while count < insns.len() {
         let insn = insns[at];
+        let high = insns.get(at + 1).map_or(0, |second| second.imm);
         count += 1;
-        if let Err(errno) = path.step(insn) {
+        if let Err(errno) = path.step(insn, high) {
             return (count, Err(errno));
         }
         at = match insn.code {
-            EXIT => break,
+            EXIT => return (count, Ok(())),
             LD_IMM64 => at + 2,
             _ if insn.is_goto() => (at as i64 + 1 + insn.jump()).try_into().unwrap_or(at),
-            CALL if insn.src != 0 => break,
-            _ if insn.is_jump() => break,
+            CALL if insn.src != 0 => return (count, Ok(())),
+            _ if insn.is_jump() => return (count, Ok(())),
             _ => at + 1,
         };
     }
-    (count, Ok(()))
+    // It came back to where it was, without a branch: it does so for ever.
+    let what = format_args!("infinite loop detected at insn {at}");
+    (count, Err(path.log.refuse(Errno::EINVAL, what)))
 }
 
 impl Path<'_> {
-    fn step(&mut self, insn: Insn) -> Result<()> {
+    /// `high` is the number of the next place: the upper half of a number of 64 bits.
+    fn step(&mut self, insn: Insn, high: i32) -> Result<()> {
         if insn.dst > R10 || insn.src > R10 {
             let reg = if insn.src > R10 { insn.src } else { insn.dst };
             let what = format_args!("R{reg} is invalid");
@@ -100,7 +103,7 @@ impl Path<'_> {
                 self.write(insn.dst, Reg::Unknown)
             }
             class::ST | class::STX => self.store(insn),
-            class::LD if insn.code == LD_IMM64 => self.write(insn.dst, Self::immediate(insn)),
+            class::LD if insn.code == LD_IMM64 => self.write(insn.dst, immediate(insn, high)),
             class::LD => {
                 self.clobber(Reg::Unknown);
                 Ok(())
@@ -109,14 +112,6 @@ impl Path<'_> {
             _ if insn.code == CALL && insn.src == 0 => self.call(insn.number()),
             _ if insn.is_goto() || insn.code == CALL => Ok(()),
             _ => self.branch(insn),
-        }
-    }
-
-    /// `imm` of both instructions would make the number; the half of it that is here is enough to say that it is one.
-    fn immediate(insn: Insn) -> Reg {
-        match insn.src {
-            pseudo::MAP_FD | pseudo::MAP_IDX => Reg::Map,
-            _ => Reg::Unknown,
         }
     }
 
@@ -243,7 +238,7 @@ impl Path<'_> {
             ..
         } = self.kind;
         let name = helper.name;
-        let refusal = if !helper.is_for(prog_type, attach_type) {
+        let refusal = if number == 0 || !helper.is_for(prog_type, attach_type) {
             Some(format!(
                 "program of this type cannot use helper bpf_{name}#{number}"
             ))
@@ -316,6 +311,18 @@ impl Path<'_> {
             _ => return Ok(()),
         };
         Err(self.log.refuse(Errno::EINVAL, format_args!("{what}")))
+    }
+}
+
+/// What [`LD_IMM64`] gives.
+fn immediate(insn: Insn, high: i32) -> Reg {
+    match insn.src {
+        0 => {
+            let value = i64::from(high) << 32 | i64::from(insn.number());
+            Reg::Number(value, value)
+        }
+        pseudo::MAP_FD => Reg::Map,
+        _ => Reg::Unknown,
     }
 }
 

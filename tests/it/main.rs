@@ -19,6 +19,7 @@ mod lru_hash;
 mod map_in_map;
 mod percpu_array;
 mod prog_array;
+mod prog_load;
 mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod props;
