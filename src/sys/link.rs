@@ -140,7 +140,11 @@ impl Call<'_> {
     fn perf_event(&self, fd: Fd) -> Result<()> {
         match self.object(fd)? {
             Object::Other(object) if object.kind == OtherKind::PerfEvent => Ok(()),
-            _ => Err(Errno::EBADF),
+            Object::Map(_)
+            | Object::Btf(_)
+            | Object::Prog(_)
+            | Object::Cgroup(_)
+            | Object::Other(_) => Err(Errno::EBADF),
         }
     }
 

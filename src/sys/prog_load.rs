@@ -45,8 +45,12 @@ const GPL_COMPATIBLE: [&[u8]; 6] = [
     b"Dual MPL/GPL",
 ];
 
-/// What the verifier has found of a program so far.
-struct Verified {
+/// A program on its way: what the caller says of it, and what was found so far.
+struct Candidate<'a> {
+    attr: &'a ProgLoadAttr,
+    kind: Kind,
+    /// The program that it is attached to.
+    dst: Option<Arc<Prog>>,
     insns: Vec<Insn>,
     maps: Vec<Arc<Map>>,
     btf: Option<Arc<Btf>>,
@@ -90,7 +94,17 @@ impl Call<'_> {
             sleepable: attr.prog_flags.contains(ProgFlags::SLEEPABLE),
             nr_cpus: self.inner.env.nr_cpus,
         };
-        let verified = self.verify(addr, given, &attr, insns, kind, dst.as_ref(), mem)?;
+        let mut candidate = Candidate {
+            attr: &attr,
+            kind,
+            dst,
+            insns,
+            maps: Vec::new(),
+            btf: None,
+            tag: [0; 8],
+            count: 0,
+        };
+        self.verify(addr, given, &mut candidate, mem)?;
         let prog = Prog {
             id: self.inner.progs.reserve(),
             name: name
@@ -101,15 +115,15 @@ impl Call<'_> {
             prog_type: kind.prog_type,
             expected_attach_type: attach_type,
             code: Code {
-                insns: dumped(&verified),
-                tag: verified.tag,
-                verified_insns: u32::try_from(verified.count).expect("a million at most"),
+                insns: candidate.dumped(),
+                tag: candidate.tag,
+                verified_insns: u32::try_from(candidate.count).expect("a million at most"),
                 gpl_compatible: kind.gpl_compatible,
                 load_time_ns: self.inner.env.now_ns(),
-                btf: verified.btf,
+                btf: candidate.btf,
                 attach_btf_id: attr.attach_btf_id,
             },
-            maps: verified.maps,
+            maps: candidate.maps,
             bound: Mutex::new(Vec::new()),
         };
         self.add_prog(prog)
@@ -169,27 +183,17 @@ impl Call<'_> {
     /// Everything between the instructions and a program; then the log is written.
     ///
     /// Kernel: `bpf_check`.
-    #[expect(clippy::too_many_arguments, reason = "one place calls it")]
     fn verify(
         &self,
         addr: u64,
         given: usize,
-        attr: &ProgLoadAttr,
-        insns: Vec<Insn>,
-        kind: Kind,
-        dst: Option<&Arc<Prog>>,
+        candidate: &mut Candidate<'_>,
         mem: &mut dyn UserMem,
-    ) -> Result<Verified> {
+    ) -> Result<()> {
+        let attr = candidate.attr;
         let mut log = Log::new(attr.log_level, attr.log_size, attr.log_buf)?;
-        let mut verified = Verified {
-            insns,
-            maps: Vec::new(),
-            btf: None,
-            tag: [0; 8],
-            count: 0,
-        };
-        let found = self.check(attr, &mut verified, kind, dst, mem, &mut log);
-        let count = verified.count;
+        let found = self.check(candidate, mem, &mut log);
+        let count = candidate.count;
         log.line(format_args!(
             "processed {count} insns (limit {MAX_INSNS}) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0"
         ));
@@ -198,34 +202,27 @@ impl Call<'_> {
         if given >= at + size_of::<u32>() {
             mem.write(addr.wrapping_add(at as u64), &true_size.to_ne_bytes())?;
         }
-        written.and(found).map(|()| verified)
+        written.and(found)
     }
 
-    fn check(
-        &self,
-        attr: &ProgLoadAttr,
-        verified: &mut Verified,
-        kind: Kind,
-        dst: Option<&Arc<Prog>>,
-        mem: &dyn UserMem,
-        log: &mut Log,
-    ) -> Result<()> {
+    fn check(&self, candidate: &mut Candidate<'_>, mem: &dyn UserMem, log: &mut Log) -> Result<()> {
+        let attr = candidate.attr;
         for index in 0..attr.fd_array_cnt {
-            self.hold(fd_at(mem, attr, index)?, &mut verified.maps)?;
+            self.hold(fd_at(mem, attr, index)?, &mut candidate.maps)?;
         }
-        verified.btf = self.prog_btf(attr)?;
-        if structure::has_calls(&verified.insns) && !self.inner.caps().capable(Caps::BPF) {
+        candidate.btf = self.prog_btf(attr)?;
+        if structure::has_calls(&candidate.insns) && !self.inner.caps().capable(Caps::BPF) {
             return Err(Errno::EPERM);
         }
-        let starts = structure::functions(&verified.insns, log)?;
-        structure::check_functions(&verified.insns, &starts, log)?;
+        let starts = structure::functions(&candidate.insns, log)?;
+        structure::check_functions(&candidate.insns, &starts, log)?;
         check_info(attr, &starts, log)?;
-        verified.tag = tag(&verified.insns);
-        self.resolve(attr, verified, mem, log)?;
-        structure::check_reach(&verified.insns, log)?;
-        check_attach(attr, kind, dst, log)?;
-        let (count, followed) = straight::follow(&verified.insns, kind, log);
-        verified.count = count;
+        candidate.tag = tag(&candidate.insns);
+        self.resolve(candidate, mem, log)?;
+        structure::check_reach(&candidate.insns, log)?;
+        candidate.check_attach(log)?;
+        let (count, followed) = straight::follow(&candidate.insns, candidate.kind, log);
+        candidate.count = count;
         followed
     }
 
@@ -238,7 +235,9 @@ impl Call<'_> {
         }
         match self.object(attr.prog_btf_fd)? {
             Object::Btf(btf) => Ok(Some(btf)),
-            _ => Err(Errno::EINVAL),
+            Object::Map(_) | Object::Prog(_) | Object::Cgroup(_) | Object::Other(_) => {
+                Err(Errno::EINVAL)
+            }
         }
     }
 
@@ -247,20 +246,20 @@ impl Call<'_> {
     /// Kernel: `resolve_pseudo_ldimm64`.
     fn resolve(
         &self,
-        attr: &ProgLoadAttr,
-        verified: &mut Verified,
+        candidate: &mut Candidate<'_>,
         mem: &dyn UserMem,
         log: &mut Log,
     ) -> Result<()> {
+        let attr = candidate.attr;
         let mut at = 0;
-        while at < verified.insns.len() {
-            structure::check_form(&verified.insns, at, log)?;
-            let insn = verified.insns[at];
+        while at < candidate.insns.len() {
+            structure::check_form(&candidate.insns, at, log)?;
+            let insn = candidate.insns[at];
             if insn.code != LD_IMM64 {
                 at += 1;
                 continue;
             }
-            let second = verified.insns[at + 1].number();
+            let second = candidate.insns[at + 1].number();
             let by_index = matches!(insn.src, pseudo::MAP_IDX | pseudo::MAP_IDX_VALUE);
             let value = matches!(insn.src, pseudo::MAP_VALUE | pseudo::MAP_IDX_VALUE);
             let map = matches!(insn.src, pseudo::MAP_FD | pseudo::MAP_IDX) && second == 0;
@@ -270,7 +269,7 @@ impl Call<'_> {
                 } else {
                     insn.number()
                 };
-                let held = self.hold_map(fd, &mut verified.maps, log)?;
+                let held = self.hold_map(fd, &mut candidate.maps, log)?;
                 if value {
                     check_value_offset(&held, second, log)?;
                 }
@@ -280,8 +279,8 @@ impl Call<'_> {
                 } else {
                     pseudo::MAP_FD
                 };
-                verified.insns[at].src = src;
-                verified.insns[at].imm = held.id.cast_signed();
+                candidate.insns[at].src = src;
+                candidate.insns[at].imm = held.id.cast_signed();
             } else if !matches!(insn.src, 0 | pseudo::BTF_ID | pseudo::FUNC) {
                 let what = format_args!("unrecognized bpf_ld_imm64 insn");
                 return Err(log.refuse(Errno::EINVAL, what));
@@ -298,7 +297,7 @@ impl Call<'_> {
         match self.object(fd)? {
             Object::Map(map) => add_map(map, maps),
             Object::Btf(_) => Ok(()),
-            _ => Err(Errno::EINVAL),
+            Object::Prog(_) | Object::Cgroup(_) | Object::Other(_) => Err(Errno::EINVAL),
         }
     }
 
@@ -329,6 +328,48 @@ impl Call<'_> {
             bound.push(map);
         }
         Ok(0)
+    }
+}
+
+impl Candidate<'_> {
+    /// What the place asks of the program. Which functions the kernel has is not known: all but `void` and the first type, which
+    /// is a number in every kernel, are taken for one.
+    ///
+    /// Kernel: `check_attach_btf_id`, `bpf_check_attach_target`.
+    fn check_attach(&self, log: &mut Log) -> Result<()> {
+        let Self {
+            attr, kind, dst, ..
+        } = self;
+        let mut refuse = |what: &str| Err(log.refuse(Errno::EINVAL, format_args!("{what}")));
+        let sleeps = matches!(
+            kind.prog_type,
+            ProgType::TRACING | ProgType::LSM | ProgType::KPROBE | ProgType::STRUCT_OPS
+        );
+        match kind.prog_type {
+            ProgType::SYSCALL if !kind.sleepable => {
+                return refuse("Syscall programs can only be sleepable");
+            }
+            ProgType::SYSCALL => return Ok(()),
+            _ if kind.sleepable && !sleeps => {
+                return refuse(
+                    "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable",
+                );
+            }
+            ProgType::STRUCT_OPS if attr.attach_btf_id == 0 => return Err(Errno::ENOTSUPP),
+            prog_type if !AT_FUNCTIONS.contains(&prog_type) => return Ok(()),
+            ProgType::EXT if dst.is_none() => return refuse("Cannot replace kernel functions"),
+            _ => {}
+        }
+        match attr.attach_btf_id {
+            0 => refuse("Tracing programs must provide btf_id"),
+            1 if dst.is_none() => refuse("attach_btf_id 1 is not a function"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The instructions as `BPF_OBJ_GET_INFO_BY_FD` shows them.
+    fn dumped(&self) -> Vec<u8> {
+        self.insns.iter().flat_map(|insn| insn.encode()).collect()
     }
 }
 
@@ -397,43 +438,6 @@ fn fits_target(attr: &ProgLoadAttr, dst: Option<&Arc<Prog>>) -> Result<()> {
         return Err(Errno::EINVAL);
     }
     Ok(())
-}
-
-/// What the place asks of the program. Which functions the kernel has is not known: all but `void` and the first type, which
-/// is a number in every kernel, are taken for one.
-///
-/// Kernel: `check_attach_btf_id`, `bpf_check_attach_target`.
-fn check_attach(
-    attr: &ProgLoadAttr,
-    kind: Kind,
-    dst: Option<&Arc<Prog>>,
-    log: &mut Log,
-) -> Result<()> {
-    let mut refuse = |what: &str| Err(log.refuse(Errno::EINVAL, format_args!("{what}")));
-    let sleeps = matches!(
-        kind.prog_type,
-        ProgType::TRACING | ProgType::LSM | ProgType::KPROBE | ProgType::STRUCT_OPS
-    );
-    match kind.prog_type {
-        ProgType::SYSCALL if !kind.sleepable => {
-            return refuse("Syscall programs can only be sleepable");
-        }
-        ProgType::SYSCALL => return Ok(()),
-        _ if kind.sleepable && !sleeps => {
-            return refuse(
-                "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable",
-            );
-        }
-        ProgType::STRUCT_OPS if attr.attach_btf_id == 0 => return Err(Errno::ENOTSUPP),
-        prog_type if !AT_FUNCTIONS.contains(&prog_type) => return Ok(()),
-        ProgType::EXT if dst.is_none() => return refuse("Cannot replace kernel functions"),
-        _ => {}
-    }
-    match attr.attach_btf_id {
-        0 => refuse("Tracing programs must provide btf_id"),
-        1 if dst.is_none() => refuse("attach_btf_id 1 is not a function"),
-        _ => Ok(()),
-    }
 }
 
 /// The instructions.
@@ -548,13 +552,4 @@ fn tag(insns: &[Insn]) -> [u8; 8] {
     let mut tag = [0; 8];
     tag.copy_from_slice(&hash.finalize()[..8]);
     tag
-}
-
-/// The instructions as `BPF_OBJ_GET_INFO_BY_FD` shows them.
-fn dumped(verified: &Verified) -> Vec<u8> {
-    verified
-        .insns
-        .iter()
-        .flat_map(|insn| insn.encode())
-        .collect()
 }

@@ -9,6 +9,7 @@
 use super::helpers::{Helper, Returns};
 use super::insn::{CALL, EXIT, Insn, LD_IMM64, class, pseudo};
 use super::log::Log;
+use super::structure::target;
 use crate::abi::{AttachType, Errno, ProgType, Result};
 
 /// Bytes of a program's stack.
@@ -77,7 +78,7 @@ pub(super) fn follow(insns: &[Insn], kind: Kind, log: &mut Log) -> (usize, Resul
         at = match insn.code {
             EXIT => return (count, Ok(())),
             LD_IMM64 => at + 2,
-            _ if insn.is_goto() => (at as i64 + 1 + insn.jump()).try_into().unwrap_or(at),
+            _ if insn.is_goto() => target(at, insn).expect("jumps stay in their function"),
             CALL if insn.src != 0 => return (count, Ok(())),
             _ if insn.is_jump() => return (count, Ok(())),
             _ => at + 1,
@@ -119,13 +120,12 @@ impl Path<'_> {
     ///
     /// `EACCES` if it was never written.
     fn read(&mut self, reg: u8) -> Result<Reg> {
-        match self.regs[reg as usize] {
-            Reg::Unwritten => {
-                let what = format_args!("R{reg} !read_ok");
-                Err(self.log.refuse(Errno::EACCES, what))
-            }
-            known => Ok(known),
+        let known = self.regs[reg as usize];
+        if known == Reg::Unwritten {
+            let what = format_args!("R{reg} !read_ok");
+            return Err(self.log.refuse(Errno::EACCES, what));
         }
+        Ok(known)
     }
 
     fn write(&mut self, reg: u8, value: Reg) -> Result<()> {
@@ -141,13 +141,12 @@ impl Path<'_> {
     ///
     /// `EACCES` if it is no pointer.
     fn pointer(&mut self, reg: u8) -> Result<Reg> {
-        match self.read(reg)? {
-            Reg::Number(..) => {
-                let what = format_args!("R{reg} invalid mem access 'scalar'");
-                Err(self.log.refuse(Errno::EACCES, what))
-            }
-            pointer => Ok(pointer),
+        let pointer = self.read(reg)?;
+        if matches!(pointer, Reg::Number(..)) {
+            let what = format_args!("R{reg} invalid mem access 'scalar'");
+            return Err(self.log.refuse(Errno::EACCES, what));
         }
+        Ok(pointer)
     }
 
     fn store(&mut self, insn: Insn) -> Result<()> {
@@ -285,7 +284,13 @@ impl Path<'_> {
             Reg::Context if !expected.is_empty() => "ctx",
             Reg::Number(..) if expected == "map_ptr" => "scalar",
             Reg::Frame if expected == "map_ptr" => "fp",
-            _ => return Ok(()),
+            Reg::Unwritten
+            | Reg::Context
+            | Reg::Frame
+            | Reg::Map
+            | Reg::Number(..)
+            | Reg::AnyPointer
+            | Reg::Unknown => return Ok(()),
         };
         let what = format_args!("R1 type={is} expected={expected}");
         Err(self.log.refuse(Errno::EACCES, what))
@@ -308,7 +313,7 @@ impl Path<'_> {
             Reg::Context | Reg::Frame | Reg::Map | Reg::AnyPointer => {
                 "At program exit the register R0 is not a known value".to_owned()
             }
-            _ => return Ok(()),
+            Reg::Unwritten | Reg::Number(..) | Reg::Unknown => return Ok(()),
         };
         Err(self.log.refuse(Errno::EINVAL, format_args!("{what}")))
     }

@@ -35,7 +35,7 @@ fn callee(at: usize, insn: Insn) -> Option<usize> {
 }
 
 /// Where a jump goes.
-fn target(at: usize, insn: Insn) -> Option<usize> {
+pub(super) fn target(at: usize, insn: Insn) -> Option<usize> {
     at.checked_add_signed(isize::try_from(insn.jump()).ok()? + 1)
 }
 
@@ -49,10 +49,9 @@ fn target(at: usize, insn: Insn) -> Option<usize> {
 pub(super) fn check_functions(insns: &[Insn], starts: &[usize], log: &mut Log) -> Result<()> {
     let ends = starts.iter().skip(1).copied().chain([insns.len()]);
     for (start, end) in starts.iter().copied().zip(ends) {
-        for at in start..end {
-            let insn = insns[at];
+        for (at, &insn) in insns.iter().enumerate().take(end).skip(start) {
             if insn.is_jump() && !target(at, insn).is_some_and(|to| (start..end).contains(&to)) {
-                let to = at as i64 + insn.jump() + 1;
+                let to = i64::try_from(at).unwrap_or(i64::MAX) + insn.jump() + 1;
                 let what = format_args!("jump out of range from insn {at} to {to}");
                 return Err(log.refuse(Errno::EINVAL, what));
             }

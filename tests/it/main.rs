@@ -17,6 +17,7 @@ mod local_storage;
 mod lpm_trie;
 mod lru_hash;
 mod map_in_map;
+mod objects;
 mod percpu_array;
 mod prog_array;
 mod prog_load;
