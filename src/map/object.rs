@@ -50,6 +50,10 @@ pub struct Prog {
 pub struct Code {
     /// The instructions, with ids of maps in place of fds.
     pub insns: Vec<u8>,
+    /// Where its functions begin, with their types: records of 8 bytes.
+    pub func_info: Vec<u8>,
+    /// Where its lines begin, with their names: records of 16 bytes.
+    pub line_info: Vec<u8>,
     /// The beginning of the instructions' hash.
     pub tag: [u8; 8],
     /// Instructions that were looked at.

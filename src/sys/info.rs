@@ -151,8 +151,7 @@ fn map_info(map: &Map, mut info: Info<INFO_SIZE>, addr: u64, mem: &mut dyn UserM
     info.write(addr, mem)
 }
 
-/// Programs are not compiled, and what they were told about functions and lines is not kept: such fields are 0. `insns`: the
-/// caller may see the instructions.
+/// Programs are not compiled: fields of that are 0. `insns`: the caller may see the instructions.
 ///
 /// Kernel: `bpf_prog_get_info_by_fd`, `set_info_rec_size`.
 fn prog_info(
@@ -163,16 +162,8 @@ fn prog_info(
     mem: &mut dyn UserMem,
 ) -> Result<u32> {
     /// Fields that only the kernel fills: they begin as 0.
-    const OURS: [std::ops::Range<usize>; 8] = [
-        0..20,
-        40..52,
-        64..104,
-        104..112,
-        128..132,
-        144..152,
-        168..172,
-        192..228,
-    ];
+    const OURS: [std::ops::Range<usize>; 6] =
+        [0..20, 40..52, 64..112, 128..132, 168..172, 192..228];
     if !info.asked().zero_from(PROG_FIELDS) {
         return Err(Errno::E2BIG);
     }
@@ -196,10 +187,13 @@ fn prog_info(
     info.put_u32(216, code.verified_insns);
     if insns {
         info.put_array((20, 32), 1, &code.insns, mem)?;
+        info.put_array((144, 136), 8, &code.func_info, mem)?;
+        info.put_array((148, 152), 16, &code.line_info, mem)?;
         info.put_array((180, 184), code.tag.len(), &code.tag, mem)?;
     } else {
-        info.put_u32(20, 0);
-        info.put_u32(180, 0);
+        for len_at in [20, 144, 148, 180] {
+            info.put_u32(len_at, 0);
+        }
     }
     info.put_u32(128, code.btf.as_ref().map_or(0, |btf| btf.id));
     info.put_u32(224, code.attach_btf_id);

@@ -28,6 +28,7 @@ mod pin;
 mod prog;
 mod prog_load;
 mod query;
+mod records;
 mod straight;
 mod structure;
 

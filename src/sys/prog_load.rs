@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::call::Call;
 use super::insn::{INSN_SIZE, Insn, LD_IMM64, pseudo};
 use super::log::Log;
+use super::records::Records;
 use super::straight::{self, Kind};
 use super::{structure, user_string};
 use crate::abi::{
@@ -54,6 +55,7 @@ struct Candidate<'a> {
     insns: Vec<Insn>,
     maps: Vec<Arc<Map>>,
     btf: Option<Arc<Btf>>,
+    records: Records,
     tag: [u8; 8],
     /// Instructions that were looked at.
     count: usize,
@@ -101,10 +103,13 @@ impl Call<'_> {
             insns,
             maps: Vec::new(),
             btf: None,
+            records: Records::default(),
             tag: [0; 8],
             count: 0,
         };
         self.verify(addr, given, &mut candidate, mem)?;
+        let insns = candidate.dumped();
+        let (func_info, line_info) = candidate.records.into_bytes();
         let prog = Prog {
             id: self.inner.progs.reserve(),
             name: name
@@ -115,7 +120,9 @@ impl Call<'_> {
             prog_type: kind.prog_type,
             expected_attach_type: attach_type,
             code: Code {
-                insns: candidate.dumped(),
+                insns,
+                func_info,
+                line_info,
                 tag: candidate.tag,
                 verified_insns: u32::try_from(candidate.count).expect("a million at most"),
                 gpl_compatible: kind.gpl_compatible,
@@ -211,12 +218,18 @@ impl Call<'_> {
             self.hold(fd_at(mem, attr, index)?, &mut candidate.maps)?;
         }
         candidate.btf = self.prog_btf(attr)?;
+        if let Some(btf) = &candidate.btf {
+            candidate.records = Records::of_functions(attr, btf, mem, log)?;
+        }
         if structure::has_calls(&candidate.insns) && !self.inner.caps().capable(Caps::BPF) {
             return Err(Errno::EPERM);
         }
         let starts = structure::functions(&candidate.insns, log)?;
         structure::check_functions(&candidate.insns, &starts, log)?;
-        check_info(attr, &starts, log)?;
+        if let Some(btf) = &candidate.btf {
+            let program = (&*candidate.insns, &*starts);
+            candidate.records.check(attr, program, btf, mem, log)?;
+        }
         candidate.tag = tag(&candidate.insns);
         self.resolve(candidate, mem, log)?;
         structure::check_reach(&candidate.insns, log)?;
@@ -446,31 +459,6 @@ fn read_insns(mem: &dyn UserMem, attr: &ProgLoadAttr) -> Result<Vec<Insn>> {
     mem.read(attr.insns, &mut bytes)?;
     let (insns, _) = bytes.as_chunks::<INSN_SIZE>();
     Ok(insns.iter().copied().map(Insn::decode).collect())
-}
-
-/// Sizes and numbers of what is told about functions and lines; the types in there are not looked at.
-///
-/// Kernel: `check_btf_func_early`, `check_btf_func`, `check_btf_line`.
-fn check_info(attr: &ProgLoadAttr, starts: &[usize], log: &mut Log) -> Result<()> {
-    /// Bytes at most.
-    const MOST: u32 = 252;
-    let fits = |size: u32, least: u32| (least..=MOST).contains(&size) && size.is_multiple_of(4);
-    if attr.func_info_cnt != 0 {
-        if attr.func_info_cnt as usize != starts.len() {
-            let what =
-                format_args!("number of funcs in func_info doesn't match number of subprogs");
-            return Err(log.refuse(Errno::EINVAL, what));
-        }
-        if !fits(attr.func_info_rec_size, 8) {
-            let size = attr.func_info_rec_size;
-            let what = format_args!("invalid func info rec size {size}");
-            return Err(log.refuse(Errno::EINVAL, what));
-        }
-    }
-    if attr.line_info_cnt != 0 && !fits(attr.line_info_rec_size, 16) {
-        return Err(Errno::EINVAL);
-    }
-    Ok(())
 }
 
 /// An fd of the caller's array.

@@ -45,26 +45,32 @@ fn btf(bpf: &dyn Bpf) -> (Fd, Vec<u8>) {
 }
 
 /// `BPF_OBJ_GET_INFO_BY_FD` with that info, and buffers whose addresses are put into it.
-struct Ask<'a> {
+pub(crate) struct Ask<'a> {
     info: Vec<u8>,
     buffers: Vec<(usize, &'a mut [u8])>,
 }
 
 impl<'a> Ask<'a> {
-    fn new(len: usize) -> Self {
+    pub(crate) fn new(len: usize) -> Self {
         Self {
             info: vec![0; len],
             buffers: Vec::new(),
         }
     }
 
-    fn word(mut self, at: usize, word: u32) -> Self {
+    pub(crate) fn word(mut self, at: usize, word: u32) -> Self {
         self.info[at..at + 4].copy_from_slice(&word.to_ne_bytes());
         self
     }
 
     /// A buffer: the offset of its address, and of its length, which counts `elem_size`.
-    fn buffer(mut self, at: usize, len_at: usize, elem_size: usize, bytes: &'a mut [u8]) -> Self {
+    pub(crate) fn buffer(
+        mut self,
+        at: usize,
+        len_at: usize,
+        elem_size: usize,
+        bytes: &'a mut [u8],
+    ) -> Self {
         let len = u32::try_from(bytes.len() / elem_size).expect("small");
         self = self.word(len_at, len);
         self.buffers.push((at, bytes));
@@ -72,7 +78,7 @@ impl<'a> Ask<'a> {
     }
 
     /// The answer, the length that came back, the info.
-    fn run(self, bpf: &dyn Bpf, fd: Fd) -> (Result<u32>, u32, Vec<u8>) {
+    pub(crate) fn run(self, bpf: &dyn Bpf, fd: Fd) -> (Result<u32>, u32, Vec<u8>) {
         let Self { mut info, buffers } = self;
         let mut mem = Memory::new();
         for (at, bytes) in buffers {
