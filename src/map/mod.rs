@@ -52,7 +52,7 @@ use crate::abi::{
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
 pub use charge::Charge;
-pub use create::{CreateRequest, create};
+pub use create::{CreateRequest, create, obj_name};
 pub use target::Target;
 pub use value::Value;
 

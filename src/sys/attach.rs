@@ -105,13 +105,14 @@ impl Place {
     pub(super) fn remove(&mut self, which: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let at = self.entries.iter().position(which)?;
         let entry = self.entries.remove(at);
+        self.revision += 1;
         if self.entries.is_empty() {
             self.flags = AttachFlags::empty();
         }
         Some(entry)
     }
 
-    fn is_multi(&self) -> bool {
+    pub(super) fn is_multi(&self) -> bool {
         self.flags.contains(AttachFlags::MULTI)
     }
 
@@ -183,6 +184,7 @@ impl Call<'_> {
             storages,
         };
         place.flags = saved;
+        place.revision += 1;
         let replaced = match at {
             Some(at) => Some(std::mem::replace(&mut place.entries[at], entry)),
             None => {
@@ -208,7 +210,7 @@ impl Call<'_> {
     }
 
     /// The program type of a place, or the answer.
-    fn prog_type_at(&self, attach_type: AttachType) -> Result<ProgType> {
+    pub(super) fn prog_type_at(&self, attach_type: AttachType) -> Result<ProgType> {
         prog_type_of(attach_type).ok_or_else(|| {
             if OTHER_PLACES.contains(&attach_type.0) {
                 let what = format_args!("attaching programs at {}", attach_type.0);
@@ -276,17 +278,10 @@ impl Kernel {
     /// # Errors
     ///
     /// `EBADF` if it is no cgroup, `ENOENT` if it was removed.
-    ///
-    /// Kernel: `kernel/bpf/cgroup.c:compute_effective_progs`.
     pub fn attached(&self, cgroup: Fd, attach_type: AttachType) -> Result<Vec<Attached>> {
         let cgroup = self.own().live_cgroup(cgroup)?;
         let cgroups = self.inner.cgroups.lock();
-        let mut run = Vec::new();
-        for place in cgroups.upwards(cgroup.id, attach_type) {
-            if run.is_empty() || place.is_multi() {
-                run.extend(place.entries.iter().map(Entry::attached));
-            }
-        }
-        Ok(run)
+        let run = cgroups.effective(cgroup.id, attach_type);
+        Ok(run.map(Entry::attached).collect())
     }
 }

@@ -30,12 +30,24 @@ struct State {
 }
 
 /// What is attached to one cgroup at one place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Place {
     /// `OVERRIDE` or `MULTI` of the programs that are there; none if there are none.
     pub(super) flags: AttachFlags,
     /// In the order in which they run.
     pub(super) entries: Vec<Entry>,
+    /// Counts what came and went, from 1 on.
+    pub(super) revision: u64,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            flags: AttachFlags::empty(),
+            entries: Vec::new(),
+            revision: 1,
+        }
+    }
 }
 
 /// One program at one place.
@@ -125,6 +137,24 @@ impl Cgroups {
         };
         std::iter::successors(self.by_id.get(&id), parent)
             .filter_map(move |state| state.places.get(&attach_type))
+    }
+
+    /// What an event in that cgroup runs, in order: its own programs first, then those of the cgroups above.
+    ///
+    /// Kernel: `kernel/bpf/cgroup.c:compute_effective_progs`.
+    pub(super) fn effective(
+        &self,
+        id: u64,
+        attach_type: AttachType,
+    ) -> impl Iterator<Item = &Entry> {
+        let mut none_yet = true;
+        self.upwards(id, attach_type)
+            .filter(move |place| {
+                let runs = none_yet || place.is_multi();
+                none_yet &= place.entries.is_empty();
+                runs
+            })
+            .flat_map(|place| &place.entries)
     }
 
     /// The parent's id.

@@ -15,14 +15,23 @@ mod elem;
 mod fds;
 mod files;
 mod handle;
+mod helpers;
 mod ids;
+mod info;
+mod insn;
 mod kernel;
 mod link;
+mod log;
 mod mmap;
 mod object;
 mod perf;
 mod pin;
 mod prog;
+mod prog_load;
+mod query;
+mod records;
+mod straight;
+mod structure;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,7 +42,7 @@ use parking_lot::Mutex;
 
 use crate::abi::{
     Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
-    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, ProgAttachAttr, Result, UserMem,
+    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, ProgAttachAttr, ProgLoadAttr, Result, UserMem,
 };
 use crate::btf::Btf;
 use crate::env::Env;
@@ -155,17 +164,24 @@ impl Kernel {
             if given > 0 {
                 mem.read(attr, &mut room[..given])?;
             }
-            return call.command(cmd, attr, Attr(&room[..]), mem);
+            return call.command(cmd, attr, given, Attr(&room[..]), mem);
         }
         let mut room = [0; ATTR_ROOM];
         mem.read(attr, &mut room[..given])?;
-        call.command(cmd, attr, Attr(&room[..given]), mem)
+        call.command(cmd, attr, given, Attr(&room[..given]), mem)
     }
 }
 
 impl Call<'_> {
-    /// The table of commands. `addr` is the attr's address, for what is written back.
-    fn command(&self, cmd: Cmd, addr: u64, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
+    /// The table of commands. `addr` is the attr's address, for what is written back, and `given` its size.
+    fn command(
+        &self,
+        cmd: Cmd,
+        addr: u64,
+        given: usize,
+        attr: Attr<'_>,
+        mem: &mut dyn UserMem,
+    ) -> Result<u32> {
         /// The bytes after the command's last field have to be zero.
         fn tail(attr: Attr<'_>, end: usize) -> Result<Attr<'_>> {
             if attr.zero_from(end) {
@@ -188,15 +204,29 @@ impl Call<'_> {
             | Cmd::MAP_DELETE_BATCH => self.batch(cmd, addr, tail(attr, BatchAttr::END)?, mem),
             Cmd::MAP_CREATE => self.map_create(tail(attr, CreateAttr::END)?, mem),
             Cmd::MAP_FREEZE => self.map_freeze(tail(attr, 4)?),
-            Cmd::MAP_GET_NEXT_ID => self.map_get_next_id(addr, tail(attr, 8)?, mem),
+            Cmd::PROG_GET_NEXT_ID
+            | Cmd::MAP_GET_NEXT_ID
+            | Cmd::BTF_GET_NEXT_ID
+            | Cmd::LINK_GET_NEXT_ID => self.get_next_id(cmd, addr, tail(attr, 8)?, mem),
             Cmd::MAP_GET_FD_BY_ID => self.map_get_fd_by_id(tail(attr, 12)?),
+            Cmd::PROG_GET_FD_BY_ID => self.prog_get_fd_by_id(tail(attr, 4)?),
+            Cmd::BTF_GET_FD_BY_ID => self.btf_get_fd_by_id(tail(attr, 16)?),
+            Cmd::LINK_GET_FD_BY_ID => self.link_get_fd_by_id(tail(attr, 4)?),
             Cmd::OBJ_GET_INFO_BY_FD => self.obj_get_info_by_fd(addr, tail(attr, 16)?, mem),
             Cmd::OBJ_PIN => self.obj_pin(tail(attr, ObjAttr::END)?, mem),
             Cmd::OBJ_GET => self.obj_get(tail(attr, ObjAttr::END)?, mem),
-            Cmd::BTF_LOAD => self.btf_load(tail(attr, 40)?, mem),
+            Cmd::BTF_LOAD => self.btf_load(addr, given, tail(attr, 40)?, mem),
+            Cmd::PROG_LOAD => self.prog_load(addr, given, tail(attr, ProgLoadAttr::END)?, mem),
+            Cmd::PROG_BIND_MAP => self.prog_bind_map(tail(attr, 12)?),
+            Cmd::PROG_QUERY => self.prog_query(addr, given, attr, mem),
+            Cmd::PROG_TEST_RUN => self.prog_test_run(tail(attr, 76)?),
+            Cmd::RAW_TRACEPOINT_OPEN => self.raw_tracepoint_open(tail(attr, 24)?, mem),
+            Cmd::ENABLE_STATS => self.enable_stats(tail(attr, 4)?),
+            Cmd::ITER_CREATE => self.iter_create(tail(attr, 8)?),
+            Cmd::TASK_FD_QUERY => self.task_fd_query(tail(attr, 48)?),
             Cmd::PROG_ATTACH => self.prog_attach(tail(attr, ProgAttachAttr::END)?),
             Cmd::PROG_DETACH => self.prog_detach(tail(attr, ProgAttachAttr::END)?),
-            Cmd::LINK_CREATE => self.link_create(tail(attr, LinkAttr::CREATE_END)?),
+            Cmd::LINK_CREATE => self.link_create(tail(attr, LinkAttr::CREATE_END)?, mem),
             Cmd::LINK_UPDATE => self.link_update(tail(attr, LinkAttr::END)?),
             Cmd::LINK_DETACH => self.link_detach(tail(attr, 4)?),
             Cmd::TOKEN_CREATE => self.token_create(tail(attr, 8)?),
@@ -227,6 +257,27 @@ fn zero_in(mem: &dyn UserMem, addr: u64, len: usize) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Bytes up to a NUL, at most so many.
+///
+/// # Errors
+///
+/// `EFAULT` if one of them is not readable.
+///
+/// Kernel: `lib/strncpy_from_user.c`.
+fn user_string(mem: &dyn UserMem, addr: u64, most: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while bytes.len() < most {
+        let at = addr.checked_add(bytes.len() as u64);
+        mem.read(at.ok_or(Errno::EFAULT)?, &mut byte)?;
+        if byte == [0] {
+            break;
+        }
+        bytes.push(byte[0]);
+    }
+    Ok(bytes)
 }
 
 impl Bpf for Kernel {

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Kernel;
 use super::call::Call;
 use super::files::Held;
+use super::{Kernel, user_string};
 use crate::abi::{Attr, Errno, Fd, MapFlags, ObjAttr, Result, UserMem};
 use crate::map::object::Object;
 
@@ -166,22 +166,13 @@ fn outside_new(path: &str) -> Errno {
 /// `EFAULT`; `ENAMETOOLONG`.
 ///
 /// Kernel: `fs/namei.c:getname_flags`.
-fn read_path(mem: &dyn UserMem, addr: u64) -> Result<String> {
-    let mut path = Vec::new();
-    let mut byte = [0];
-    loop {
-        let at = addr.checked_add(path.len() as u64).ok_or(Errno::EFAULT)?;
-        mem.read(at, &mut byte)?;
-        if byte == [0] {
-            // Names are bytes to the kernel; those that are no text stay apart from each other well enough.
-            return Ok(String::from_utf8(path)
-                .unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string()));
-        }
-        path.push(byte[0]);
-        if path.len() >= PATH_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
+pub(super) fn read_path(mem: &dyn UserMem, addr: u64) -> Result<String> {
+    let path = user_string(mem, addr, PATH_MAX)?;
+    if path.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
     }
+    // Names are bytes to the kernel; those that are no text stay apart from each other well enough.
+    Ok(String::from_utf8(path).unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string()))
 }
 
 impl Call<'_> {
@@ -227,6 +218,9 @@ impl Call<'_> {
         match Place::of(&self.path(&attr, mem)?)? {
             Place::Inside(names) => {
                 let held = self.inner.bpffs.lock().get(&names)?;
+                if matches!(held, Held::Link(_)) && !flags.is_empty() {
+                    return Err(Errno::EINVAL);
+                }
                 self.open_with(held, flags)
             }
             Place::Outside(path) if Path::new(&path).exists() => Err(Errno::EACCES),

@@ -5,12 +5,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Kernel;
+use parking_lot::Mutex;
+
+use super::call::Call;
 use super::files::Held;
 use super::kernel::ProgDef;
+use super::{Kernel, prog_load};
 use crate::abi::{AttachType, Caps, Errno, Fd, MapType, ProgType, Result};
 use crate::map::Map;
-use crate::map::object::{Object, Prog};
+use crate::map::object::{Code, Object, Prog};
 
 /// Programs of these types have cgroup storage.
 pub(super) const CGROUP_TYPES: [ProgType; 7] = [
@@ -31,6 +34,48 @@ pub(super) fn is_cgroup_storage(map: &Map) -> bool {
     )
 }
 
+/// The place that a program is for, or the one that its type had before programs said.
+///
+/// # Errors
+///
+/// `EINVAL` if programs of that type have no such place.
+///
+/// Kernel: `kernel/bpf/syscall.c:bpf_prog_load_fixup_attach_type`, `bpf_prog_load_check_attach`.
+pub(super) fn expected_attach_type(
+    prog_type: ProgType,
+    attach_type: AttachType,
+) -> Result<AttachType> {
+    let attach_type = fixed_up(prog_type, attach_type);
+    let fits = match prog_type {
+        ProgType::CGROUP_SKB => attach_type.0 <= 1,
+        ProgType::CGROUP_SOCK => matches!(attach_type.0, 2 | 12 | 13 | 34),
+        ProgType::CGROUP_SOCK_ADDR => {
+            matches!(attach_type.0, 8..=11 | 14 | 15 | 19 | 20 | 29..=32 | 49..=53)
+        }
+        ProgType::CGROUP_SOCKOPT => matches!(attach_type.0, 21 | 22),
+        ProgType::SK_REUSEPORT => matches!(attach_type.0, 39 | 40),
+        ProgType::SK_LOOKUP => attach_type.0 == 36,
+        ProgType::NETFILTER => attach_type.0 == 45,
+        ProgType::SYSCALL | ProgType::EXT => attach_type.0 == 0,
+        _ => true,
+    };
+    if fits {
+        Ok(attach_type)
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+fn fixed_up(prog_type: ProgType, attach_type: AttachType) -> AttachType {
+    /// `BPF_SK_REUSEPORT_SELECT`
+    const SELECT: AttachType = AttachType(39);
+    match prog_type {
+        ProgType::CGROUP_SOCK if attach_type.0 == 0 => AttachType::CGROUP_INET_SOCK_CREATE,
+        ProgType::SK_REUSEPORT if attach_type.0 == 0 => SELECT,
+        _ => attach_type,
+    }
+}
+
 impl Kernel {
     /// Loads a program that is declared by what it uses; its fd.
     ///
@@ -48,41 +93,40 @@ impl Kernel {
         if !unprivileged && !caps.capable(Caps::BPF) {
             return Err(Errno::EPERM);
         }
+        let call = self.own();
         let mut maps: Vec<Arc<Map>> = Vec::new();
         for &fd in def.storages.iter().chain(def.maps) {
-            let map = self.own().map(fd)?;
-            if !maps.iter().any(|held| Arc::ptr_eq(held, &map)) {
-                maps.push(map);
-            }
-        }
-        for kind in [MapType::CGROUP_STORAGE, MapType::PERCPU_CGROUP_STORAGE] {
-            let of_kind = maps.iter().filter(|map| map.def.map_type == kind);
-            if of_kind.count() > 1 {
-                return Err(Errno::EBUSY);
-            }
+            prog_load::add_map(call.map(fd)?, &mut maps)?;
         }
         for &fd in def.storages {
-            if !is_cgroup_storage(&*self.own().map(fd)?) || !CGROUP_TYPES.contains(&def.prog_type) {
+            if !is_cgroup_storage(&*call.map(fd)?) || !CGROUP_TYPES.contains(&def.prog_type) {
                 return Err(Errno::EINVAL);
             }
         }
-        let mut expected_attach_type = def.expected_attach_type;
-        if def.prog_type == ProgType::CGROUP_SOCK && expected_attach_type == AttachType(0) {
-            // From the time before programs said what they are for.
-            expected_attach_type = AttachType::CGROUP_INET_SOCK_CREATE;
-        }
-        let prog = Prog {
+        call.add_prog(Prog {
             id: self.inner.progs.reserve(),
             name: def.name.to_owned(),
             prog_type: def.prog_type,
-            expected_attach_type,
+            expected_attach_type: fixed_up(def.prog_type, def.expected_attach_type),
             maps,
-        };
+            bound: Mutex::new(Vec::new()),
+            code: Code::default(),
+        })
+    }
+}
+
+impl Call<'_> {
+    /// The fd of a new program; arrays of programs that it uses are bound to its kind.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an array of programs of another kind.
+    pub(super) fn add_prog(&self, prog: Prog) -> Result<Fd> {
         for map in &prog.maps {
             map.ops.used_by(&prog)?;
         }
         let prog = Arc::new(prog);
         self.inner.progs.add(prog.id, &prog);
-        self.own().open(Held::Object(Object::Prog(prog)))
+        self.open(Held::Object(Object::Prog(prog)))
     }
 }

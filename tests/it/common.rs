@@ -14,6 +14,29 @@ pub(crate) fn on_both(fact: fn(&dyn Bpf)) {
     }
 }
 
+/// Holds answers, with the names of the questions, against those of the running kernel.
+#[track_caller]
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(answers: impl Fn(&dyn Bpf) -> Vec<(String, T)>) {
+    let Some(host) = running_kernel() else {
+        return;
+    };
+    let expected = answers(&*host);
+    for bpf in [&Kernel::new() as &dyn Bpf, &crate::fds::FrontEnd::new()] {
+        let wrong: Vec<_> = answers(bpf)
+            .into_iter()
+            .zip(&expected)
+            .filter(|(own, expected)| own != *expected)
+            .map(|(own, expected)| format!("{}: {:?}, not {:?}", own.0, own.1, expected.1))
+            .collect();
+        assert!(
+            wrong.is_empty(),
+            "{} differ:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
+    }
+}
+
 /// The running kernel. Where it cannot be used this says so, or fails if it has to be there (`MAPEMU_REQUIRE_HOST=1`).
 #[track_caller]
 pub(crate) fn running_kernel() -> Option<Box<dyn Bpf>> {

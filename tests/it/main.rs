@@ -17,10 +17,12 @@ mod local_storage;
 mod lpm_trie;
 mod lru_hash;
 mod map_in_map;
+mod objects;
 mod percpu_array;
 mod perf_event_array;
 mod playing;
 mod prog_array;
+mod prog_load;
 mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod props;
