@@ -5,12 +5,14 @@
 use std::fmt;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::io::fcntl_getfd;
+use parking_lot::Mutex;
+use rustix::fs::fstat;
 
 use super::memory::ProcessMem;
-use super::{Installed, notice, process, table, threads};
+use super::{Installed, notice, play, process, table, threads};
 use crate::abi::{Cmd, Errno, Fd, Result, UserMem};
 use crate::map::object::OtherKind;
 use crate::sys::{Fds, OpenFile};
@@ -19,6 +21,8 @@ use crate::sys::{Fds, OpenFile};
 struct Caller<'a> {
     installed: &'a Arc<Installed>,
     first: Option<(Fd, &'a table::Entry)>,
+    /// A path that lies in the directory of pins, and what it is in the emulated bpffs.
+    pin: Mutex<Option<(PathBuf, String)>>,
 }
 
 impl fmt::Debug for Caller<'_> {
@@ -51,6 +55,24 @@ impl Fds for Caller<'_> {
     fn install(&self, file: OpenFile) -> Result<Fd> {
         table::install(self.installed, file)
     }
+
+    fn path(&self, dir: Option<Fd>, path: String) -> Result<String> {
+        let dir = dir.filter(|_| !path.starts_with('/'));
+        if let Some(dir) = dir {
+            self.get(dir)?;
+        }
+        let file = absolute(dir, Path::new(&path));
+        let Some(bpffs) = self.installed.bpffs.get() else {
+            return Ok(text(&file));
+        };
+        let Some(inside) = bpffs.inside(&file) else {
+            return Ok(text(&file));
+        };
+        bpffs.follow(&self.installed.kernel);
+        bpffs.make_parents(&self.installed.kernel, &file);
+        *self.pin.lock() = Some((file, inside.clone()));
+        Ok(inside)
+    }
 }
 
 impl Caller<'_> {
@@ -59,12 +81,32 @@ impl Caller<'_> {
         if fd < 0 {
             return Err(Errno::EBADF);
         }
-        // SAFETY: if it is not open, fcntl(2) says so; it is not kept.
+        // SAFETY: if it is not open, fstat(2) says so; it is not kept.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-        if fcntl_getfd(fd).is_err() {
-            return Err(Errno::EBADF);
-        }
-        Ok(self.installed.kernel.declare(OtherKind::File))
+        let stat = fstat(fd).map_err(|_| Errno::EBADF)?;
+        let declared = self.installed.declared.lock();
+        let declared = declared.get(&(stat.st_dev, stat.st_ino)).cloned();
+        Ok(declared.unwrap_or_else(|| self.installed.kernel.declare(OtherKind::File)))
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// A path from the root on; links on the way to its last name are followed.
+fn absolute(dir: Option<Fd>, path: &Path) -> PathBuf {
+    let from = match dir {
+        Some(dir) => std::fs::read_link(format!("/proc/self/fd/{dir}")),
+        None => std::env::current_dir(),
+    };
+    let path = from.unwrap_or_default().join(path);
+    let Some((parent, name)) = path.parent().zip(path.file_name()) else {
+        return path;
+    };
+    match std::fs::canonicalize(parent) {
+        Ok(parent) => parent.join(name),
+        Err(_) => path,
     }
 }
 
@@ -121,12 +163,14 @@ pub(super) unsafe fn bpf(cmd: Cmd, attr: u64, size: u32) -> Option<Result<u32>> 
         Some((fd, entry)) => Caller {
             installed: &entry.installed,
             first: Some((*fd, &**entry)),
+            pin: Mutex::new(None),
         },
         None => {
             found = threads::current()?;
             Caller {
                 installed: &found,
                 first: None,
+                pin: Mutex::new(None),
             }
         }
     };
@@ -151,7 +195,22 @@ impl Caller<'_> {
         | Cmd::LINK_GET_FD_BY_ID = cmd
         {
             table::settle_all();
+            if let Some(bpffs) = self.installed.bpffs.get() {
+                bpffs.follow(&self.installed.kernel);
+            }
         }
-        self.installed.kernel.bpf_in(self, cmd, attr, size, mem)
+        if cmd == Cmd::PROG_TEST_RUN
+            && let Some(played) = play::test_run(self.installed, self, (attr, size), mem)
+        {
+            return played;
+        }
+        let answer = self.installed.kernel.bpf_in(self, cmd, attr, size, mem)?;
+        if cmd == Cmd::OBJ_PIN
+            && let Some((file, path)) = self.pin.lock().take()
+            && let Some(bpffs) = self.installed.bpffs.get()
+        {
+            bpffs.pinned(&self.installed.kernel, &file, path)?;
+        }
+        Ok(answer)
     }
 }

@@ -76,6 +76,13 @@ impl Placeholder {
         self.ready.store(true, Ordering::Release);
     }
 
+    /// As [`Placeholder::wake`], unless it is ready already.
+    pub(super) fn wake_if_calm(&self) {
+        if !self.ready.load(Ordering::Acquire) {
+            self.wake();
+        }
+    }
+
     /// The caller's end is not ready any more; `theirs` is an fd of it.
     pub(super) fn calm(&self, theirs: BorrowedFd<'_>) {
         if self.ready.swap(false, Ordering::AcqRel) {

@@ -54,3 +54,9 @@ fn in_child() -> bool {
     ));
     false
 }
+
+/// A kernel was installed in this process, or in the one that it was forked off.
+#[inline(always)]
+pub(super) fn has_begun() -> bool {
+    !HERE.load(Ordering::Relaxed).is_null()
+}

@@ -37,6 +37,9 @@ const WORDS: usize = 1024;
 /// Emulated files that are open.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
+/// Those that can be waited for.
+static WAITED_FOR: AtomicUsize = AtomicUsize::new(0);
+
 static BY_FD: RwLock<Vec<Option<Arc<Entry>>>> = RwLock::new(Vec::new());
 static BY_INODE: LazyLock<Mutex<HashMap<u64, Arc<Entry>>>> = LazyLock::new(Mutex::default);
 
@@ -75,6 +78,11 @@ fn find(fd: RawFd) -> Option<Arc<Entry>> {
     let entry = BY_INODE.lock().get(&inode).map(Arc::clone)?;
     insert(fd, &entry);
     Some(entry)
+}
+
+/// The emulated file of a placeholder.
+pub(super) fn by_inode(inode: u64) -> Option<Arc<Entry>> {
+    BY_INODE.lock().get(&inode).map(Arc::clone)
 }
 
 fn insert(fd: RawFd, entry: &Arc<Entry>) {
@@ -178,9 +186,35 @@ impl Entry {
                 placeholder.wake();
             }
         });
-        if self.file.on_wake(&wake).is_ok() {
-            *self.wakes.lock() = Some(wake);
+        if self.file.on_wake(&wake).is_ok() && self.wakes.lock().replace(wake).is_none() {
+            WAITED_FOR.fetch_add(1, Ordering::AcqRel);
         }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if self.wakes.get_mut().is_some() {
+            WAITED_FOR.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+/// There are emulated files that can be waited for. No lock is taken.
+#[inline(always)]
+pub(super) fn waited_for() -> bool {
+    WAITED_FOR.load(Ordering::Acquire) > 0
+}
+
+/// Calls `f` with that number and its file, if it is one of ours. It stays open meanwhile.
+pub(super) fn with(fd: RawFd, f: impl FnOnce(BorrowedFd<'_>, &Entry)) {
+    let numbers = BY_FD.read();
+    let entry = usize::try_from(fd)
+        .ok()
+        .and_then(|at| numbers.get(at)?.as_ref());
+    if let Some(entry) = entry {
+        // SAFETY: it is in the table, whose lock is held: it is open.
+        f(unsafe { BorrowedFd::borrow_raw(fd) }, entry);
     }
 }
 
