@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::fs::fstat;
 
 use super::memory::ProcessMem;
-use super::{Installed, notice, play, process, table, threads};
+use super::{Installed, notice, play, process, sockets, table, threads};
 use crate::abi::{Cmd, Errno, Fd, Result, UserMem};
 use crate::map::object::OtherKind;
 use crate::sys::{Fds, OpenFile};
@@ -84,6 +84,9 @@ impl Caller<'_> {
         // SAFETY: if it is not open, fstat(2) says so; it is not kept.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let stat = fstat(fd).map_err(|_| Errno::EBADF)?;
+        if let Some(socket) = sockets::get(self.installed, fd, &stat) {
+            return Ok(socket);
+        }
         let declared = self.installed.declared.lock();
         let declared = declared.get(&(stat.st_dev, stat.st_ino)).cloned();
         Ok(declared.unwrap_or_else(|| self.installed.kernel.declare(OtherKind::File)))

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use super::memory::ProcessMem;
 use super::raw::{answer, as_int, raw, returned, returned_int};
 use super::threads::Thread;
-use super::{caller, files, mapping, perf, process, table, threads, wait};
+use super::{caller, files, mapping, perf, process, sockets, table, threads, wait};
 use crate::abi::Cmd;
 
 /// syscall(3): aya and libbpf call bpf(2) and perf_event_open(2) by it.
@@ -78,9 +78,15 @@ unsafe extern "C" fn close(fd: c_int) -> c_int {
     } else {
         None
     };
+    let socket = if sockets::may_be_known(fd) {
+        sockets::before_close(fd)
+    } else {
+        None
+    };
     // SAFETY: the caller's promise.
     let ret = unsafe { raw(libc::SYS_close, [fd.into(), 0, 0, 0, 0, 0]) };
     entry.into_iter().for_each(table::settle);
+    socket.into_iter().for_each(sockets::after_close);
     returned_int(ret)
 }
 

@@ -18,6 +18,7 @@ mod placeholder;
 mod play;
 mod process;
 mod raw;
+mod sockets;
 mod table;
 mod threads;
 mod wait;

@@ -26,7 +26,8 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// A map that the program uses, by its name (which the kernel cuts to 15 bytes).
+    /// A map that the program uses, by its name (which the kernel cuts to 15 bytes). A section of variables, as `.bss`, is one
+    /// too: its loader may put the object's name before it.
     ///
     /// # Panics
     ///
@@ -34,7 +35,12 @@ impl Run<'_> {
     #[track_caller]
     pub fn map(&self, name: &str) -> Arc<Map> {
         let maps = self.loaded.all_maps();
-        let found = maps.iter().find(|map| cut(name).as_bytes() == name_of(map));
+        let section = name.starts_with('.');
+        let is_it = |map: &&Arc<Map>| {
+            let (found, name) = (name_of(map), cut(name).as_bytes());
+            found == name || section && found.ends_with(name)
+        };
+        let found = maps.iter().find(is_it);
         let Some(map) = found else {
             let names: Vec<_> = maps
                 .iter()

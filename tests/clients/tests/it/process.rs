@@ -1,0 +1,210 @@
+//! What the process sees besides bpf(2): numbers of fds, threads, files that the kernel has.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread;
+
+use aya::maps::{Array, HashMap, Map, MapData};
+use libbpf_rs::libbpf_sys::bpf_map_create_opts;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType};
+use mapemu::Kernel;
+use mapemu::interpose::{install, is_off};
+
+use crate::kernel;
+
+/// A map of one element, `0: 0`.
+fn map() -> MapHandle {
+    let opts = bpf_map_create_opts {
+        sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+        ..Default::default()
+    };
+    MapHandle::create(MapType::Array, Some("one"), 4, 4, 1, &opts).unwrap()
+}
+
+fn set(map: &MapHandle, value: u32) {
+    map.update(&[0; 4], &value.to_ne_bytes(), MapFlags::ANY)
+        .unwrap();
+}
+
+fn get(map: &MapHandle) -> u32 {
+    let value = map.lookup(&[0; 4], MapFlags::ANY).unwrap().unwrap();
+    u32::from_ne_bytes(value.try_into().unwrap())
+}
+
+/// A map by another fd of it.
+fn by(fd: OwnedFd) -> Array<MapData, u32> {
+    let data = MapData::from_fd(fd).unwrap();
+    Array::try_from(Map::from_map_data(data).unwrap()).unwrap()
+}
+
+#[test]
+fn hooks_are_active() {
+    mapemu::interpose::assert_active();
+}
+
+#[test]
+fn memlock_may_be_raised() {
+    let kernel = kernel();
+    let unlimited = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: it is a limit.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const unlimited) };
+    // A sandbox may forbid it to root.
+    assert!(set == 0 || kernel.kernel().is_none());
+}
+
+#[test]
+fn map_is_known_by_all_its_numbers() {
+    let _kernel = kernel();
+    let map = map();
+    set(&map, 1);
+    let dup = map.as_fd().try_clone_to_owned().unwrap();
+    assert_eq!(by(dup).get(&0, 0).unwrap(), 1);
+    // SAFETY: numbers of fds; the second is nobody's yet.
+    let high = unsafe { libc::fcntl(map.as_fd().as_raw_fd(), libc::F_DUPFD_CLOEXEC, 500) };
+    assert!(high >= 500);
+    // SAFETY: it was just made.
+    let high: OwnedFd = unsafe { std::os::fd::FromRawFd::from_raw_fd(high) };
+    // Another file's number becomes the map's, and then that of another map.
+    let file = OwnedFd::from(fs::File::open("/dev/null").unwrap());
+    // SAFETY: both are open.
+    assert!(unsafe { libc::dup2(high.as_raw_fd(), file.as_raw_fd()) } >= 0);
+    let mut again = by(file.try_clone().unwrap());
+    again.set(0, 2, 0).unwrap();
+    assert_eq!(get(&map), 2);
+    let other = self::map();
+    // SAFETY: both are open.
+    assert!(
+        unsafe { libc::dup3(other.as_fd().as_raw_fd(), file.as_raw_fd(), libc::O_CLOEXEC) } >= 0
+    );
+    by(file).set(0, 3, 0).unwrap();
+    assert_eq!((get(&map), get(&other)), (2, 3));
+}
+
+#[test]
+fn number_that_is_used_again_is_no_map() {
+    let _kernel = kernel();
+    for _ in 0..50 {
+        let made = map();
+        set(&made, 1);
+        drop(made);
+        let file = fs::File::open("/dev/null").unwrap();
+        assert!(MapData::from_fd(file.into()).is_err());
+    }
+}
+
+#[test]
+fn links_and_fdinfo_are_those_of_maps() {
+    let _kernel = kernel();
+    let map = map();
+    let fd = map.as_fd().as_raw_fd();
+    let link = fs::read_link(format!("/proc/self/fd/{fd}")).unwrap();
+    assert_eq!(link.to_str(), Some("anon_inode:bpf-map"));
+    let told = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+    let lines: Vec<&str> = told
+        .lines()
+        .filter(|line| {
+            !line.starts_with("map_id") && !line.starts_with("ino") && !line.starts_with("mnt_id") && !line.starts_with("memlock")
+        })
+        .collect();
+    let expected = "pos:\t0\nflags:\t02000002\nmap_type:\t2\nkey_size:\t4\nvalue_size:\t4\nmax_entries:\t1\nmap_flags:\t0x0\nmap_extra:\t0x0\nfrozen:\t0";
+    assert_eq!(lines.join("\n"), expected);
+}
+
+#[test]
+fn threads_before_and_after_have_the_kernel() {
+    let (go, wait) = mpsc::channel();
+    let before = thread::spawn(move || {
+        wait.recv().unwrap();
+        HashMap::<MapData, u32, u32>::create(1, 0)
+            .map(|_| ())
+            .is_ok()
+    });
+    let _kernel = kernel();
+    go.send(()).unwrap();
+    assert!(before.join().unwrap());
+    let after = thread::spawn(|| thread::spawn(|| get(&map())).join().unwrap());
+    assert_eq!(after.join().unwrap(), 0);
+}
+
+#[test]
+fn kernels_know_nothing_of_each_other() {
+    if is_off() {
+        return;
+    }
+    let first = install(Kernel::new());
+    let map = map();
+    let id = map.info().unwrap().info.id;
+    let there = thread::spawn(move || {
+        let _second = install(Kernel::new());
+        assert!(MapHandle::from_map_id(id).is_err(), "it has no map");
+        // An fd is that of its kernel, wherever it is used.
+        set(&map, 7);
+        get(&map)
+    });
+    assert_eq!(there.join().unwrap(), 7);
+    let nested = install(Kernel::new());
+    assert!(MapHandle::from_map_id(id).is_err());
+    drop(nested);
+    let kept = self::map();
+    drop(first);
+    set(&kept, 9);
+    assert_eq!(get(&kept), 9, "an fd outlives the guard");
+}
+
+#[test]
+fn child_does_not_share_the_maps() {
+    if is_off() {
+        return;
+    }
+    let _kernel = kernel();
+    let map = map();
+    // SAFETY: the child does nothing but two calls.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let mut value = [0_u8; 4];
+        let key = [0_u8; 4];
+        let mut attr = [0_u64; 4];
+        attr[0] = map.as_fd().as_raw_fd() as u64;
+        attr[1] = key.as_ptr().expose_provenance() as u64;
+        attr[2] = value.as_mut_ptr().expose_provenance() as u64;
+        // SAFETY: the attr is one of BPF_MAP_LOOKUP_ELEM.
+        let ret = unsafe { libc::syscall(libc::SYS_bpf, 1, attr.as_ptr(), 32) };
+        // SAFETY: it ends this child.
+        unsafe { libc::_exit(i32::from(ret == 0)) };
+    }
+    let mut status = 0;
+    // SAFETY: it is a child of this process.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(libc::WEXITSTATUS(status), 0, "refused");
+    set(&map, 1);
+}
+
+#[test]
+fn bad_addresses_are_efault() {
+    let _kernel = kernel();
+    let map = map();
+    for (key, errno) in [
+        (0_u64, libc::EFAULT),
+        (16, libc::EFAULT),
+        (u64::MAX, libc::EFAULT),
+    ] {
+        let mut value = [0_u8; 4];
+        let attr = [
+            map.as_fd().as_raw_fd() as u64,
+            key,
+            value.as_mut_ptr().expose_provenance() as u64,
+            0,
+        ];
+        // SAFETY: the attr is one of BPF_MAP_LOOKUP_ELEM; its addresses are those of no memory, or of `value`.
+        let ret = unsafe { libc::syscall(libc::SYS_bpf, 1, attr.as_ptr(), 32) };
+        assert_eq!(
+            (ret, std::io::Error::last_os_error().raw_os_error()),
+            (-1, Some(errno)),
+            "{key:#x}"
+        );
+    }
+}
