@@ -147,7 +147,7 @@ fn fd_offset(cmd: Cmd) -> Option<u64> {
 /// That of the system call.
 #[inline]
 pub(super) unsafe fn bpf(cmd: Cmd, attr: u64, size: u32) -> Option<Result<u32>> {
-    if !process::is_interposed() {
+    if !process::may_answer() {
         return None;
     }
     // SAFETY: the caller's promise.

@@ -54,10 +54,9 @@ pub(super) unsafe fn may_be_ours(path: *const c_char) -> bool {
 unsafe fn begins_with(path: *const c_char, with: &[u8]) -> bool {
     for (at, &byte) in with.iter().enumerate() {
         // SAFETY: the bytes before it are those of `with`, and no NUL.
-        let place = unsafe { path.add(at) };
+        let place = unsafe { path.cast::<u8>().add(at) };
         // SAFETY: as above.
-        let found = unsafe { *place };
-        if found.cast_unsigned() != byte {
+        if unsafe { *place } != byte {
             return false;
         }
     }

@@ -25,7 +25,7 @@ const SET_BPF: c_ulong = 0x4004_2408;
 
 /// The answer of perf_event_open(2); `None` if it is for the running kernel.
 pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Option<Result<u32>> {
-    if !process::is_interposed() {
+    if !process::may_answer() {
         return None;
     }
     let installed = threads::current()?;
@@ -73,6 +73,11 @@ fn event(attr: Attr<'_>, cpu: u32) -> PerfEvent {
             Wakeup::Events(wakeup)
         },
     }
+}
+
+/// It may be an ioctl of a perf event.
+pub(super) fn is_ioctl(request: c_ulong) -> bool {
+    matches!(request, ENABLE | DISABLE | ID | SET_BPF)
 }
 
 /// The answer of ioctl(2) of an emulated file; `ENOTTY` is the answer of the placeholder, too.

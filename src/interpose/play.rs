@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Installed;
 use super::memory::ProcessMem;
+use super::{Installed, notice};
 use crate::abi::{Attr, Errno, Fd, OBJ_NAME_LEN, Result, UserMem};
 use crate::helper::Prog;
 use crate::map::Map;
@@ -144,7 +144,13 @@ pub(super) fn test_run(
     let Object::Prog(loaded) = file.object() else {
         return None;
     };
-    let play = installed.plays.get(&loaded.name)?;
+    let Some(play) = installed.plays.get(&loaded.name) else {
+        let name = &loaded.name;
+        notice(format_args!(
+            "nothing is played for program {name}: see Interposed::play"
+        ));
+        return None;
+    };
     Some(played(&play, &loaded, attr, addr, mem))
 }
 

@@ -36,23 +36,32 @@ fn page() -> *mut AtomicU32 {
     here
 }
 
-/// There is a kernel that answers calls of this process.
+/// A kernel was installed in this process, which is not a child that was forked off.
 #[inline(always)]
 pub(super) fn is_interposed() -> bool {
     let here = HERE.load(Ordering::Acquire);
     // SAFETY: it is null, or points into the page of `begin`, which is never unmapped.
-    match unsafe { here.as_ref() } {
-        None => false,
-        Some(here) => here.load(Ordering::Relaxed) != 0 || in_child(),
+    let here = unsafe { here.as_ref() };
+    here.is_some_and(|here| here.load(Ordering::Relaxed) != 0)
+}
+
+/// As [`is_interposed`], of a call that a child would make in vain: it is told.
+#[inline(always)]
+pub(super) fn may_answer() -> bool {
+    if is_interposed() {
+        return true;
     }
+    if has_begun() {
+        in_child();
+    }
+    false
 }
 
 #[cold]
-fn in_child() -> bool {
+fn in_child() {
     notice(format_args!(
         "a forked child has no emulated maps: its calls go to the running kernel"
     ));
-    false
 }
 
 /// A kernel was installed in this process, or in the one that it was forked off.

@@ -93,3 +93,8 @@ pub(super) fn errno_of(error: impl Into<io::Error>) -> Errno {
     let number = number.and_then(|number| u16::try_from(number).ok());
     number.map_or(Errno::EIO, Errno::new)
 }
+
+/// A pointer as it is passed.
+pub(super) fn address<T>(pointer: *const T) -> c_long {
+    pointer.expose_provenance().cast_signed() as c_long
+}

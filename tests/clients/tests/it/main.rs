@@ -12,6 +12,7 @@ mod aya_objects;
 mod libbpf_maps;
 mod libbpf_objects;
 mod process;
+mod tokio_ring;
 
 /// Programs and maps, compiled.
 static OBJECT: &[u8] = include_bytes!("../../objects/clients.bpf.o");

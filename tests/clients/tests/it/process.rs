@@ -107,7 +107,10 @@ fn links_and_fdinfo_are_those_of_maps() {
     let lines: Vec<&str> = told
         .lines()
         .filter(|line| {
-            !line.starts_with("map_id") && !line.starts_with("ino") && !line.starts_with("mnt_id") && !line.starts_with("memlock")
+            !line.starts_with("map_id")
+                && !line.starts_with("ino")
+                && !line.starts_with("mnt_id")
+                && !line.starts_with("memlock")
         })
         .collect();
     let expected = "pos:\t0\nflags:\t02000002\nmap_type:\t2\nkey_size:\t4\nvalue_size:\t4\nmax_entries:\t1\nmap_flags:\t0x0\nmap_extra:\t0x0\nfrozen:\t0";
