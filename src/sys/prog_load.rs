@@ -390,7 +390,7 @@ impl Candidate<'_> {
 const KNOWN_FLAGS: ProgFlags = ProgFlags::from_bits_retain(0x100ff);
 
 /// Kernel: `is_net_admin_prog_type`.
-const NET_ADMIN_TYPES: [ProgType; 19] = [
+const NET_ADMIN_TYPES: [ProgType; 18] = [
     ProgType::SCHED_CLS,
     ProgType::SCHED_ACT,
     ProgType::XDP,
@@ -400,7 +400,6 @@ const NET_ADMIN_TYPES: [ProgType; 19] = [
     ProgType::LWT_SEG6LOCAL,
     ProgType::SK_SKB,
     ProgType::SK_MSG,
-    ProgType::LIRC_MODE2,
     ProgType::FLOW_DISSECTOR,
     ProgType::CGROUP_DEVICE,
     ProgType::CGROUP_SOCK,

@@ -21,6 +21,7 @@ mod objects;
 mod percpu_array;
 mod prog_array;
 mod prog_load;
+mod prog_records;
 mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod props;

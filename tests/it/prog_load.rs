@@ -1,6 +1,6 @@
 //! `BPF_PROG_LOAD` by bytes: whatever is loaded on the running kernel has the same answer here.
 
-use mapemu::abi::{AttachType, Bpf, Cmd, Errno, Fd, MapType, Memory, ProgType, Result};
+use mapemu::abi::{AttachType, Bpf, Caps, Cmd, Errno, Fd, MapType, Memory, ProgType, Result};
 use mapemu::calls;
 
 use crate::common::{NOT_OPEN, map, on_both, same, small};
@@ -62,7 +62,7 @@ impl Load {
         }
     }
 
-    fn word(mut self, at: usize, word: u32) -> Self {
+    pub(crate) fn word(mut self, at: usize, word: u32) -> Self {
         self.words.push((at, word));
         self
     }
@@ -556,111 +556,6 @@ fn the_log_of_a_program_that_is_accepted_is_the_kernels() {
     });
 }
 
-/// BTF with a number (1), a function's type (2) and a function (3); names at 0, 5, 10 and 14, and 24 bytes of them.
-fn btf_of_a_function(bpf: &dyn Bpf) -> Fd {
-    const NAMES: &[u8; 24] = b"\0int\0main\0a.c\0line text\0";
-    let types: [u32; 10] = [1, 1 << 24, 4, 1 << 24 | 32, 0, 13 << 24, 1, 5, 12 << 24, 2];
-    let header: [u32; 6] = [0x0001_eb9f, 24, 0, 40, 40, 24];
-    let words = header
-        .iter()
-        .chain(&types)
-        .flat_map(|word| word.to_ne_bytes());
-    let bytes: Vec<u8> = words.chain(*NAMES).collect();
-    calls::bpf_btf_load(bpf, &bytes).expect("it is right")
-}
-
-#[test]
-fn what_is_told_of_functions_and_lines_is_judged_as_by_the_kernel() {
-    const LINE: [u32; 4] = [0, 10, 14, 0];
-    let lines = |begins: &[u32]| {
-        begins
-            .iter()
-            .flat_map(|&at| [at, 10, 14, 0])
-            .collect::<Vec<_>>()
-    };
-    let plain = [mov(0, 0), mov(1, 0), EXIT];
-    let two = [insn(0x85, 0, 1, 0, 1), EXIT, mov(0, 0), EXIT];
-    let wide = [&ld_imm64(0, 0, 1, 0)[..], &[EXIT]].concat();
-    let of_plain: [(&[u32], usize, Vec<u32>, usize); 21] = [
-        (&[0, 3], 2, lines(&[0]), 4),
-        (&[0, 3], 2, vec![], 4),
-        (&[], 2, lines(&[0]), 4),
-        (&[1, 3], 2, vec![], 4),
-        (&[0, 2], 2, vec![], 4),
-        (&[0, 9], 2, vec![], 4),
-        (&[0, 0], 2, vec![], 4),
-        (&[0, 3, 1, 3], 2, vec![], 4),
-        (&[0, 3, 0], 3, vec![], 4),
-        (&[0, 3, 1], 3, vec![], 4),
-        (&[0], 1, vec![], 4),
-        (&[0; 64], 64, vec![], 4),
-        (&[0, 3], 2, lines(&[1]), 4),
-        (&[0, 3], 2, lines(&[0, 0]), 4),
-        (&[0, 3], 2, lines(&[0, 3]), 4),
-        (&[0, 3], 2, lines(&[0, 2, 1]), 4),
-        (&[0, 3], 2, vec![0, 100, 14, 0], 4),
-        (&[0, 3], 2, vec![0, 10, 24, 0], 4),
-        (&[0, 3], 2, vec![0, 10, 23, 0], 4),
-        (&[0, 3], 2, vec![0, 10, 14], 3),
-        (&[0, 3], 2, [&LINE[..], &[1]].concat(), 5),
-    ];
-    let of_two: [(&[u32], usize, Vec<u32>, usize); 5] = [
-        (&[0, 3, 2, 3], 2, lines(&[0, 2]), 4),
-        (&[0, 3, 2, 3], 2, lines(&[0]), 4),
-        (&[0, 3], 2, vec![], 4),
-        (&[0, 3, 1, 3], 2, vec![], 4),
-        (&[], 2, vec![], 4),
-    ];
-    let of_wide: [(&[u32], usize, Vec<u32>, usize); 2] = [
-        (&[0, 3], 2, lines(&[0, 1]), 4),
-        (&[0, 3], 2, lines(&[0, 2]), 4),
-    ];
-    same(|bpf| {
-        let fd = btf_of_a_function(bpf);
-        let mut answers = Vec::new();
-        for (insns, cases) in [
-            (&plain[..], &of_plain[..]),
-            (&two, &of_two),
-            (&wide, &of_wide),
-        ] {
-            for (functions, words_each, lines, words_of_line) in cases {
-                let mut load = Load::new(ProgType::SOCKET_FILTER, insns).word(72, fd);
-                load.records = [
-                    (functions.to_vec(), *words_each),
-                    (lines.clone(), *words_of_line),
-                ];
-                let name = format!(
-                    "{functions:?} and {lines:?} of {} instructions",
-                    insns.len()
-                );
-                answers.push((name, load.try_on(bpf)));
-            }
-        }
-        answers
-    });
-}
-
-#[test]
-fn what_is_told_of_functions_and_lines_is_in_the_info() {
-    let bpf = mapemu::sys::Kernel::new();
-    let mut load = Load::new(ProgType::SOCKET_FILTER, &[mov(0, 0), EXIT]);
-    load = load.word(72, btf_of_a_function(&bpf));
-    load.records = [(vec![0, 3, 0], 3), (vec![0, 10, 14, 5, 1, 10, 14, 6], 4)];
-    let fd = load.run(&bpf).0.expect("loaded");
-    let (mut functions, mut lines) = ([0; 16], [0; 16]);
-    let ask = crate::objects::Ask::new(232)
-        .word(132, 8)
-        .word(172, 16)
-        .buffer(136, 144, 8, &mut functions)
-        .buffer(152, 148, 16, &mut lines);
-    let (answer, _, info) = ask.run(&bpf, fd);
-    assert_eq!(answer, Ok(0));
-    assert_eq!((info[144], info[148]), (1, 2), "one function, two lines");
-    assert_eq!(functions[..8], [0_u32, 3].map(u32::to_ne_bytes).concat());
-    let first = [0_u32, 10, 14, 5].map(u32::to_ne_bytes).concat();
-    assert_eq!(lines, first[..], "as many as there is room for");
-}
-
 /// A map's value as a number in an instruction.
 #[test]
 fn addresses_of_values_are_for_arrays_of_one_element() {
@@ -751,4 +646,67 @@ fn an_attach_type_is_given_where_a_type_had_none() {
             assert_eq!(load.try_on(bpf), Ok(()));
         }
     });
+}
+
+/// What Linux 6.18.44 answered to a process with those capabilities alone; the tests keep theirs.
+#[test]
+fn loading_takes_the_capabilities_of_the_type() {
+    const NET: &[u32] = &[
+        3, 4, 6, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 22, 23, 25, 32,
+    ];
+    const PERF: &[u32] = &[2, 5, 7, 17, 24];
+    let bpf = mapemu::sys::Kernel::new();
+    let refused = |caps| {
+        bpf.set_capabilities(caps);
+        let mut refused = Vec::new();
+        for (prog_type, place) in places() {
+            let mut load = Load::new(prog_type, &[mov(0, 1), EXIT]).word(44, flags_of(prog_type));
+            load.attach_type = place;
+            let answer = load.try_on(&bpf);
+            assert!(
+                matches!(answer, Ok(()) | Err(Errno::EPERM)),
+                "{prog_type}: {answer:?}"
+            );
+            if answer.is_err() && refused.last() != Some(&prog_type.0) {
+                refused.push(prog_type.0);
+            }
+        }
+        refused
+    };
+    let mut both = [NET, PERF].concat();
+    both.sort_unstable();
+    assert_eq!(refused(Caps::BPF), both);
+    assert_eq!(refused(Caps::BPF | Caps::NET_ADMIN), PERF);
+    assert_eq!(refused(Caps::BPF | Caps::PERFMON), NET);
+    assert!(refused(Caps::SYS_ADMIN).is_empty());
+    let none = refused(Caps::NET_ADMIN | Caps::PERFMON);
+    let all: Vec<u32> = (1..=32)
+        .filter(|number| !matches!(number, 20 | 26..=29))
+        .collect();
+    assert_eq!(none, all);
+}
+
+#[test]
+fn without_capabilities_what_is_wrong_is_not_told() {
+    let bpf = mapemu::sys::Kernel::new();
+    bpf.set_capabilities(Caps::empty());
+    let empty = Load::new(ProgType::SOCKET_FILTER, &[]);
+    assert_eq!(empty.try_on(&bpf), Err(Errno::EPERM));
+    let ask = |cmd, size: usize| {
+        let mut attr = vec![0; size];
+        crate::common::raw(&bpf, cmd, &mut attr, u32::try_from(size).expect("small"))
+    };
+    for (cmd, size) in [
+        (Cmd::PROG_GET_NEXT_ID, 8),
+        (Cmd::BTF_GET_NEXT_ID, 8),
+        (Cmd::LINK_GET_NEXT_ID, 8),
+        (Cmd::PROG_GET_FD_BY_ID, 4),
+        (Cmd::BTF_GET_FD_BY_ID, 4),
+        (Cmd::LINK_GET_FD_BY_ID, 4),
+        (Cmd::PROG_QUERY, 64),
+        (Cmd::ENABLE_STATS, 4),
+        (Cmd::TASK_FD_QUERY, 48),
+    ] {
+        assert_eq!(ask(cmd, size), Err(Errno::EPERM), "{cmd}");
+    }
 }
