@@ -21,6 +21,8 @@ mod objects;
 mod percpu_array;
 mod prog_array;
 mod prog_load;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod prog_random;
 mod prog_records;
 mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]

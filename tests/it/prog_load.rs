@@ -437,7 +437,7 @@ fn programs_are_refused_as_by_the_kernel() {
 
 #[test]
 fn two_wrongs_are_answered_in_the_kernels_order() {
-    let wrongs: [(&str, &[(usize, u32)]); 29] = [
+    let wrongs: [(&str, &[(usize, u32)]); 33] = [
         ("flags", &[(44, 1 << 20)]),
         ("token", &[(44, 1 << 16), (144, NOT_OPEN)]),
         ("token that is none", &[(44, 1 << 16)]),
@@ -474,7 +474,11 @@ fn two_wrongs_are_answered_in_the_kernels_order() {
         ("fds unreadable", &[(148, 1), (120, 1)]),
         ("sleeps", &[(44, 1 << 4)]),
         ("BTF that is not asked for", &[(72, NOT_OPEN)]),
-        ("interface", &[(0, 30), (68, 36), (64, 0)]),
+        ("sk_lookup", &[(0, 30), (68, 36)]),
+        ("device of a filter", &[(64, 1)]),
+        ("device of XDP", &[(0, 6), (64, 1)]),
+        ("no device of XDP", &[(0, 6), (64, 99)]),
+        ("bound to no device", &[(44, 64)]),
         ("syscall", &[(0, 31)]),
         ("cgroup_skb", &[(0, 8)]),
         ("size of functions", &[(88, 1), (76, 4), (72, NOT_OPEN)]),
@@ -709,4 +713,53 @@ fn without_capabilities_what_is_wrong_is_not_told() {
     ] {
         assert_eq!(ask(cmd, size), Err(Errno::EPERM), "{cmd}");
     }
+}
+
+/// A map for the program with those instructions alone.
+fn exclusive(bpf: &dyn Bpf, map_type: MapType, hash: &[u8; 32]) -> Result<Fd> {
+    let mut attr = [0; 92];
+    let value_size = if map_type == MapType::HASH { 8 } else { 4 };
+    for (at, word) in [(0, map_type.0), (4, 4), (8, value_size), (12, 4), (88, 32)] {
+        attr[at..at + 4].copy_from_slice(&u32::to_ne_bytes(word));
+    }
+    let mut mem = Memory::new();
+    attr[80..88].copy_from_slice(&mem.input(hash).to_ne_bytes());
+    let addr = mem.output(&mut attr);
+    bpf.bpf(Cmd::MAP_CREATE, addr, 92, &mut mem)
+}
+
+#[test]
+fn a_map_can_be_for_one_program_alone() {
+    /// The SHA-256 of the program below, with 0 in place of the fd.
+    const HASH: [u8; 32] = [
+        0x0b, 0xd0, 0x16, 0x86, 0x76, 0xc7, 0xc7, 0x79, 0xbf, 0x91, 0x3a, 0x19, 0x98, 0xc8, 0x2d,
+        0x13, 0xdd, 0xa4, 0x6d, 0x60, 0x13, 0x63, 0xc5, 0xa5, 0x19, 0xf4, 0x63, 0x25, 0x7f, 0x0a,
+        0x5a, 0x4b,
+    ];
+    same(|bpf| {
+        let of = |fd| [&ld_imm64(1, 1, fd, 0)[..], &[mov(0, 0), EXIT]].concat();
+        let own = exclusive(bpf, MapType::HASH, &HASH).expect("a map");
+        let other = exclusive(bpf, MapType::HASH, &[1; 32]).expect("a map");
+        let array = exclusive(bpf, MapType::ARRAY, &[1; 32]).expect("a map");
+        let load = |insns: &[Insn]| Load::new(ProgType::SOCKET_FILTER, insns);
+        let mut held = load(&[mov(0, 0), EXIT]).word(148, 1);
+        held.fd_array = vec![other];
+        let outer = |inner_map_fd| {
+            let opts = calls::CreateOpts {
+                inner_map_fd,
+                ..calls::CreateOpts::default()
+            };
+            calls::bpf_map_create(bpf, MapType::ARRAY_OF_MAPS, "", 4, 4, 2, &opts)
+        };
+        let plain = outer(small(bpf, MapType::HASH)).expect("a map");
+        let put = |fd: Fd| calls::bpf_map_update_elem(bpf, plain, &[0; 4], &fd.to_ne_bytes(), 0);
+        vec![
+            ("its own program".into(), load(&of(own)).try_on(bpf)),
+            ("another".into(), load(&of(other)).try_on(bpf)),
+            ("only held".into(), held.try_on(bpf)),
+            ("as a template".into(), outer(other).map(drop)),
+            ("as an inner map".into(), put(other)),
+            ("as an inner map that does not fit".into(), put(array)),
+        ]
+    });
 }
