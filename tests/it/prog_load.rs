@@ -435,54 +435,56 @@ fn programs_are_refused_as_by_the_kernel() {
     });
 }
 
+/// One thing wrong each: words of the attr.
+const WRONGS: [(&str, &[(usize, u32)]); 33] = [
+    ("flags", &[(44, 1 << 20)]),
+    ("token", &[(44, 1 << 16), (144, NOT_OPEN)]),
+    ("token that is none", &[(44, 1 << 16)]),
+    ("no instructions", &[(4, 0)]),
+    ("too many", &[(4, 1_000_001)]),
+    ("instructions unreadable", &[(8, 1), (12, 0)]),
+    ("licence unreadable", &[(16, 1), (20, 0)]),
+    ("type 0", &[(0, 0)]),
+    ("type 99", &[(0, 99)]),
+    ("place", &[(0, 30), (68, 3)]),
+    ("function of a filter", &[(108, 5)]),
+    ("attach_prog_fd not open", &[(112, NOT_OPEN)]),
+    ("attach_prog_fd is none", &[(112, 1)]),
+    ("name", &[(48, 0x2121_2121)]),
+    (
+        "name without end",
+        &[
+            (48, 0x6161_6161),
+            (52, 0x6161_6161),
+            (56, 0x6161_6161),
+            (60, 0x6161_6161),
+        ],
+    ),
+    ("log level", &[(24, 0x100)]),
+    ("log without a buffer", &[(24, 1), (28, 100)]),
+    ("log level alone", &[(24, 1)]),
+    (
+        "log that cannot be written",
+        &[(24, 1), (28, 4096), (32, 1)],
+    ),
+    ("BTF not open", &[(72, NOT_OPEN), (88, 1), (76, 8), (80, 1)]),
+    ("BTF that is none", &[(72, 0), (88, 1), (76, 8)]),
+    ("lines without BTF", &[(72, NOT_OPEN), (104, 1), (92, 16)]),
+    ("fds unreadable", &[(148, 1), (120, 1)]),
+    ("sleeps", &[(44, 1 << 4)]),
+    ("BTF that is not asked for", &[(72, NOT_OPEN)]),
+    ("sk_lookup", &[(0, 30), (68, 36)]),
+    ("device of a filter", &[(64, 1)]),
+    ("device of XDP", &[(0, 6), (64, 1)]),
+    ("no device of XDP", &[(0, 6), (64, 99)]),
+    ("bound to no device", &[(44, 64)]),
+    ("syscall", &[(0, 31)]),
+    ("cgroup_skb", &[(0, 8)]),
+    ("size of functions", &[(88, 1), (76, 4), (72, NOT_OPEN)]),
+];
+
 #[test]
 fn two_wrongs_are_answered_in_the_kernels_order() {
-    let wrongs: [(&str, &[(usize, u32)]); 33] = [
-        ("flags", &[(44, 1 << 20)]),
-        ("token", &[(44, 1 << 16), (144, NOT_OPEN)]),
-        ("token that is none", &[(44, 1 << 16)]),
-        ("no instructions", &[(4, 0)]),
-        ("too many", &[(4, 1_000_001)]),
-        ("instructions unreadable", &[(8, 1), (12, 0)]),
-        ("licence unreadable", &[(16, 1), (20, 0)]),
-        ("type 0", &[(0, 0)]),
-        ("type 99", &[(0, 99)]),
-        ("place", &[(0, 30), (68, 3)]),
-        ("function of a filter", &[(108, 5)]),
-        ("attach_prog_fd not open", &[(112, NOT_OPEN)]),
-        ("attach_prog_fd is none", &[(112, 1)]),
-        ("name", &[(48, 0x2121_2121)]),
-        (
-            "name without end",
-            &[
-                (48, 0x6161_6161),
-                (52, 0x6161_6161),
-                (56, 0x6161_6161),
-                (60, 0x6161_6161),
-            ],
-        ),
-        ("log level", &[(24, 0x100)]),
-        ("log without a buffer", &[(24, 1), (28, 100)]),
-        ("log level alone", &[(24, 1)]),
-        (
-            "log that cannot be written",
-            &[(24, 1), (28, 4096), (32, 1)],
-        ),
-        ("BTF not open", &[(72, NOT_OPEN), (88, 1), (76, 8), (80, 1)]),
-        ("BTF that is none", &[(72, 0), (88, 1), (76, 8)]),
-        ("lines without BTF", &[(72, NOT_OPEN), (104, 1), (92, 16)]),
-        ("fds unreadable", &[(148, 1), (120, 1)]),
-        ("sleeps", &[(44, 1 << 4)]),
-        ("BTF that is not asked for", &[(72, NOT_OPEN)]),
-        ("sk_lookup", &[(0, 30), (68, 36)]),
-        ("device of a filter", &[(64, 1)]),
-        ("device of XDP", &[(0, 6), (64, 1)]),
-        ("no device of XDP", &[(0, 6), (64, 99)]),
-        ("bound to no device", &[(44, 64)]),
-        ("syscall", &[(0, 31)]),
-        ("cgroup_skb", &[(0, 8)]),
-        ("size of functions", &[(88, 1), (76, 4), (72, NOT_OPEN)]),
-    ];
     same(|bpf| {
         let mut answers = Vec::new();
         for program in [
@@ -498,8 +500,8 @@ fn two_wrongs_are_answered_in_the_kernels_order() {
                 .iter()
                 .find(|(name, _)| *name == program)
                 .expect("there");
-            for (first, one) in wrongs {
-                for (second, other) in wrongs {
+            for (first, one) in WRONGS {
+                for (second, other) in WRONGS {
                     let mut load = Load::new(ProgType::SOCKET_FILTER, insns);
                     load.words = [one, other].concat();
                     answers.push((format!("{first}, {second}, {program}"), load.try_on(bpf)));
