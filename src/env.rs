@@ -25,6 +25,8 @@ pub struct Env {
     /// What happens where this crate does not know the kernel's answer.
     pub unsupported: Unsupported,
     refusal: OnceLock<fn(fmt::Arguments<'_>) -> Errno>,
+    /// The memory of ring buffers holds their data twice.
+    pub doubled_rings: bool,
     random: AtomicU64,
     memory_used: AtomicU64,
     /// Indexes of the network interfaces.
@@ -85,6 +87,7 @@ impl Env {
             memory_limit,
             unsupported,
             refusal: OnceLock::new(),
+            doubled_rings: false,
             random: AtomicU64::new(seed),
             memory_used: AtomicU64::new(0),
             interfaces: RwLock::new(BTreeSet::from([LOOPBACK])),
