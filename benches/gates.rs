@@ -15,7 +15,7 @@ mod common;
 use std::hint::black_box;
 use std::time::Instant;
 
-use common::{Column, DashArr, DashBox, Emulated, EmulatedBpf, Limit, Running, keys};
+use common::{Column, DashArr, DashBox, Emulated, EmulatedBpf, Limit, Running, keys, shuffle};
 
 const ROUNDS: usize = 9;
 const BURST: usize = 4096;
@@ -107,7 +107,9 @@ fn filled<const K: usize, const V: usize, C: Column<K, V>>(
     present: &[[u8; K]],
 ) -> Option<C> {
     let column = C::new(entries as u32)?;
-    for key in present {
+    let mut order: Vec<&[u8; K]> = present.iter().collect();
+    shuffle(&mut order, 0x0fed_cba9_8765_4321);
+    for key in order {
         column.update(key, &[7; V]);
     }
     Some(column)

@@ -35,7 +35,7 @@ pub trait Column<const K: usize, const V: usize>: Sync + Sized {
     }
 }
 
-/// `ops` keys in an order that is the same in every run.
+/// `n` keys in random order, the same in every run.
 pub fn keys<const K: usize>(n: usize, from: u64) -> Vec<[u8; K]> {
     let mut keys: Vec<[u8; K]> = (from..from + n as u64)
         .map(|number| {
@@ -46,14 +46,20 @@ pub fn keys<const K: usize>(n: usize, from: u64) -> Vec<[u8; K]> {
             key
         })
         .collect();
-    let mut state = 0x1234_5678_9abc_def1_u64;
-    for i in (1..keys.len()).rev() {
+    shuffle(&mut keys, 0x1234_5678_9abc_def1);
+    keys
+}
+
+/// Another order, the same in every run. What is looked up in the order in which it was inserted lies in memory in that
+/// order, too, and the processor has it ready.
+pub fn shuffle<T>(items: &mut [T], seed: u64) {
+    let mut state = seed;
+    for i in (1..items.len()).rev() {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        keys.swap(i, (state % (i as u64 + 1)) as usize);
+        items.swap(i, (state % (i as u64 + 1)) as usize);
     }
-    keys
 }
 
 /// The emulated map by the handle that typed front ends hold.

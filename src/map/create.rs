@@ -219,6 +219,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         env: Arc::clone(request.env),
         frozen: AtomicBool::new(false),
         writers: AtomicU32::new(0),
+        counts_writes: ops.table().is_none(),
         user_references: AtomicU32::new(0),
         charge,
         ops,

@@ -26,6 +26,9 @@ pub(super) const RESERVED: usize = 1 << 40;
 /// A batch is about to read the bucket so many behind the one that it reads.
 const AHEAD: u32 = 8;
 
+/// Who changes an element: the CPU, and the system call, if it is one.
+pub(super) type Writer<'a> = (u32, Option<&'a Caller<'a>>);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Hash {
@@ -96,10 +99,16 @@ impl Slots {
     }
 
     /// Finds a key under its bucket's lock, does something with its slot, and takes it out.
-    pub(super) fn remove(&self, cpu: u32, key: &[u8], before: impl FnOnce(u32)) -> Result<()> {
+    pub(super) fn remove(
+        &self,
+        (cpu, caller): Writer<'_>,
+        key: &[u8],
+        before: impl FnOnce(u32),
+    ) -> Result<()> {
         let hash = self.table.hash(key);
         let slot = {
             let mut bucket = self.table.lock(hash);
+            caller.map_or(Ok(()), Caller::may_write)?;
             let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
             before(place.slot);
             bucket.remove(place);
@@ -231,19 +240,15 @@ impl Hash {
         }
         Ok(())
     }
-}
-
-impl MapOps for Hash {
-    #[inline]
-    fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        self.slots
-            .table
-            .find(key, self.slots.table.hash(key))
-            .map(|slot| self.value(slot))
-    }
 
     /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
-    fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+    fn update(
+        &self,
+        (cpu, caller): Writer<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
         checks::update_flags(flags - UpdateFlags::LOCK)?;
         let locks = flags.contains(UpdateFlags::LOCK);
         if locks && self.fields.spin_lock().is_none() {
@@ -251,6 +256,7 @@ impl MapOps for Hash {
         }
         let hash = self.slots.table.hash(key);
         let mut bucket = self.slots.table.lock(hash);
+        caller.map_or(Ok(()), Caller::may_write)?;
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
         match old {
@@ -270,9 +276,24 @@ impl MapOps for Hash {
             }
         }
     }
+}
+
+impl MapOps for Hash {
+    #[inline]
+    fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
+        self.slots
+            .table
+            .find(key, self.slots.table.hash(key))
+            .map(|slot| self.value(slot))
+    }
+
+    fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        self.update((cpu, None), key, value, flags)
+    }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots.remove(cpu, key, |slot| self.free_fields(slot))
+        self.slots
+            .remove((cpu, None), key, |slot| self.free_fields(slot))
     }
 
     fn for_each_elem(
@@ -299,6 +320,26 @@ impl MapOps for Hash {
             .ok_or(Errno::ENOENT)
     }
 
+    fn table(&self) -> Option<&Table> {
+        Some(&self.slots.table)
+    }
+
+    fn user_update_elem(
+        &self,
+        caller: &Caller<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        self.update((caller.cpu, Some(caller)), key, value, flags)
+    }
+
+    fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
+        let writer = (caller.cpu, Some(caller));
+        self.slots
+            .remove(writer, key, |slot| self.free_fields(slot))
+    }
+
     fn user_lookup_and_delete_elem(
         &self,
         caller: &Caller<'_>,
@@ -306,7 +347,7 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots.remove(caller.cpu, key, |slot| {
+        self.slots.remove((caller.cpu, Some(caller)), key, |slot| {
             self.copy_out(slot, value, flags);
             self.free_fields(slot);
         })

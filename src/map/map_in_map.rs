@@ -180,7 +180,7 @@ impl MapOps for HashOfMaps {
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
         let mut old = None;
         self.slots
-            .remove(cpu, key, |slot| old = self.maps.take(slot))?;
+            .remove((cpu, None), key, |slot| old = self.maps.take(slot))?;
         // The map may go with it: not under the bucket's lock.
         drop(old);
         Ok(())

@@ -41,13 +41,14 @@ pub mod xskmap;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::abi::{
     Caps, Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
 };
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
+use crate::store::Table;
 pub use charge::Charge;
 pub use create::{CreateRequest, create};
 pub use value::Value;
@@ -117,6 +118,8 @@ pub struct Map {
     pub frozen: AtomicBool,
     /// Writable mappings and write commands in flight; `BPF_MAP_FREEZE` waits for none.
     pub writers: AtomicU32,
+    /// A command that writes one element is one of them; else see [`MapOps::table`].
+    pub counts_writes: bool,
     /// Open files and pins; when the last goes, [`MapOps::release_user_references`].
     pub user_references: AtomicU32,
     /// The memory it takes.
@@ -134,6 +137,23 @@ pub struct Caller<'a> {
     pub caps: Caps,
     /// The caller's open files.
     pub files: &'a dyn Files,
+    /// System calls cannot write to the map any more.
+    pub frozen: &'a AtomicBool,
+}
+
+impl Caller<'_> {
+    /// Asked under the lock of a bucket, see [`MapOps::table`].
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if the map is frozen.
+    #[inline]
+    pub fn may_write(&self) -> Result<()> {
+        if self.frozen.load(Ordering::Relaxed) {
+            return Err(Errno::EPERM);
+        }
+        Ok(())
+    }
 }
 
 /// What the fds in keys and values stand for.
@@ -261,6 +281,12 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         _flags: UpdateFlags,
     ) -> Result<()> {
         Err(Errno::ENOTSUPP)
+    }
+
+    /// The table of a type that changes elements under their bucket's lock only, and asks [`Caller::may_write`] there:
+    /// nobody has to count its writes, so they are faster. Who freezes the map passes all locks afterwards.
+    fn table(&self) -> Option<&Table> {
+        None
     }
 
     /// Makes or changes an element from the bytes that user space gave.

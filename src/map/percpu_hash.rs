@@ -180,7 +180,7 @@ impl MapOps for PercpuHash {
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots.remove(cpu, key, |_| ())
+        self.slots.remove((cpu, None), key, |_| ())
     }
 
     fn for_each_elem(
@@ -222,7 +222,7 @@ impl MapOps for PercpuHash {
         value: &mut [u8],
         _flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots.remove(caller.cpu, key, |slot| {
+        self.slots.remove((caller.cpu, None), key, |slot| {
             self.parts.read(self.table(), slot, value)
         })
     }

@@ -170,16 +170,12 @@ impl Probe for &[u8] {
     #[inline(never)]
     fn is_at(self, words: &[AtomicU64]) -> bool {
         let chunks = self.chunks_exact(WORD);
-        let rest = chunks.remainder();
-        let mut words = words.iter();
-        let differ = chunks
-            .zip(&mut words)
-            .any(|(chunk, word)| word.load(Ordering::Relaxed) != word_of(chunk));
-        !differ
-            && (rest.is_empty()
-                || words
-                    .next()
-                    .is_some_and(|word| word.load(Ordering::Relaxed) == padded(rest)))
+        let (rest, at) = (chunks.remainder(), self.len() / WORD);
+        // The hash is the same, so the keys most likely are, and no word is worth a branch.
+        let differ = chunks.zip(words).fold(0, |differ, (chunk, word)| {
+            differ | word.load(Ordering::Relaxed) ^ word_of(chunk)
+        });
+        differ == 0 && (rest.is_empty() || words[at].load(Ordering::Relaxed) == padded(rest))
     }
 }
 
@@ -437,6 +433,14 @@ impl Table {
     /// Locks a bucket.
     pub fn lock_bucket(&self, bucket: u32) -> Bucket<'_> {
         self.lock_at(bucket as usize)
+    }
+
+    /// Waits for each lock once: all that was done under one until now is done, and who locks a bucket afterwards sees what
+    /// this thread did before.
+    pub fn pass_locks(&self) {
+        for bucket in 0..self.n_buckets {
+            drop(self.lock_bucket(bucket));
+        }
     }
 
     /// Writes a free slot's key. Its value is the caller's to write, after this and before [`Bucket::insert`].

@@ -36,7 +36,7 @@ impl Kernel {
             cmd,
             Cmd::MAP_LOOKUP_BATCH | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
         );
-        let _writing = writes.then(|| target.may_write()).transpose()?;
+        let _writing = writes.then(|| target.may_write_batch()).transpose()?;
         if reads {
             target.may_read()?;
         }

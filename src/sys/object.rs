@@ -162,6 +162,9 @@ impl Kernel {
             return Err(Errno::EBUSY);
         }
         map.frozen.store(true, Ordering::Release);
+        if let Some(table) = map.ops.table() {
+            table.pass_locks();
+        }
         Ok(0)
     }
 
