@@ -25,6 +25,8 @@ pub trait Column<const K: usize, const V: usize>: Sync + Sized {
     fn lookup(&self, key: &[u8; K], value: &mut [u8; V]) -> bool;
     fn update(&self, key: &[u8; K], value: &[u8; V]);
     fn delete(&self, key: &[u8; K]) -> bool;
+    /// Looks up and deletes.
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool;
     /// The key after `key`, or the first; false at the end.
     fn next(&self, _key: Option<&[u8; K]>, _next: &mut [u8; K]) -> bool {
         false
@@ -119,6 +121,13 @@ impl<const K: usize, const V: usize> Column<K, V> for Emulated {
     }
 
     #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        self.handle
+            .lookup_and_delete_elem(key, value, UpdateFlags::ANY)
+            .is_ok()
+    }
+
+    #[inline]
     fn next(&self, key: Option<&[u8; K]>, next: &mut [u8; K]) -> bool {
         self.handle
             .get_next_key(key.map(|key| &key[..]), next)
@@ -180,6 +189,10 @@ impl<const K: usize, const V: usize> Column<K, V> for EmulatedBpf {
 
     fn delete(&self, key: &[u8; K]) -> bool {
         calls::bpf_map_delete_elem(&self.kernel, self.fd, key).is_ok()
+    }
+
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        calls::bpf_map_lookup_and_delete_elem(&self.kernel, self.fd, key, value).is_ok()
     }
 }
 
@@ -272,6 +285,12 @@ impl<const K: usize, const V: usize> Column<K, V> for Running {
     }
 
     #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        let cmd = Cmd::MAP_LOOKUP_AND_DELETE_ELEM;
+        self.elem(cmd, key.as_ptr(), value.as_mut_ptr())
+    }
+
+    #[inline]
     fn next(&self, key: Option<&[u8; K]>, next: &mut [u8; K]) -> bool {
         let key = key.map_or(std::ptr::null(), |key| key.as_ptr());
         self.elem(Cmd::MAP_GET_NEXT_KEY, key, next.as_mut_ptr())
@@ -338,6 +357,14 @@ impl<const K: usize, const V: usize> Column<K, V> for DashArr<K, V> {
     fn delete(&self, key: &[u8; K]) -> bool {
         self.0.remove(key).is_some()
     }
+
+    #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        self.0
+            .remove(key)
+            .map(|(_, found)| *value = found)
+            .is_some()
+    }
 }
 
 /// dashmap as it comes, with keys and values whose sizes are known at run time: what a mock is made of.
@@ -369,6 +396,14 @@ impl<const K: usize, const V: usize> Column<K, V> for DashBox {
     #[inline]
     fn delete(&self, key: &[u8; K]) -> bool {
         self.0.remove(black_box(&key[..])).is_some()
+    }
+
+    #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        self.0
+            .remove(black_box(&key[..]))
+            .map(|(_, found)| value.copy_from_slice(&found))
+            .is_some()
     }
 }
 
@@ -531,5 +566,10 @@ impl<const K: usize, const V: usize> Column<K, V> for Limit<K, V> {
             (before, at) = (at, next);
         }
         false
+    }
+
+    #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        self.lookup(key, value) && self.delete(key)
     }
 }

@@ -68,6 +68,7 @@ impl Slots {
     }
 
     /// A slot for a new key.
+    #[inline(always)]
     pub(super) fn take(&self, cpu: u32) -> Result<u32> {
         let Some(count) = &self.count else {
             return self.free.pop(&self.table, cpu).ok_or(Errno::E2BIG);
@@ -84,6 +85,7 @@ impl Slots {
     }
 
     /// Frees the slot of a key that is gone.
+    #[inline(always)]
     fn give_back(&self, cpu: u32, slot: u32) {
         self.free.push(&self.table, cpu, slot);
         if let Some(count) = &self.count {
@@ -99,6 +101,7 @@ impl Slots {
     }
 
     /// Finds a key under its bucket's lock, does something with its slot, and takes it out.
+    #[inline(always)]
     pub(super) fn remove(
         &self,
         (cpu, caller): Writer<'_>,
@@ -199,6 +202,7 @@ impl Hash {
     }
 
     /// Writes key and value of a slot that no list has.
+    #[inline(always)]
     fn fill(&self, slot: u32, key: &[u8], value: &[u8]) {
         self.slots.table.write_key(slot, key);
         let at = self.slots.table.value_at(slot);

@@ -274,7 +274,7 @@ impl Table {
     }
 
     /// The hash of a key.
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self, key: &[u8]) -> Hash {
         probe!(self, key, |key| Hash(key.hash(self.seed)))
     }
@@ -523,7 +523,7 @@ pub struct Place {
 
 impl Bucket<'_> {
     /// The element with that key.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, key: &[u8], hash: Hash) -> Option<Place> {
         probe!(self.table, key, |key| self.find_as(key, hash))
     }
@@ -593,7 +593,7 @@ impl Bucket<'_> {
     }
 
     /// Takes an element out.
-    #[inline]
+    #[inline(always)]
     pub fn remove(&mut self, place: Place) {
         let behind = self.table.behind(place.slot);
         match place.before {

@@ -275,7 +275,7 @@ impl Words {
     }
 
     /// Copies `bytes` to the word at `from` on; of a last word that they fill in part, the other bytes stay.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, from: usize, bytes: &[u8]) {
         let (blocks, bytes) = bytes.split_at(in_blocks(bytes.len()));
         if !blocks.is_empty() {
@@ -294,7 +294,7 @@ impl Words {
     }
 
     /// Copies `bytes` to the word at `from` on; of a last word that they fill in part, the other bytes become 0.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&self, from: usize, bytes: &[u8]) {
         let whole = bytes.len() / WORD * WORD;
         let (words, rest) = bytes.split_at(whole);
