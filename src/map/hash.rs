@@ -369,21 +369,15 @@ impl MapOps for Hash {
         self.slots.table.n_buckets()
     }
 
-    fn user_lookup_bucket(
-        &self,
-        caller: &Caller<'_>,
-        bucket: u32,
-        request: &mut BucketRequest<'_>,
-    ) -> Result<()> {
+    fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
         let flags = request.elem_flags;
-        let gone = read_bucket(&self.slots.table, bucket, request, |slot, values| {
+        let gone = read_buckets(&self.slots.table, request, |slot, values| {
             self.append(slot, values, flags);
-        })?;
+        });
         for &slot in &gone {
             self.free_fields(slot);
         }
         self.slots.give_back_all(caller.cpu, gone);
-        Ok(())
     }
 
     fn release_user_references(&self) {
@@ -453,37 +447,54 @@ pub(super) fn for_each(table: &Table, mut visit: impl FnMut(&[u8], u32) -> bool)
     calls
 }
 
-/// Reads one bucket under its lock: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
+/// Bytes of values that are read before the caller is given them.
+const READ_AT_ONCE: usize = 1 << 14;
+
+/// Reads buckets as the request says: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
 /// the request deletes.
 ///
 /// Kernel: `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch`.
-pub(super) fn read_bucket(
+pub(super) fn read_buckets(
     table: &Table,
-    bucket: u32,
-    request: &mut BucketRequest<'_>,
+    request: &mut BucketRequest,
     mut read_value: impl FnMut(u32, &mut Vec<u8>),
-) -> Result<Vec<u32>> {
-    let mut gone = Vec::new();
-    table.prefetch(bucket.saturating_add(AHEAD));
-    if table.front(bucket).is_none() {
-        return Ok(gone);
-    }
-    let mut locked = table.lock_bucket(bucket);
-    let before = (request.keys.len(), request.values.len());
-    for (number, place) in locked.places().enumerate() {
-        if number == request.room {
+) -> Vec<u32> {
+    while request.bucket < table.n_buckets() && request.values.len() < READ_AT_ONCE {
+        let bucket = request.bucket;
+        table.prefetch(bucket.saturating_add(AHEAD));
+        let before = (request.keys.len(), request.values.len());
+        let mut append = |front| {
             request.keys.truncate(before.0);
             request.values.truncate(before.1);
-            return Err(Errno::ENOSPC);
-        }
-        table.append_key(place.slot, request.keys);
-        read_value(place.slot, request.values);
-        if request.delete {
-            gone.push(place.slot);
+            let (mut at, mut room) = (front, request.room);
+            while let Some(slot) = at {
+                room = room.checked_sub(1)?;
+                at = table.behind(slot);
+                table.append_key(slot, &mut request.keys);
+                read_value(slot, &mut request.values);
+            }
+            Some(room)
+        };
+        let locked =
+            (request.delete && table.front(bucket).is_some()).then(|| table.lock_bucket(bucket));
+        let room = match &locked {
+            Some(locked) => append(locked.front()),
+            None => table.read_bucket(bucket, append),
+        };
+        let Some(room) = room else {
+            request.keys.truncate(before.0);
+            request.values.truncate(before.1);
+            break;
+        };
+        request.room = room;
+        request.bucket += 1;
+        if let Some(mut locked) = locked {
+            let gone: Vec<u32> = locked.places().map(|place| place.slot).collect();
+            locked.clear();
+            if !gone.is_empty() {
+                return gone;
+            }
         }
     }
-    if request.delete {
-        locked.clear();
-    }
-    Ok(gone)
+    Vec::new()
 }

@@ -334,22 +334,16 @@ impl MapOps for LruHash {
         self.table.n_buckets()
     }
 
-    fn user_lookup_bucket(
-        &self,
-        _: &Caller<'_>,
-        bucket: u32,
-        request: &mut BucketRequest<'_>,
-    ) -> Result<()> {
-        let gone = hash::read_bucket(&self.table, bucket, request, |slot, values| {
+    fn user_lookup_buckets(&self, _: &Caller<'_>, request: &mut BucketRequest) {
+        let gone = hash::read_buckets(&self.table, request, |slot, values| {
             let at = values.len();
             values.resize(at + self.user_value_size(), 0);
             self.copy_out(slot, &mut values[at..]);
-        })?;
+        });
         for slot in gone.into_iter().rev() {
             self.free_fields(slot);
             self.lru.give_back(slot);
         }
-        Ok(())
     }
 
     fn release_user_references(&self) {

@@ -347,19 +347,8 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         0
     }
 
-    /// Appends all keys and values of one bucket, unless there are more than `room`; then removes them if `delete`.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC` if there are more; nothing happened then.
-    fn user_lookup_bucket(
-        &self,
-        _caller: &Caller<'_>,
-        _bucket: u32,
-        _request: &mut BucketRequest<'_>,
-    ) -> Result<()> {
-        Err(Errno::ENOTSUPP)
-    }
+    /// Appends the elements of whole buckets, from `request.bucket` on, as [`BucketRequest`] says.
+    fn user_lookup_buckets(&self, _caller: &Caller<'_>, _request: &mut BucketRequest) {}
 
     /// Whether that map may be an element of a map of maps whose template this is. Type, sizes, flags and special fields
     /// are compared already.
@@ -454,17 +443,19 @@ pub struct Batches {
     pub by_bucket: bool,
 }
 
-/// One bucket's part of a lookup batch.
+/// A part of a lookup batch that goes by bucket.
 #[derive(Debug)]
-pub struct BucketRequest<'a> {
+pub struct BucketRequest {
+    /// The bucket to go on with. It stays where it is if its elements are more than there is room for.
+    pub bucket: u32,
     /// How many elements there is room for.
     pub room: usize,
-    /// Remove what was read.
+    /// Remove what was read: of one bucket that has elements, not of more.
     pub delete: bool,
     /// 0, or `LOCK` where the value has a lock.
     pub elem_flags: UpdateFlags,
     /// Keys go here, `key_size` bytes each.
-    pub keys: &'a mut Vec<u8>,
+    pub keys: Vec<u8>,
     /// Values go here, as bpf(2) copies them.
-    pub values: &'a mut Vec<u8>,
+    pub values: Vec<u8>,
 }

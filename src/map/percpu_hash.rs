@@ -8,7 +8,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_bucket};
+use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::Fields;
@@ -239,17 +239,11 @@ impl MapOps for PercpuHash {
         self.table().n_buckets()
     }
 
-    fn user_lookup_bucket(
-        &self,
-        caller: &Caller<'_>,
-        bucket: u32,
-        request: &mut BucketRequest<'_>,
-    ) -> Result<()> {
-        let gone = read_bucket(self.table(), bucket, request, |slot, values| {
+    fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
+        let gone = read_buckets(self.table(), request, |slot, values| {
             self.parts.append(self.table(), slot, values);
-        })?;
+        });
         self.slots.give_back_all(caller.cpu, gone);
-        Ok(())
     }
 
     fn set_fields(&mut self, fields: Fields) {

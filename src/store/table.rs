@@ -352,14 +352,28 @@ impl Table {
         self.slots.append_to(at, self.key_size, out);
     }
 
+    /// What `f` reads of a bucket's elements, given its first slot. Takes no lock; `f` is called again if an element left the
+    /// bucket meanwhile.
+    #[inline]
+    pub fn read_bucket<R>(&self, bucket: u32, mut f: impl FnMut(Option<u32>) -> R) -> R {
+        let place = self.buckets.word(bucket as usize);
+        for _ in 0..TRIES {
+            let word = place.load(Ordering::Acquire);
+            let answer = f(front_of(word));
+            fence(Ordering::Acquire);
+            if (place.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
+                return answer;
+            }
+        }
+        f(self.lock_bucket(bucket).front())
+    }
+
     /// Tells the processor that the first slot of a bucket will be read soon; nothing if there is no such bucket.
     #[inline]
     pub fn prefetch(&self, bucket: u32) {
-        if let Some(front) = (bucket < self.n_buckets)
-            .then(|| self.front(bucket))
-            .flatten()
-        {
-            let at = self.header_at(front);
+        if bucket < self.n_buckets {
+            // Any slot will do for an empty bucket: a branch would be guessed wrong as often as right.
+            let at = self.header_at(self.front(bucket).unwrap_or(0));
             self.slots.prefetch(at);
             self.slots.prefetch(at + self.value_at);
         }
@@ -551,6 +565,11 @@ impl Bucket<'_> {
     /// The element in that slot, if this bucket has it.
     pub fn find_slot(&self, slot: u32) -> Option<Place> {
         self.places().find(|place| place.slot == slot)
+    }
+
+    /// The first slot.
+    pub fn front(&self) -> Option<u32> {
+        front_of(self.word)
     }
 
     /// All elements, front to back.

@@ -11,7 +11,7 @@ use super::files::File;
 use super::{Inner, Kernel};
 use crate::abi::{Errno, Fd, MapHandle, MapType, Result, UpdateFlags};
 use crate::map::object::Object;
-use crate::map::{Caller, Files, Map};
+use crate::map::{BucketRequest, Caller, Files, Map};
 
 /// The caller's fds, on behalf of a call through one open file.
 #[derive(Debug)]
@@ -218,15 +218,9 @@ impl<'a> Target<'a> {
         self.map.ops.get_next_key(key, next_key)
     }
 
-    /// One bucket of a lookup batch.
-    pub(super) fn bucket(
-        &self,
-        bucket: u32,
-        request: &mut crate::map::BucketRequest<'_>,
-    ) -> Result<()> {
-        self.map
-            .ops
-            .user_lookup_bucket(&self.caller(), bucket, request)
+    /// Some buckets of a lookup batch.
+    pub(super) fn buckets(&self, request: &mut BucketRequest) {
+        self.map.ops.user_lookup_buckets(&self.caller(), request);
     }
 }
 
