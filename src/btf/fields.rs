@@ -13,6 +13,10 @@ pub struct Field {
     pub offset: u32,
     /// Its size in bytes.
     pub size: u32,
+    /// The struct that it points to, or that it is a list or tree of, as a type of the blob; 0 for the rest.
+    pub target: u32,
+    /// Of a list or tree: where in that struct the node is that goes in, in bytes.
+    pub node: u32,
 }
 
 /// What a special field is.
@@ -32,10 +36,18 @@ pub enum FieldKind {
     Refcount,
     /// `struct bpf_list_head`
     ListHead,
+    /// `struct bpf_list_node`, of objects that programs allocate
+    ListNode,
     /// `struct bpf_rb_root`
     RbRoot,
-    /// A pointer to a kernel object
+    /// `struct bpf_rb_node`, of objects that programs allocate
+    RbNode,
+    /// A pointer to an object, with a reference to it (tag `kptr`)
     Kptr,
+    /// A pointer to an object of which each CPU has one, with a reference to it (`percpu_kptr`)
+    KptrPercpu,
+    /// A pointer to an object without a reference (`kptr_untrusted`)
+    KptrUntrusted,
     /// A pointer to user memory
     Uptr,
 }
@@ -61,6 +73,13 @@ impl Fields {
             .rev()
             .find(|field| field.kind == FieldKind::SpinLock)
             .map(|field| field.offset)
+    }
+
+    /// The field of that kind that begins at that byte.
+    pub fn at(&self, offset: usize, kind: FieldKind) -> Option<&Field> {
+        self.0
+            .iter()
+            .find(|field| field.kind == kind && field.offset as usize == offset)
     }
 
     /// The field that has one of `len` bytes from `offset` on.

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::holdings::{self, Holdings};
 use super::lock::SpinGuard;
 use super::object::{Object, OtherKind};
 use super::{Caller, Charge, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Fd, MapType, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{WORD, Words};
 
@@ -30,6 +31,7 @@ pub struct LocalStorage {
     value_size: u32,
     elem_size: usize,
     fields: Fields,
+    holdings: Option<Box<Holdings>>,
     env: Arc<Env>,
     elems: RwLock<HashMap<Owner, Elem>>,
 }
@@ -65,6 +67,7 @@ impl LocalStorage {
             value_size: def.value_size,
             elem_size: def.elem_size(),
             fields: Fields::default(),
+            holdings: None,
             env: Arc::clone(env),
             elems: RwLock::default(),
         })
@@ -112,6 +115,7 @@ impl LocalStorage {
 
     fn value(&self, words: &Arc<Words>) -> Value<'_> {
         Value::shared(Arc::clone(words), 0, self.value_size, &self.fields)
+            .with_holdings(self.holdings.as_deref())
     }
 
     /// A new value of those bytes, or of zeros; special fields are zero.
@@ -152,14 +156,24 @@ impl LocalStorage {
             drop(elems);
             self.write_locked(&words, lock, value);
         } else {
-            elems.insert(owner, self.elem(Some(value))?);
+            let replaced = elems.insert(owner, self.elem(Some(value))?);
+            drop(elems);
+            self.free_fields(replaced.as_ref());
         }
         Ok(())
     }
 
     fn delete(&self, owner: Owner) -> Result<()> {
         let removed = self.elems.write().remove(&owner);
+        self.free_fields(removed.as_ref());
         removed.map(|_| ()).ok_or(Errno::ENOENT)
+    }
+
+    /// What the special fields of an element hold goes, as the element did.
+    fn free_fields(&self, elem: Option<&Elem>) {
+        if let Some(elem) = elem {
+            holdings::free(self.holdings.as_deref(), &elem.words, 0);
+        }
     }
 
     /// `bpf_sk_storage_get` and its kin, as a program calls them: the owner's value. With `BPF_LOCAL_STORAGE_GET_F_CREATE`
@@ -266,15 +280,21 @@ impl MapOps for LocalStorage {
     }
 
     fn release_owner(&self, object_id: u64) {
-        self.elems.write().remove(&Owner::Object(object_id));
+        // Not found is no failure: it has no value in this map.
+        self.delete(Owner::Object(object_id)).ok();
     }
 
     fn release_cgroup(&self, cgroup_id: u64) {
-        self.elems.write().remove(&Owner::Cgroup(cgroup_id));
+        self.delete(Owner::Cgroup(cgroup_id)).ok();
     }
 
-    fn set_fields(&mut self, fields: Fields) {
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.holdings = Holdings::of(&fields, btf);
         self.fields = fields;
+    }
+
+    fn holdings(&self) -> Option<&Holdings> {
+        self.holdings.as_deref()
     }
 
     fn as_any(&self) -> &dyn Any {
