@@ -13,7 +13,10 @@ pub struct Field {
     pub offset: u32,
     /// Its size in bytes.
     pub size: u32,
-    /// The struct that it points to, or that it is a list or tree of, as a type of the blob; 0 for the rest.
+    /// The blob of the struct that it points to, or that it is a list or tree of; 0 if that is the kernel's, and for the
+    /// rest.
+    pub btf_id: u32,
+    /// That struct: a type of the blob, or a number that stands for a struct of the kernel; 0 for the rest.
     pub target: u32,
     /// Of a list or tree: where in that struct the node is that goes in, in bytes.
     pub node: u32,

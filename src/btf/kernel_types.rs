@@ -33,7 +33,15 @@ const KNOWN: [&[u8]; 136] = [
 
 /// The kernel has a struct of that name.
 pub(super) fn is_known(name: &[u8]) -> bool {
-    can_be_released(name) || KNOWN.binary_search(&name).is_ok()
+    number(name).is_some()
+}
+
+/// A number that stands for the kernel's struct of that name.
+pub(super) fn number(name: &[u8]) -> Option<u32> {
+    let released = RELEASED.iter().position(|own| *own == name);
+    let known = || KNOWN.binary_search(&name).ok();
+    let index = released.or_else(|| Some(RELEASED.len() + known()?))?;
+    Some(u32::try_from(index).expect("a short list") + 1)
 }
 
 /// The kernel knows what to do with a reference to such a struct that nobody holds any more.

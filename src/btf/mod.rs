@@ -161,7 +161,7 @@ impl Btf {
     /// Kernel: `kernel/bpf/syscall.c:map_check_btf`, `kernel/bpf/btf.c:btf_parse_fields`.
     pub fn fields(&self, value_type_id: u32) -> Fields {
         self.value_record(value_type_id)
-            .map_or_else(Fields::default, |record| record.to_fields())
+            .map_or_else(Fields::default, |record| record.to_fields(self))
     }
 
     /// Size and special fields of a struct that programs allocate objects of; `None` if that is no struct.
@@ -173,7 +173,7 @@ impl Btf {
         let t = self.type_by_id(type_id)?;
         let record = self.metas.get(&type_id);
         (t.kind() == Kind::STRUCT).then(|| {
-            let fields = record.map_or_else(Fields::default, special::Record::to_fields);
+            let fields = record.map_or_else(Fields::default, |record| record.to_fields(self));
             (t.size_or_type, fields)
         })
     }
@@ -211,11 +211,6 @@ impl Btf {
     /// The first struct of that name.
     pub fn struct_named(&self, name: &str) -> Option<u32> {
         self.structs.get(name.as_bytes()).copied()
-    }
-
-    /// The kernel has a struct of that type's name: pointers to it are to the kernel's objects, not to the program's.
-    pub fn is_of_kernel(&self, type_id: u32) -> bool {
-        kernel_types::is_known(self.name_of(type_id))
     }
 
     /// Whether a map may own what its special fields own.

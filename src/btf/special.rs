@@ -98,8 +98,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn to_fields(&self) -> Fields {
+    pub(super) fn to_fields(&self, btf: &Btf) -> Fields {
         let field = |found: &Found| {
+            let name = btf.name_of(found.target);
+            let (btf_id, target) = match kernel_types::number(name) {
+                _ if found.target == 0 => (0, 0),
+                Some(number) => (0, number),
+                None => (btf.id, found.target),
+            };
             let kind = match found.kind {
                 Mask::SPIN_LOCK => FieldKind::SpinLock,
                 Mask::RES_SPIN_LOCK => FieldKind::ResSpinLock,
@@ -120,7 +126,8 @@ impl Record {
                 kind,
                 offset: found.offset,
                 size: found.size,
-                target: found.target,
+                btf_id,
+                target,
                 node: found.node,
             }
         };

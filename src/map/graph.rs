@@ -141,9 +141,8 @@ pub struct Root<'g> {
 impl Root<'_> {
     /// The type of the objects that it holds; `None` if they are the kernel's.
     pub fn object_type(&self) -> Option<ObjectType> {
-        let btf = &self.graph.btf;
-        (!btf.is_of_kernel(self.field.target)).then(|| ObjectType {
-            btf: Arc::clone(btf),
+        (self.field.btf_id != 0).then(|| ObjectType {
+            btf: Arc::clone(&self.graph.btf),
             type_id: self.field.target,
             is_percpu: self.field.kind == FieldKind::KptrPercpu,
         })
@@ -236,16 +235,10 @@ impl Root<'_> {
         if !added.join(self.field.node, self.address) {
             return Err(Errno::EINVAL);
         }
-        // Out of the table: `less` is the program's.
-        let content = self.graph.roots.lock().remove(&self.address);
-        let mut tree = match content {
-            Some(Content::Tree(tree)) => tree,
-            _ => Tree::new(self.field.node),
-        };
-        let number = tree.nodes.add(object, |a, b| less(a.object(), b.object()));
+        let mut taken = TakenOut::new(*self);
+        let nodes = &mut taken.tree.nodes;
+        let number = nodes.add(object, |a, b| less(a.object(), b.object()));
         added.number(self.field.node, number);
-        let mut roots = self.graph.roots.lock();
-        roots.insert(self.address, Content::Tree(tree));
         Ok(())
     }
 
@@ -289,6 +282,32 @@ impl Root<'_> {
     fn number(&self, object: &Allocated) -> Option<usize> {
         let Membership { root, number } = object.membership(self.field.node)?;
         (root == self.address).then_some(number)
+    }
+}
+
+/// A tree that is out of the table, as its order is the program's; it goes back even if that panics.
+struct TakenOut<'g> {
+    root: Root<'g>,
+    tree: Tree,
+}
+
+impl<'g> TakenOut<'g> {
+    fn new(root: Root<'g>) -> Self {
+        let content = root.graph.roots.lock().remove(&root.address);
+        let tree = match content {
+            Some(Content::Tree(tree)) => tree,
+            _ => Tree::new(root.field.node),
+        };
+        Self { root, tree }
+    }
+}
+
+impl Drop for TakenOut<'_> {
+    fn drop(&mut self) {
+        let Root { graph, address, .. } = self.root;
+        let empty = Tree::new(self.tree.node);
+        let tree = std::mem::replace(&mut self.tree, empty);
+        graph.roots.lock().insert(address, Content::Tree(tree));
     }
 }
 
