@@ -11,6 +11,7 @@ mod graph;
 mod ring;
 mod stack;
 mod storage;
+mod task_work;
 mod timer;
 pub mod verifier;
 

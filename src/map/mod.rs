@@ -38,6 +38,7 @@ pub mod ringbuf_user;
 mod signal;
 pub mod sockmap;
 pub mod stack_trace;
+pub mod task_work;
 pub mod timer;
 mod value;
 pub mod xskmap;
@@ -407,7 +408,7 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Key and value of the element whose value begins at that word, of a map with timers.
+    /// Key and value of the element whose value begins at that word, of a map with timers or task works.
     fn elem_at(&self, _at: usize) -> Option<(Vec<u8>, Value<'_>)> {
         None
     }

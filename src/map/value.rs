@@ -9,6 +9,7 @@ use bitflags::bitflags;
 use super::graph::Root;
 use super::holdings::Holdings;
 use super::lock::SpinGuard;
+use super::task_work::TaskWork;
 use super::timer::Timer;
 use crate::abi::MapFlags;
 use crate::btf::{FieldKind, Fields};
@@ -88,6 +89,12 @@ impl<'m> Value<'m> {
     pub fn timer(&self, kind: FieldKind) -> Option<Timer<'m>> {
         let timers = self.holdings?.timers.as_ref()?;
         timers.of_value(self.at, kind)
+    }
+
+    /// The task work in it.
+    pub fn task_work(&self) -> Option<TaskWork<'m>> {
+        let works = self.holdings?.works.as_ref()?;
+        Some(TaskWork::new(works, self.at))
     }
 
     /// The kptr, list or tree that is at that byte of it.

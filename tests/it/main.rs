@@ -26,5 +26,6 @@ mod props;
 mod queue_stack;
 mod ringbuf;
 mod sockmap;
+mod task_work;
 mod timer;
 mod typed;
