@@ -44,7 +44,7 @@ impl Prog {
         }
         let scheduled = match task {
             Object::Other(task) => work.schedule(map, task, self.callback(callback)),
-            _ => None,
+            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) => None,
         };
         scheduled.unwrap_or_else(|| refused(Errno::EINVAL, "the object is no process"))
     }

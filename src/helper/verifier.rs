@@ -137,7 +137,14 @@ pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
                     );
                 }
             }
-            _ => {}
+            FieldKind::TaskWork
+            | FieldKind::Refcount
+            | FieldKind::ListNode
+            | FieldKind::RbNode
+            | FieldKind::Kptr
+            | FieldKind::KptrPercpu
+            | FieldKind::KptrUntrusted
+            | FieldKind::Uptr => {}
         }
     }
     Ok(())

@@ -17,7 +17,7 @@ use super::lock::SpinGuard;
 use super::object::{Object, OtherKind};
 use super::{Caller, Charge, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Fd, MapType, Result, UpdateFlags};
-use crate::btf::{Btf, Fields};
+use crate::btf::{Btf, FieldKind, Fields};
 use crate::env::Env;
 use crate::store::{WORD, Words};
 
@@ -272,7 +272,21 @@ impl MapOps for LocalStorage {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.update(self.owner_of_key(caller, key)?, value, flags)
+        let uptrs = || {
+            self.fields
+                .0
+                .iter()
+                .filter(|field| field.kind == FieldKind::Uptr)
+        };
+        if flags.contains(UpdateFlags::LOCK) && uptrs().next().is_some() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let owner = self.owner_of_key(caller, key)?;
+        if uptrs().any(|field| value[field.bytes()].iter().any(|byte| *byte != 0)) {
+            let what = format_args!("pointers to user memory in values");
+            return Err(self.env.unsupported(what));
+        }
+        self.update(owner, value, flags)
     }
 
     fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
