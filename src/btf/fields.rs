@@ -1,5 +1,7 @@
 //! Special fields of values: what the rule books ask about them.
 
+use super::kernel_types;
+
 /// Special fields of a value, in the order of their offsets.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Fields(pub Vec<Field>);
@@ -60,6 +62,12 @@ impl Field {
     pub const fn bytes(&self) -> std::ops::Range<usize> {
         let start = self.offset as usize;
         start..start + self.size as usize
+    }
+
+    /// The struct of the kernel that it points to.
+    pub fn kernel_struct(&self) -> Option<&'static str> {
+        let is_of_kernel = self.btf_id == 0;
+        kernel_types::name(self.target).filter(|_| is_of_kernel)
     }
 }
 

@@ -36,6 +36,13 @@ pub(super) fn is_known(name: &[u8]) -> bool {
     number(name).is_some()
 }
 
+/// The name that such a number stands for.
+pub(super) fn name(number: u32) -> Option<&'static str> {
+    let index = (number as usize).checked_sub(1)?;
+    let name = RELEASED.iter().chain(&KNOWN).nth(index)?;
+    str::from_utf8(name).ok()
+}
+
 /// A number that stands for the kernel's struct of that name.
 pub(super) fn number(name: &[u8]) -> Option<u32> {
     let released = RELEASED.iter().position(|own| *own == name);

@@ -18,7 +18,7 @@ use super::verifier::{self, Refused};
 use crate::abi::Errno;
 use crate::btf::FieldKind;
 use crate::map::allocated::{Allocated, ObjectType, Owned};
-use crate::map::graph::Root;
+use crate::map::graph::{Pointee, Root};
 use crate::map::{Map, Value};
 
 /// Bytes of the largest per-CPU object.
@@ -291,7 +291,7 @@ impl Prog {
     /// # Panics
     ///
     /// What the verifier refuses: no kptr there, or one that holds no references; an object of another type; a lock that is
-    /// held. Kptrs to objects of the kernel are not emulated.
+    /// held. For kptrs to objects of the kernel, see [`Prog::kptr_xchg_acquired`].
     #[doc(alias = "bpf_kptr_xchg")]
     #[track_caller]
     pub fn kptr_xchg(&self, value: &Value<'_>, offset: usize, new: Option<Obj>) -> Option<Obj> {
@@ -304,7 +304,11 @@ impl Prog {
         {
             refused(Errno::EACCES, "the kptr is for objects of another type");
         }
-        kptr.swap(new.map(Obj::into_owned)).map(Obj::new)
+        let new = new.map(|new| Pointee::Allocated(new.into_owned()));
+        match kptr.swap(new)? {
+            Pointee::Allocated(old) => Some(Obj::new(old)),
+            Pointee::Kernel(_) => unreachable!("a kptr holds objects of its type"),
+        }
     }
 
     /// Loads the kptr at that byte of a value, without taking the reference out: the object may be released meanwhile, but
@@ -312,12 +316,12 @@ impl Prog {
     ///
     /// # Panics
     ///
-    /// What the verifier refuses: no kptr there. Kptrs to objects of the kernel, and those that hold no references, are not
-    /// emulated.
+    /// What the verifier refuses: no kptr there. Kptrs that hold no references are not emulated. For kptrs to objects of the
+    /// kernel, see [`Prog::kptr_load_object`].
     #[track_caller]
     pub fn kptr_load(&self, value: &Value<'_>, offset: usize) -> Option<ObjRef<'_>> {
         let kptr = kptr(value, offset);
-        // Those of the kernel are refused by name.
+        // Of what type it is does not matter, but the kernel's objects are not allocated.
         object_type(&kptr);
         kptr.load().map(ObjRef::new)
     }
@@ -325,7 +329,7 @@ impl Prog {
 
 /// The kptr at that byte of a value.
 #[track_caller]
-fn kptr<'v>(value: &Value<'v>, offset: usize) -> Root<'v> {
+pub(super) fn kptr<'v>(value: &Value<'v>, offset: usize) -> Root<'v> {
     if !value.has_fields() {
         panic!("{NO_FIELDS}");
     }
@@ -342,8 +346,8 @@ fn kptr<'v>(value: &Value<'v>, offset: usize) -> Root<'v> {
 
 #[track_caller]
 fn object_type(kptr: &Root<'_>) -> ObjectType {
-    kptr.object_type()
-        .unwrap_or_else(|| panic!("mapemu does not emulate kptrs to objects of the kernel yet"))
+    let object_type = kptr.object_type();
+    object_type.unwrap_or_else(|| refused(Errno::EACCES, "the kptr is for objects of the kernel"))
 }
 
 impl fmt::Debug for Obj {

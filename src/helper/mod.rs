@@ -6,6 +6,7 @@
 //!
 //! Kernel: `kernel/bpf/helpers.c` (v6.18).
 
+mod acquired;
 mod allocated;
 mod graph;
 mod ring;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use crate::abi::{Errno, Helper, ProgType, Result, UpdateFlags};
 use crate::map::lock::SpinGuard;
 use crate::map::{Map, Value};
+pub use acquired::Acquired;
 pub use allocated::{Obj, ObjRef, Reference};
 pub use ring::Record;
 use storage::Storages;

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::allocated::{Allocated, Membership, ObjectType, Owned};
 use super::lock::SpinGuard;
+use super::object::Object;
 use crate::abi::{Errno, Result};
 use crate::btf::{Btf, Field, FieldKind, Fields};
 pub use crate::store::Side;
@@ -34,9 +35,18 @@ pub struct Graph {
 
 /// What one field holds.
 enum Content {
-    Kptr(Owned),
+    Kptr(Pointee),
     List(VecDeque<Owned>),
     Tree(Tree),
+}
+
+/// What a kptr points to. The reference is the kptr's.
+#[derive(Debug)]
+pub enum Pointee {
+    /// An object that a program allocated.
+    Allocated(Owned),
+    /// An object of the kernel: a process, a cgroup.
+    Kernel(Object),
 }
 
 /// A tree lets go of its nodes when it goes. (A list does not: see [`Root::push`].)
@@ -148,13 +158,18 @@ impl Root<'_> {
         })
     }
 
+    /// The struct of the kernel that it points to.
+    pub fn kernel_struct(&self) -> Option<&'static str> {
+        self.field.kernel_struct()
+    }
+
     /// Does something with what it holds.
     fn with<T>(&self, look: impl FnOnce(Option<&mut Content>) -> T) -> T {
         look(self.graph.roots.lock().get_mut(&self.address))
     }
 
     /// Of a kptr: puts a reference in, takes the old one out.
-    pub fn swap(&self, new: Option<Owned>) -> Option<Owned> {
+    pub fn swap(&self, new: Option<Pointee>) -> Option<Pointee> {
         let mut roots = self.graph.roots.lock();
         let old = match new {
             Some(new) => roots.insert(self.address, Content::Kptr(new)),
@@ -169,7 +184,15 @@ impl Root<'_> {
     /// Of a kptr: the object, without a reference.
     pub fn load(&self) -> Option<Arc<Allocated>> {
         self.with(|content| match content {
-            Some(Content::Kptr(owned)) => Some(Arc::clone(owned.object())),
+            Some(Content::Kptr(Pointee::Allocated(owned))) => Some(Arc::clone(owned.object())),
+            _ => None,
+        })
+    }
+
+    /// Of a kptr: the kernel's object, without a reference.
+    pub fn load_kernel(&self) -> Option<Object> {
+        self.with(|content| match content {
+            Some(Content::Kptr(Pointee::Kernel(object))) => Some(object.clone()),
             _ => None,
         })
     }

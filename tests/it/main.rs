@@ -12,6 +12,7 @@ mod cpumap;
 mod devmap;
 mod fd_arrays;
 mod files;
+mod kernel_objects;
 mod lists_and_trees;
 mod local_storage;
 mod lpm_trie;

@@ -278,7 +278,10 @@ fn empty(prog: &Prog, value: &Value<'_>) -> bool {
 #[track_caller]
 pub(crate) fn refuses(rule: &str, program: impl FnOnce()) {
     let refused = catch_unwind(AssertUnwindSafe(program)).expect_err("it is refused");
-    let said = refused.downcast_ref::<String>().expect("a text");
+    let said = match refused.downcast_ref::<&str>() {
+        Some(said) => said,
+        None => refused.downcast_ref::<String>().expect("a text").as_str(),
+    };
     assert!(said.contains(rule), "{said}");
 }
 
