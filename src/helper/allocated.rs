@@ -329,7 +329,7 @@ impl Prog {
 
 /// The kptr at that byte of a value.
 #[track_caller]
-pub(super) fn kptr<'v>(value: &Value<'v>, offset: usize) -> Root<'v> {
+pub(super) fn kptr<'v>(value: &'v Value<'_>, offset: usize) -> Root<'v> {
     if !value.has_fields() {
         panic!("{NO_FIELDS}");
     }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::holdings::{self, Holdings};
+use super::holdings::Holdings;
 use super::lock::SpinGuard;
 use super::object::{Object, OtherKind};
-use super::{Caller, Charge, MapDef, MapOps, Value, checks};
+use super::{Caller, Charge, Element, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Fd, MapType, Result, UpdateFlags};
 use crate::btf::{Btf, FieldKind, Fields};
 use crate::env::Env;
@@ -31,7 +31,8 @@ pub struct LocalStorage {
     value_size: u32,
     elem_size: usize,
     fields: Fields,
-    holdings: Option<Box<Holdings>>,
+    /// Where the types of the fields are.
+    btf: Option<Arc<Btf>>,
     env: Arc<Env>,
     elems: RwLock<HashMap<Owner, Elem>>,
 }
@@ -48,7 +49,7 @@ enum Owner {
 
 #[derive(Debug)]
 struct Elem {
-    words: Arc<Words>,
+    element: Arc<Element>,
     _charge: Charge,
 }
 
@@ -67,7 +68,7 @@ impl LocalStorage {
             value_size: def.value_size,
             elem_size: def.elem_size(),
             fields: Fields::default(),
-            holdings: None,
+            btf: None,
             env: Arc::clone(env),
             elems: RwLock::default(),
         })
@@ -113,9 +114,8 @@ impl LocalStorage {
         self.owner(&object)
     }
 
-    fn value(&self, words: &Arc<Words>) -> Value<'_> {
-        Value::shared(Arc::clone(words), 0, self.value_size, &self.fields)
-            .with_holdings(self.holdings.as_deref())
+    fn value(&self, elem: &Elem) -> Value<'_> {
+        Value::of_element(Arc::clone(&elem.element), self.value_size, &self.fields)
     }
 
     /// A new value of those bytes, or of zeros; special fields are zero.
@@ -127,7 +127,10 @@ impl LocalStorage {
             self.fields.write_around(&words, 0, bytes);
         }
         Ok(Elem {
-            words: Arc::new(words),
+            element: Arc::new(Element {
+                words,
+                holdings: Holdings::of(&self.fields, self.btf.as_ref()),
+            }),
             _charge: charge,
         })
     }
@@ -151,29 +154,21 @@ impl LocalStorage {
         let old = elems.get(&owner);
         checks::existence(old.is_some(), existence)?;
         if let (Some(old), Some(lock)) = (old, lock) {
-            let words = Arc::clone(&old.words);
+            let element = Arc::clone(&old.element);
             // A program that holds the lock may need the map to get on.
             drop(elems);
-            self.write_locked(&words, lock, value);
+            self.write_locked(&element.words, lock, value);
         } else {
             let replaced = elems.insert(owner, self.elem(Some(value))?);
             drop(elems);
-            self.free_fields(replaced.as_ref());
+            drop(replaced);
         }
         Ok(())
     }
 
     fn delete(&self, owner: Owner) -> Result<()> {
         let removed = self.elems.write().remove(&owner);
-        self.free_fields(removed.as_ref());
         removed.map(|_| ()).ok_or(Errno::ENOENT)
-    }
-
-    /// What the special fields of an element hold goes, as the element did.
-    fn free_fields(&self, elem: Option<&Elem>) {
-        if let Some(elem) = elem {
-            holdings::free(self.holdings.as_deref(), &elem.words, 0);
-        }
     }
 
     /// `bpf_sk_storage_get` and its kin, as a program calls them: the owner's value. With `BPF_LOCAL_STORAGE_GET_F_CREATE`
@@ -192,7 +187,7 @@ impl LocalStorage {
         }
         let owner = self.owner(owner).ok()?;
         if let Some(elem) = self.elems.read().get(&owner) {
-            return Some(self.value(&elem.words));
+            return Some(self.value(elem));
         }
         if flags & GET_CREATE == 0 {
             return None;
@@ -200,10 +195,10 @@ impl LocalStorage {
         let mut elems = self.elems.write();
         if let Some(elem) = elems.get(&owner) {
             // Made meanwhile.
-            return Some(self.value(&elem.words));
+            return Some(self.value(elem));
         }
         let elem = self.elem(initial).ok()?;
-        let value = self.value(&elem.words);
+        let value = self.value(&elem);
         elems.insert(owner, elem);
         Some(value)
     }
@@ -251,12 +246,12 @@ impl MapOps for LocalStorage {
     ) -> Result<()> {
         let owner = self.owner_of_key(caller, key)?;
         let elems = self.elems.read();
-        let words = elems.get(&owner).map(|elem| Arc::clone(&elem.words));
+        let element = elems.get(&owner).map(|elem| Arc::clone(&elem.element));
         drop(elems);
-        let words = words.ok_or(Errno::ENOENT)?;
+        let words = &element.as_ref().ok_or(Errno::ENOENT)?.words;
         match self.fields.spin_lock() {
             Some(lock) if flags.contains(UpdateFlags::LOCK) => {
-                let _guard = SpinGuard::lock(&words, lock as usize);
+                let _guard = SpinGuard::lock(words, lock as usize);
                 words.read(0, value);
             }
             Some(_) | None => words.read(0, value),
@@ -303,12 +298,8 @@ impl MapOps for LocalStorage {
     }
 
     fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
-        self.holdings = Holdings::of(&fields, btf);
+        self.btf = btf.cloned();
         self.fields = fields;
-    }
-
-    fn holdings(&self) -> Option<&Holdings> {
-        self.holdings.as_deref()
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -54,7 +54,7 @@ use crate::btf::{Btf, Fields};
 use crate::env::Env;
 pub use charge::Charge;
 pub use create::{CreateRequest, create};
-pub use value::Value;
+pub use value::{Element, Value};
 
 /// What a map was made with, as `BPF_OBJ_GET_INFO_BY_FD` shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]

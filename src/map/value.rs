@@ -51,6 +51,17 @@ enum Block<'m> {
     Borrowed(&'m Words),
     /// Of a map whose elements have memory of their own, which lives on while somebody holds it.
     Shared(Arc<Words>),
+    /// The same, with what the fields hold.
+    Element(Arc<Element>),
+}
+
+/// The memory of one value, and what its fields hold: that goes with the memory.
+#[derive(Debug)]
+pub struct Element {
+    /// The value begins at the first word.
+    pub words: Words,
+    /// What the fields hold, if they can hold something.
+    pub(super) holdings: Option<Box<Holdings>>,
 }
 
 impl<'m> Value<'m> {
@@ -78,6 +89,18 @@ impl<'m> Value<'m> {
         }
     }
 
+    /// As [`Value::shared`], of an element and what its fields hold.
+    pub(super) fn of_element(element: Arc<Element>, size: u32, fields: &'m Fields) -> Self {
+        Self {
+            block: Block::Element(element),
+            at: 0,
+            size,
+            fields,
+            holdings: None,
+            limits: Limits::empty(),
+        }
+    }
+
     /// The value with what its fields hold.
     #[inline]
     #[must_use]
@@ -98,8 +121,12 @@ impl<'m> Value<'m> {
     }
 
     /// The kptr, list or tree that is at that byte of it.
-    pub fn root(&self, offset: usize, kind: FieldKind) -> Option<Root<'m>> {
-        let graph = self.holdings?.graph.as_ref()?;
+    pub fn root(&self, offset: usize, kind: FieldKind) -> Option<Root<'_>> {
+        let holdings = match &self.block {
+            Block::Element(element) => element.holdings.as_deref(),
+            Block::Borrowed(_) | Block::Shared(_) => self.holdings,
+        };
+        let graph = holdings?.graph.as_ref()?;
         graph.root(self.place(), offset, kind)
     }
 
@@ -136,6 +163,7 @@ impl<'m> Value<'m> {
         match &self.block {
             Block::Borrowed(words) => (words, self.at),
             Block::Shared(words) => (words, self.at),
+            Block::Element(element) => (&element.words, self.at),
         }
     }
 
