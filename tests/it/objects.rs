@@ -730,8 +730,12 @@ fn programs_that_break_a_rule_are_refused() {
     refuses("(EACCES): the kptr is for objects of another type", || {
         prog.kptr_xchg(&value, stash::NODE, Some(new(types.pair)));
     });
-    refuses("(EACCES): the kptr is for objects of another type", || {
+    refuses("takes an object for a per-CPU one", || {
         prog.kptr_xchg(&value, stash::PERCPU_PAIR, Some(new(types.pair)));
+    });
+    refuses("(EACCES): the kptr is for objects of another type", || {
+        let percpu = prog.percpu_obj_new(&map, types.pair).expect("memory");
+        prog.kptr_xchg(&value, stash::PAIR, Some(percpu));
     });
     refuses("(EINVAL): this is not where the value has a kptr", || {
         prog.kptr_xchg(&value, stash::PLAIN, None);
