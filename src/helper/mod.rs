@@ -6,9 +6,13 @@
 //!
 //! Kernel: `kernel/bpf/helpers.c` (v6.18).
 
+mod acquired;
+mod allocated;
+mod graph;
 mod ring;
 mod stack;
 mod storage;
+mod task_work;
 mod timer;
 pub mod verifier;
 
@@ -20,6 +24,8 @@ use std::sync::Arc;
 use crate::abi::{Errno, Helper, ProgType, Result, UpdateFlags};
 use crate::map::lock::SpinGuard;
 use crate::map::{Map, Value};
+pub use acquired::Acquired;
+pub use allocated::{Obj, ObjRef, Reference};
 pub use ring::Record;
 use storage::Storages;
 use verifier::Refused;
@@ -234,6 +240,7 @@ impl Prog {
     pub fn spin_lock<'v>(&'v self, value: &'v Value<'_>) -> SpinLockGuard<'v> {
         let allowed = match value.fields().spin_lock() {
             _ if self.holds_lock.get() => Err(verifier::LOCK_IS_HELD),
+            _ if !value.has_fields() => Err(allocated::NO_FIELDS),
             Some(offset) => Ok(offset as usize),
             None => Err(Refused {
                 errno: Errno::EINVAL,
@@ -245,6 +252,8 @@ impl Prog {
         self.holds_lock.set(true);
         SpinLockGuard {
             prog: self,
+            value,
+            calls_back: Cell::new(false),
             guard: Some(guard),
             _on_one_cpu: PhantomData,
         }
@@ -271,9 +280,12 @@ impl Prog {
     }
 }
 
-/// Holds the `bpf_spin_lock` of a value. No helper can be called meanwhile.
+/// Holds the `bpf_spin_lock` of a value. No helper can be called meanwhile; the lists and trees of the value can be used.
 pub struct SpinLockGuard<'v> {
     prog: &'v Prog,
+    value: &'v Value<'v>,
+    /// The order of a tree is asked for.
+    calls_back: Cell<bool>,
     guard: Option<SpinGuard<'v>>,
     /// Not for other threads.
     _on_one_cpu: PhantomData<*const ()>,

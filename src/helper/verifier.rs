@@ -137,10 +137,52 @@ pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
                     );
                 }
             }
-            FieldKind::TaskWork | FieldKind::Refcount | FieldKind::Kptr | FieldKind::Uptr => {}
+            FieldKind::TaskWork
+            | FieldKind::Refcount
+            | FieldKind::ListNode
+            | FieldKind::RbNode
+            | FieldKind::Kptr
+            | FieldKind::KptrPercpu
+            | FieldKind::KptrUntrusted
+            | FieldKind::Uptr => {}
         }
     }
     Ok(())
+}
+
+/// Whether a program of that type may allocate objects, and have lists and trees of them.
+///
+/// # Errors
+///
+/// `EACCES` if it may not call these functions of the kernel.
+///
+/// Kernel: `kernel/bpf/helpers.c:kfunc_init`.
+pub fn objects_allowed(prog_type: ProgType) -> Result<(), Refused> {
+    let may = matches!(
+        prog_type,
+        ProgType::SCHED_CLS
+            | ProgType::XDP
+            | ProgType::TRACEPOINT
+            | ProgType::PERF_EVENT
+            | ProgType::TRACING
+            | ProgType::LSM
+            | ProgType::STRUCT_OPS
+            | ProgType::SYSCALL
+            | ProgType::CGROUP_SKB
+            | ProgType::CGROUP_SOCK
+            | ProgType::CGROUP_SOCK_ADDR
+            | ProgType::CGROUP_DEVICE
+            | ProgType::CGROUP_SYSCTL
+            | ProgType::CGROUP_SOCKOPT
+            | ProgType::SOCK_OPS
+    );
+    if may {
+        return Ok(());
+    }
+    refuse(
+        Errno::EACCES,
+        "programs of this type cannot call this function of the kernel",
+    )
 }
 
 /// Whether a program may load `len` bytes at `offset` of a value.

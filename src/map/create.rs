@@ -209,7 +209,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     name(&attr.map_name)?;
     let (btf, fields) = create_btf::check(request, &def, rules.btf)?;
     if !fields.0.is_empty() {
-        ops.set_fields(fields.clone());
+        ops.set_fields(fields.clone(), btf.as_ref().map(|btf| &btf.btf));
     }
     Ok(Map {
         id: 0,

@@ -9,11 +9,11 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::holdings::{self, Holdings};
 use super::lock::SpinGuard;
-use super::timer::{self, Timers};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{FreeLists, Hash as KeyHash, Place, Table, WORD};
 
@@ -35,7 +35,7 @@ pub struct Hash {
     slots: Slots,
     value_size: u32,
     fields: Fields,
-    timers: Option<Box<Timers>>,
+    holdings: Option<Box<Holdings>>,
 }
 
 /// A table and its free slots: what the hash types but the LRU ones share.
@@ -144,7 +144,7 @@ impl Hash {
             slots,
             value_size: def.value_size,
             fields: Fields::default(),
-            timers: None,
+            holdings: None,
         })
     }
 
@@ -155,15 +155,18 @@ impl Hash {
             self.value_size,
             &self.fields,
         )
-        .with_timers(self.timers.as_deref())
+        .with_holdings(self.holdings.as_deref())
     }
 
     /// What the special fields of an element hold goes, as the element does.
     #[inline]
     fn free_fields(&self, slot: u32) {
-        if let Some(timers) = &self.timers {
-            timers.free(self.slots.table.value_at(slot));
-        }
+        let table = &self.slots.table;
+        holdings::free(
+            self.holdings.as_deref(),
+            table.words(),
+            table.value_at(slot),
+        );
     }
 
     /// Copies a value out, under its lock if the flags say so.
@@ -381,16 +384,16 @@ impl MapOps for Hash {
     }
 
     fn release_user_references(&self) {
-        timer::free_all(self.timers.as_deref());
+        holdings::release_user_references(self.holdings.as_deref());
     }
 
-    fn set_fields(&mut self, fields: Fields) {
-        self.timers = Timers::of(&fields);
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.holdings = Holdings::of(&fields, btf);
         self.fields = fields;
     }
 
-    fn timers(&self) -> Option<&Timers> {
-        self.timers.as_deref()
+    fn holdings(&self) -> Option<&Holdings> {
+        self.holdings.as_deref()
     }
 
     fn elem_at(&self, at: usize) -> Option<(Vec<u8>, Value<'_>)> {

@@ -13,11 +13,11 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::hash::{self, BY_BUCKET};
+use super::holdings::{self, Holdings};
 use super::percpu_hash::{New, Parts};
-use super::timer::{self, Timers};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{Lru, Table, WORD};
 
@@ -35,7 +35,7 @@ enum Values {
     One {
         value_size: u32,
         fields: Fields,
-        timers: Option<Box<Timers>>,
+        holdings: Option<Box<Holdings>>,
     },
     PerCpu(Parts),
 }
@@ -58,7 +58,7 @@ impl LruHash {
             let one = Values::One {
                 value_size: def.value_size,
                 fields: Fields::default(),
-                timers: None,
+                holdings: None,
             };
             (one, def.elem_size() / WORD)
         };
@@ -81,11 +81,11 @@ impl LruHash {
             Values::One {
                 value_size,
                 fields,
-                timers,
+                holdings,
             } => {
                 let at = self.table.value_at(slot);
                 Value::in_block(self.table.words(), at, *value_size, fields)
-                    .with_timers(timers.as_deref())
+                    .with_holdings(holdings.as_deref())
             }
             Values::PerCpu(parts) => parts.value(&self.table, slot, cpu),
         }
@@ -108,8 +108,12 @@ impl LruHash {
     /// What the special fields of an element hold goes, as the element does.
     #[inline]
     fn free_fields(&self, slot: u32) {
-        if let Some(timers) = self.timers() {
-            timers.free(self.table.value_at(slot));
+        match &self.values {
+            Values::One { holdings, .. } => {
+                let at = self.table.value_at(slot);
+                holdings::free(holdings.as_deref(), self.table.words(), at);
+            }
+            Values::PerCpu(parts) => parts.free_fields(&self.table, slot),
         }
     }
 
@@ -221,6 +225,7 @@ impl LruHash {
         };
         drop(bucket);
         if let Some(slot) = unused {
+            self.free_fields(slot);
             self.lru.give_back(slot);
         }
         done
@@ -347,13 +352,13 @@ impl MapOps for LruHash {
     }
 
     fn release_user_references(&self) {
-        timer::free_all(self.timers());
+        holdings::release_user_references(self.holdings());
     }
 
-    fn timers(&self) -> Option<&Timers> {
+    fn holdings(&self) -> Option<&Holdings> {
         match &self.values {
-            Values::One { timers, .. } => timers.as_deref(),
-            Values::PerCpu(_) => None,
+            Values::One { holdings, .. } => holdings.as_deref(),
+            Values::PerCpu(parts) => parts.holdings(),
         }
     }
 
@@ -365,17 +370,17 @@ impl MapOps for LruHash {
         Some((key, self.value(slot, 0)))
     }
 
-    fn set_fields(&mut self, fields: Fields) {
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
         match &mut self.values {
             Values::One {
                 fields: own,
-                timers,
+                holdings,
                 ..
             } => {
-                *timers = Timers::of(&fields);
+                *holdings = Holdings::of(&fields, btf);
                 *own = fields;
             }
-            Values::PerCpu(parts) => parts.fields = fields,
+            Values::PerCpu(parts) => parts.set_fields(fields, btf),
         }
     }
 

@@ -3,6 +3,7 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
+pub mod allocated;
 pub mod arena;
 pub mod array;
 pub mod bloom_filter;
@@ -17,7 +18,9 @@ mod create_rules;
 pub mod devmap;
 mod fd_array;
 pub mod fields;
+pub mod graph;
 pub mod hash;
+pub mod holdings;
 pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
@@ -35,6 +38,7 @@ pub mod ringbuf_user;
 mod signal;
 pub mod sockmap;
 pub mod stack_trace;
+pub mod task_work;
 pub mod timer;
 mod value;
 pub mod xskmap;
@@ -51,7 +55,7 @@ use crate::env::Env;
 use crate::store::Table;
 pub use charge::Charge;
 pub use create::{CreateRequest, create};
-pub use value::Value;
+pub use value::{Element, Value};
 
 /// What a map was made with, as `BPF_OBJ_GET_INFO_BY_FD` shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -411,15 +415,15 @@ pub trait MapOps: Send + Sync + fmt::Debug {
     /// That network interface is gone, and its elements with it.
     fn release_interface(&self, _ifindex: u32) {}
 
-    /// The special fields that BTF finds in the value; told once, before anybody else can reach the map.
-    fn set_fields(&mut self, _fields: Fields) {}
+    /// The special fields that BTF finds in the value, and the BTF; told once, before anybody else can reach the map.
+    fn set_fields(&mut self, _fields: Fields, _btf: Option<&Arc<Btf>>) {}
 
-    /// The timers and workqueues in the values, of a map that has such.
-    fn timers(&self) -> Option<&timer::Timers> {
+    /// What the special fields of the values hold, of a map where they can hold something.
+    fn holdings(&self) -> Option<&holdings::Holdings> {
         None
     }
 
-    /// Key and value of the element whose value begins at that word, of a map with [`MapOps::timers`].
+    /// Key and value of the element whose value begins at that word, of a map with timers or task works.
     fn elem_at(&self, _at: usize) -> Option<(Vec<u8>, Value<'_>)> {
         None
     }

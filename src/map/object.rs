@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::Map;
+use super::task_work::Work;
 use crate::abi::{AttachType, ProgType};
 use crate::btf::Btf;
 
@@ -64,6 +65,8 @@ pub struct OtherObject {
     holder: Mutex<Holder>,
     /// Of a socket: the number that maps show.
     cookie: OnceLock<u64>,
+    /// Of a process: what it does on its way back to user space.
+    works: Mutex<Vec<Work>>,
 }
 
 /// The maps that hold a socket: one reuseport array, or socket maps, as they use the same pointer in it.
@@ -86,6 +89,7 @@ impl OtherObject {
             ended: AtomicBool::new(false),
             holder: Mutex::new(Holder::Nobody),
             cookie: OnceLock::new(),
+            works: Mutex::default(),
         }
     }
 
@@ -97,6 +101,15 @@ impl OtherObject {
     /// The process behind a pidfd is gone.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// The process does this on its way back to user space.
+    pub(super) fn add_work(&self, work: Work) {
+        self.works.lock().push(work);
+    }
+
+    pub(super) fn take_works(&self) -> Vec<Work> {
+        std::mem::take(&mut *self.works.lock())
     }
 
     /// The number that stands for a socket; `next` gives one when it is first asked for.

@@ -9,9 +9,10 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
+use super::holdings::{self, Holdings};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{Table, WORD};
 
@@ -29,7 +30,8 @@ pub(super) struct Parts {
     value_size: u32,
     /// Words of one CPU's part.
     part: usize,
-    pub(super) fields: Fields,
+    fields: Fields,
+    holdings: Option<Box<Holdings>>,
 }
 
 impl Parts {
@@ -39,6 +41,7 @@ impl Parts {
             value_size: def.value_size,
             part: def.elem_size() / WORD,
             fields: Fields::default(),
+            holdings: None,
         }
     }
 
@@ -60,6 +63,25 @@ impl Parts {
             self.value_size,
             &self.fields,
         )
+        .with_holdings(self.holdings.as_deref())
+    }
+
+    pub(super) fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.holdings = Holdings::of(&fields, btf);
+        self.fields = fields;
+    }
+
+    pub(super) fn holdings(&self) -> Option<&Holdings> {
+        self.holdings.as_deref()
+    }
+
+    /// What the special fields of an element hold goes, of all CPUs.
+    pub(super) fn free_fields(&self, table: &Table, slot: u32) {
+        if let Some(holdings) = &self.holdings {
+            for cpu in 0..self.nr_cpus {
+                holdings.free(table.words(), self.at(table, slot, cpu));
+            }
+        }
     }
 
     fn at(&self, table: &Table, slot: u32, cpu: u32) -> usize {
@@ -116,6 +138,9 @@ impl Parts {
             table.words().write(at, &cleared);
         } else {
             self.fields.write_around(table.words(), at, part);
+            if !fresh {
+                holdings::free(self.holdings(), table.words(), at);
+            }
         }
     }
 }
@@ -180,7 +205,9 @@ impl MapOps for PercpuHash {
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots.remove((cpu, None), key, |_| ())
+        self.slots.remove((cpu, None), key, |slot| {
+            self.parts.free_fields(self.table(), slot);
+        })
     }
 
     fn for_each_elem(
@@ -223,7 +250,8 @@ impl MapOps for PercpuHash {
         _flags: UpdateFlags,
     ) -> Result<()> {
         self.slots.remove((caller.cpu, None), key, |slot| {
-            self.parts.read(self.table(), slot, value)
+            self.parts.read(self.table(), slot, value);
+            self.parts.free_fields(self.table(), slot);
         })
     }
 
@@ -243,11 +271,18 @@ impl MapOps for PercpuHash {
         let gone = read_buckets(self.table(), request, |slot, values| {
             self.parts.append(self.table(), slot, values);
         });
+        for &slot in &gone {
+            self.parts.free_fields(self.table(), slot);
+        }
         self.slots.give_back_all(caller.cpu, gone);
     }
 
-    fn set_fields(&mut self, fields: Fields) {
-        self.parts.fields = fields;
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.parts.set_fields(fields, btf);
+    }
+
+    fn holdings(&self) -> Option<&Holdings> {
+        self.parts.holdings()
     }
 
     fn as_any(&self) -> &dyn Any {

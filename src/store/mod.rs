@@ -6,6 +6,7 @@ mod fifo;
 mod freelist;
 mod jhash;
 mod lru;
+mod rbtree;
 mod ring;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
@@ -20,6 +21,7 @@ pub use fifo::Fifo;
 pub use freelist::{FreeLists, NONE};
 pub use jhash::jhash;
 pub use lru::Lru;
+pub use rbtree::{RbTree, Side};
 pub use ring::{Header, Ring};
 pub(crate) use sync::AtomicU64;
 pub use table::{Bucket, Hash, MAX_SLOTS, Place, Table};
