@@ -1,13 +1,15 @@
 //! Facts about `BPF_MAP_TYPE_PERF_EVENT_ARRAY`: what programs write to perf events.
 
+use mapemu::Kernel;
 use mapemu::abi::{
-    Errno, Fd, MapRequest, MapType, Mapping, PAGE_SIZE, PerfEvent, ProgType, Prot, Result, Wakeup,
-    perf_page,
+    Bpf, Errno, Fd, MapRequest, MapType, Mapping, PAGE_SIZE, PerfEvent, ProgType, Prot, Result,
+    Wakeup, perf_page,
 };
 use mapemu::calls;
+use mapemu::typed::{Events, PerfEventArray};
 
 use crate::common::{BPF_ANY, map};
-use crate::playing::{Output, Side, on_both_sides};
+use crate::playing::{Emulated, Output, Side, on_both_sides};
 
 const CURRENT_CPU: u64 = 0xffff_ffff;
 
@@ -225,13 +227,58 @@ fn a_file_hangs_up_unless_it_is_mapped_and_tells_of_samples_once() {
     });
 }
 
+/// What a reader of one page of data finds after each of those runs of samples.
+fn read_after<B: Bpf + Clone + 'static>(
+    bpf: &B,
+    side: &dyn Side,
+    runs: &[&[usize]],
+) -> Vec<(Vec<Vec<u8>>, Events)> {
+    let events = PerfEventArray::builder().max_entries(2).create(bpf);
+    let events = events.expect("a map");
+    let mut buffer = events.open(0, 1).expect("an event");
+    assert!(!buffer.readable().expect("it is mapped"));
+    let mut found = Vec::new();
+    for run in runs {
+        for &len in *run {
+            let data = vec![0xa5; len];
+            let _ = output(side, events.map().fd(), CURRENT_CPU, &data);
+        }
+        let mut samples = Vec::new();
+        let read = buffer.read_events(|sample| samples.push(sample.to_vec()));
+        found.push((samples, read.expect("it is mapped")));
+        assert!(!buffer.readable().expect("it is mapped"));
+    }
+    found
+}
+
+/// Runs of samples of those lengths: some come back whole, others are counted with the next that find room.
+fn a_reader_finds<B: Bpf + Clone + 'static>(bpf: &B, side: &dyn Side) {
+    let found = read_after(bpf, side, &[&[4], &[12, 2028, 2028, 2028], &[2028], &[]]);
+    let sample = |len| vec![0xa5_u8; len];
+    let events = |read, lost| Events { read, lost };
+    assert_eq!(found[0], (vec![sample(4)], events(1, 0)));
+    assert_eq!(found[1], (vec![sample(12), sample(2028)], events(2, 0)));
+    assert_eq!(found[2], (vec![sample(2028)], events(1, 2)));
+    assert_eq!(found[3], (vec![], events(0, 0)));
+}
+
+#[test]
+fn a_reader_finds_samples_and_how_many_are_lost() {
+    let here = Emulated(Kernel::new());
+    a_reader_finds(&here.0, &here);
+    #[cfg(all(feature = "host", target_os = "linux"))]
+    if crate::common::running_kernel().is_some() {
+        let running = crate::playing::running::Running::new();
+        a_reader_finds(running.host(), &running);
+    }
+}
+
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod the_same_bytes {
     use proptest::prelude::*;
 
     use super::*;
     use crate::common::running_kernel;
-    use crate::playing::Emulated;
     use crate::playing::running::Running;
 
     /// What is done with an event.
@@ -305,7 +352,7 @@ mod the_same_bytes {
                 return Ok(());
             }
             let opened = PerfEvent { wakeup, ..PerfEvent::bpf_output(0) };
-            let (emulated, running) = (Emulated(mapemu::Kernel::new()), Running::new());
+            let (emulated, running) = (Emulated(Kernel::new()), Running::new());
             let arrays = [array(&emulated), array(&running)];
             let real = put(&running, arrays[1], 0, opened);
             let id = running.event_id(real).expect("an event");

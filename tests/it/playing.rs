@@ -202,6 +202,10 @@ pub(crate) mod running {
             Self { host, scratch }
         }
 
+        pub(crate) fn host(&self) -> &Host {
+            &self.host
+        }
+
         fn verified(&self, prog_type: ProgType, asm: &Asm) -> OwnedFd {
             program::load(&self.host, prog_type, AttachType(0), asm).expect("a program")
         }
