@@ -134,7 +134,8 @@ impl Prog {
         }
     }
 
-    /// Puts the socket that the program runs for in a map.
+    /// Puts the socket that the program runs for in a map. The run has to be for a connection that is made, or a socket that
+    /// begins to listen: of others the answer is `EOPNOTSUPP`.
     ///
     /// # Errors
     ///

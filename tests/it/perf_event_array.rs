@@ -6,6 +6,8 @@ use mapemu::abi::{
     Wakeup, perf_page,
 };
 use mapemu::calls;
+use mapemu::env::Unsupported;
+use mapemu::helper::Prog;
 use mapemu::typed::{Events, PerfEventArray};
 
 use crate::common::{BPF_ANY, map};
@@ -143,6 +145,35 @@ fn programs_on_packets_add_bytes_of_them() {
 }
 
 #[test]
+fn programs_on_packets_and_no_others_can_ask_for_bytes_of_them() {
+    on_both_sides(|side| {
+        let array = array(side);
+        let ask = |prog_type| {
+            let call = Output {
+                prog_type,
+                map: array,
+                flags: 1 << 32 | 9,
+                data: b"hello",
+            };
+            side.output(0, call)
+        };
+        for prog_type in [
+            ProgType::SOCKET_FILTER,
+            ProgType::SCHED_CLS,
+            ProgType::SCHED_ACT,
+            ProgType::XDP,
+            ProgType::CGROUP_SKB,
+            ProgType::LWT_IN,
+            ProgType::LWT_OUT,
+            ProgType::LWT_XMIT,
+        ] {
+            assert_eq!(ask(prog_type), Err(Errno::E2BIG), "{prog_type}");
+        }
+        assert_eq!(ask(ProgType::RAW_TRACEPOINT), Err(Errno::EINVAL));
+    });
+}
+
+#[test]
 fn memory_is_a_page_and_a_power_of_two_of_pages() {
     on_both_sides(|side| {
         let open = || {
@@ -271,6 +302,33 @@ fn a_reader_finds_samples_and_how_many_are_lost() {
         let running = crate::playing::running::Running::new();
         a_reader_finds(running.host(), &running);
     }
+}
+
+#[test]
+fn what_is_not_emulated_is_refused_by_name() {
+    let kernel = Kernel::builder()
+        .unsupported(Unsupported::Errno(Errno::ENOSYS))
+        .build();
+    let side = Emulated(kernel.clone());
+    let array = array(&side);
+    let event = put(&side, array, 0, PerfEvent::bpf_output(0));
+    let read_only = MapRequest::shared(0, 2 * PAGE_SIZE, false);
+    let refused = kernel.mmap(event, read_only).map(|_| ());
+    assert_eq!(refused, Err(Errno::ENOSYS), "old records are written over");
+    let memory = mapped(&side, event, 33).expect("memory");
+    assert!(
+        kernel
+            .mmap(event, MapRequest::shared(0, 33 * PAGE_SIZE, false))
+            .is_ok()
+    );
+    // The longest record has 8 bytes less than 64 KiB.
+    assert_eq!(output(&side, array, 0, &[1; 65516]), Ok(()));
+    assert_eq!(number(&*memory, perf_page::DATA_HEAD), 65528);
+    assert_eq!(output(&side, array, 0, &[1; 65517]), Err(Errno::ENOSYS));
+    let map = kernel.map(array).expect("a map");
+    let prog = Prog::sched_cls(0);
+    assert_eq!(prog.perf_event_read(&map, 0), Err(Errno::ENOSYS));
+    assert_eq!(prog.perf_event_read_value(&map, 0), Err(Errno::ENOSYS));
 }
 
 #[cfg(all(feature = "conform", target_os = "linux"))]
