@@ -111,6 +111,18 @@ impl OtherObject {
         self.ended.load(Ordering::Acquire)
     }
 
+    /// What it is as a socket, if it is one.
+    pub fn socket(&self) -> Option<Socket> {
+        match self.kind {
+            OtherKind::Socket(socket) => Some(socket),
+            OtherKind::File
+            | OtherKind::Cgroup1
+            | OtherKind::Pidfd
+            | OtherKind::PerfEvent(_)
+            | OtherKind::Link => None,
+        }
+    }
+
     /// The perf event, if it is one.
     pub fn perf_event(&self) -> Option<&Event> {
         self.event.as_ref()
@@ -198,5 +210,16 @@ impl Socket {
     /// A socket of TCP.
     pub const fn is_tcp(self) -> bool {
         self.stream && !self.unix && !self.xdp
+    }
+
+    /// Programs can send data to it.
+    ///
+    /// Kernel: `net/core/sock_map.c:sock_map_redirect_allowed`.
+    pub const fn takes_redirects(self) -> bool {
+        if self.is_tcp() {
+            !self.listening
+        } else {
+            self.connected
+        }
     }
 }

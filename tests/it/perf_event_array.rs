@@ -3,7 +3,7 @@
 use mapemu::Kernel;
 use mapemu::abi::{
     Bpf, Errno, Fd, MapRequest, MapType, Mapping, PAGE_SIZE, PerfEvent, ProgType, Prot, Result,
-    Wakeup, perf_page,
+    perf_page,
 };
 use mapemu::calls;
 use mapemu::env::Unsupported;
@@ -243,6 +243,32 @@ fn memory_is_a_page_and_a_power_of_two_of_pages() {
 }
 
 #[test]
+fn what_finds_no_room_is_told_by_a_record_before_the_next() {
+    on_both_sides(|side| {
+        let array = array(side);
+        let event = put(side, array, 0, PerfEvent::bpf_output(0));
+        let memory = mapped(side, event, 2).expect("memory");
+        let read_on = |head: u64| {
+            let tail = head.to_ne_bytes();
+            memory.write(perf_page::DATA_TAIL, &tail).expect("its page");
+        };
+        let give = |len| output(side, array, 0, &vec![7; len]);
+        assert_eq!(give(4076), Ok(()));
+        assert_eq!(give(4), Err(Errno::ENOSPC));
+        read_on(24);
+        assert_eq!(give(4), Err(Errno::ENOSPC), "not with the other record");
+        read_on(32);
+        assert_eq!(give(4), Err(Errno::ENOSPC), "one byte stays free");
+        read_on(40);
+        assert_eq!(give(4), Ok(()));
+        let record = [0, 8, 16].map(|at| number(&*memory, PAGE_SIZE + (4088 + at) % 4096));
+        let id = side.event_id(event).expect("an event");
+        assert_eq!(record, [24 << 48 | 2, id, 3]);
+        assert_eq!(number(&*memory, perf_page::DATA_HEAD), 4088 + 24 + 16);
+    });
+}
+
+#[test]
 fn a_file_hangs_up_unless_it_is_mapped_and_tells_of_samples_once() {
     on_both_sides(|side| {
         let array = array(side);
@@ -333,6 +359,7 @@ fn what_is_not_emulated_is_refused_by_name() {
 
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod the_same_bytes {
+    use mapemu::abi::Wakeup;
     use proptest::prelude::*;
 
     use super::*;
