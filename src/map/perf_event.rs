@@ -6,6 +6,7 @@
 //!
 //! Kernel: `kernel/events/ring_buffer.c`, `kernel/events/core.c:perf_mmap` (v6.18).
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -132,6 +133,8 @@ struct Writer {
     events: u32,
     /// How many bytes woke somebody; one more for each wakeup for samples.
     wakeup: u64,
+    /// The records that are written next; kept for its room.
+    records: Vec<u8>,
 }
 
 impl Buffer {
@@ -207,27 +210,34 @@ impl Buffer {
             writer.lost += 1;
             return Err(Errno::ENOSPC);
         }
-        let woken = writer.wakeup;
-        let mut at = writer.head;
-        writer.head += total;
-        if writer.head.wrapping_sub(writer.wakeup) > self.watermark {
-            writer.wakeup += self.watermark;
-        }
+        let mut records = mem::take(&mut writer.records);
+        records.clear();
         if writer.lost > 0 {
             let record = [header(PERF_RECORD_LOST, 0, 24), event_id, writer.lost];
-            for word in record {
-                at = self.put(at, &word.to_ne_bytes());
-            }
+            records.extend(record.iter().flat_map(|word| word.to_ne_bytes()));
             writer.lost = 0;
         }
         let sample_size = u16::try_from(sample_size).expect("looked at above");
         let raw_size = u32::try_from(raw_size).expect("less than a u16");
         let sample = header(PERF_RECORD_SAMPLE, PERF_RECORD_MISC_KERNEL, sample_size);
-        at = self.put(at, &sample.to_ne_bytes());
-        at = self.put(at, &raw_size.to_ne_bytes());
+        records.extend(sample.to_ne_bytes());
+        records.extend(raw_size.to_ne_bytes());
         for part in parts {
-            // What fills the bytes up stays as it is.
-            at = self.put(at, part);
+            records.extend(part);
+        }
+        // What fills the sample up stays as it is.
+        self.put(writer.head, &records);
+        writer.records = records;
+        self.advance(&mut writer, total);
+        Ok(())
+    }
+
+    /// Shows what was written, and wakes who waits.
+    fn advance(&self, writer: &mut Writer, total: u64) {
+        let woken = writer.wakeup;
+        writer.head += total;
+        if writer.head.wrapping_sub(writer.wakeup) > self.watermark {
+            writer.wakeup += self.watermark;
         }
         if self.wakeup_events > 0 {
             writer.events += 1;
@@ -243,17 +253,15 @@ impl Buffer {
             self.poll.store(events.bits(), Ordering::Release);
             self.signal.wake();
         }
-        Ok(())
     }
 
-    /// Writes bytes at a position; the position after them.
-    fn put(&self, position: u64, bytes: &[u8]) -> u64 {
+    /// Writes bytes at a position, a multiple of 8.
+    fn put(&self, position: u64, bytes: &[u8]) {
         let place = usize::try_from(position & (self.size - 1)).expect("the data is in memory");
         let left = self.len() - PAGE_SIZE - place;
         let (now, later) = bytes.split_at(bytes.len().min(left));
-        self.words.write_bytes(PAGE_SIZE + place, now);
-        self.words.write_bytes(PAGE_SIZE, later);
-        position + bytes.len() as u64
+        self.words.write((PAGE_SIZE + place) / WORD, now);
+        self.words.write(PAGE_SIZE / WORD, later);
     }
 }
 
