@@ -47,7 +47,7 @@ impl Kernel {
         }
         let map = match &file.held {
             Held::Map(MapUser(map)) => map,
-            Held::Object(Object::Other(object)) => return self.map_event(object, request),
+            Held::Object(Object::Other(object)) => return Self::map_event(object, request),
             Held::Link(_) | Held::Object(_) => return Err(Errno::ENODEV),
         };
         let _freezing = self.inner.freezing.lock();

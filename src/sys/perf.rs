@@ -50,7 +50,6 @@ impl Kernel {
 
     /// Kernel: `perf_mmap`.
     pub(super) fn map_event(
-        &self,
         event: &Arc<OtherObject>,
         request: MapRequest,
     ) -> Result<Box<dyn Mapping>> {
@@ -59,13 +58,8 @@ impl Kernel {
             return Err(Errno::EINVAL);
         }
         let of_event = event.perf_event().ok_or(Errno::ENODEV)?;
-        if of_event.buffer().is_none() && !request.prot.write {
-            // The kernel writes over old records then.
-            let what = format_args!("a perf buffer that is mapped for reading only");
-            return Err(self.inner.env.unsupported(what));
-        }
         Ok(Box::new(EventMapping {
-            buffer: of_event.map(pages - 1)?,
+            buffer: of_event.map(pages - 1, request.prot.write)?,
             _event: Arc::clone(event),
             prot: request.prot,
         }))

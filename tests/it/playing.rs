@@ -198,7 +198,7 @@ pub(crate) mod running {
     impl Running {
         pub(crate) fn new() -> Self {
             let host = Host::new().expect("it was there just now");
-            let scratch = Scratch::new(&host, 8192).expect("memory");
+            let scratch = Scratch::new(&host, 72_000).expect("memory");
             Self { host, scratch }
         }
 
