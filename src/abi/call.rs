@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cmd, Errno, Result, UpdateFlags};
+use super::{Cmd, Errno, PerfEvent, Result, UpdateFlags};
 
 /// A file descriptor, as attrs hold it.
 pub type Fd = u32;
@@ -50,6 +50,15 @@ pub trait Bpf: Send + Sync {
     ///
     /// `EBADF` if it is not open.
     fn close(&self, fd: Fd) -> Result<()>;
+
+    /// perf_event_open(2): the event's fd.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers: `EINVAL` if there is no such CPU; `ENOSYS` from one without perf events.
+    fn perf_event_open(&self, _event: PerfEvent) -> Result<Fd> {
+        Err(Errno::ENOSYS)
+    }
 
     /// The map behind an fd, for calls without an attr; none where each call has to be made with one.
     fn map_handle(&self, _fd: Fd) -> Option<Box<dyn MapHandle>> {

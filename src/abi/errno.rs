@@ -65,6 +65,7 @@ errnos! {
     EISDIR = 21, "a directory";
     EINVAL = 22, "an argument is not valid";
     EMFILE = 24, "too many open files";
+    ENOTTY = 25, "not for such an fd";
     ENOSPC = 28, "no room";
     ESPIPE = 29, "no position to seek";
     ERANGE = 34, "out of range";

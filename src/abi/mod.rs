@@ -1,5 +1,6 @@
 //! Numbers and layouts of `include/uapi/linux/bpf.h`, and what a call to bpf(2) is made of; no behaviour.
 
+mod action;
 mod attr;
 mod call;
 mod cmd;
@@ -8,9 +9,13 @@ mod flags;
 mod helper;
 mod info;
 mod map_type;
+mod perf;
 mod prog_type;
 mod ringbuf;
 
+pub use action::{
+    REDIRECT_BROADCAST, REDIRECT_EXCLUDE_INGRESS, REDIRECT_INGRESS, SkAction, XdpAction,
+};
 pub use attr::{Attr, BatchAttr, CreateAttr, ElemAttr, LinkAttr, ObjAttr, ProgAttachAttr};
 pub use call::{Bpf, BufferBytes, Fd, MapHandle, MapRequest, Mapping, Memory, Prot, UserMem};
 pub use cmd::Cmd;
@@ -19,6 +24,10 @@ pub use flags::{AttachFlags, AttachType, Caps, MapFlags, UpdateFlags};
 pub use helper::Helper;
 pub use info::{INFO_SIZE, MapInfo, OBJ_NAME_LEN};
 pub use map_type::MapType;
+pub use perf::{
+    PERF_CTXLEN_MASK, PERF_CTXLEN_SHIFT, PERF_CURRENT_CPU, PERF_HEADER_SIZE, PERF_INDEX_MASK,
+    PERF_RECORD_LOST, PERF_RECORD_MISC_KERNEL, PERF_RECORD_SAMPLE, PerfEvent, Wakeup, perf_page,
+};
 pub use prog_type::ProgType;
 pub use ringbuf::{
     PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ, RingbufFlags, ringbuf_query,

@@ -43,3 +43,22 @@ numbers! {
     SYSCALL = 31;
     NETFILTER = 32;
 }
+
+impl ProgType {
+    /// Programs of this type run on a packet, whose bytes `bpf_perf_event_output` can add.
+    pub const fn has_packet(self) -> bool {
+        matches!(
+            self,
+            Self::SOCKET_FILTER
+                | Self::SCHED_CLS
+                | Self::SCHED_ACT
+                | Self::XDP
+                | Self::CGROUP_SKB
+                | Self::LWT_IN
+                | Self::LWT_OUT
+                | Self::LWT_XMIT
+                | Self::LWT_SEG6LOCAL
+                | Self::SK_SKB
+        )
+    }
+}

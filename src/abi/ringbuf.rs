@@ -24,6 +24,8 @@ bitflags! {
         const OUT = 4;
         /// `POLLERR`
         const ERR = 8;
+        /// `POLLHUP`
+        const HUP = 16;
         /// `POLLRDNORM`
         const RDNORM = 64;
         /// `POLLWRNORM`

@@ -8,10 +8,14 @@
 
 mod acquired;
 mod allocated;
+mod cgroup;
 mod graph;
+mod perf;
+mod redirect;
 mod ring;
 mod stack;
 mod storage;
+mod tail_call;
 mod task_work;
 mod timer;
 pub mod verifier;
@@ -23,11 +27,12 @@ use std::sync::Arc;
 
 use crate::abi::{Errno, Helper, ProgType, Result, UpdateFlags};
 use crate::map::lock::SpinGuard;
-use crate::map::{Map, Value};
+use crate::map::{Map, Target, Value};
 pub use acquired::Acquired;
 pub use allocated::{Obj, ObjRef, Reference};
 pub use ring::Record;
 use storage::Storages;
+pub use tail_call::{End, Programs};
 use verifier::Refused;
 
 /// One run of a program on one CPU.
@@ -39,6 +44,10 @@ pub struct Prog {
     cpu: u32,
     holds_lock: Cell<bool>,
     storages: RefCell<Storages>,
+    /// Jumps so far.
+    tail_calls: Cell<u32>,
+    /// What [`Prog::target`] tells.
+    target: Cell<Option<Target>>,
 }
 
 impl Prog {
@@ -49,6 +58,8 @@ impl Prog {
             cpu,
             holds_lock: Cell::new(false),
             storages: RefCell::new(Storages::OfRun(Vec::new())),
+            tail_calls: Cell::new(0),
+            target: Cell::new(None),
         }
     }
 

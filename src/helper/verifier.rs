@@ -294,20 +294,47 @@ const fn holds_sockets(map_type: MapType) -> bool {
 }
 
 /// Helpers that are only for some types of programs.
-fn is_available(helper: Helper, prog_type: ProgType) -> bool {
-    if helper != Helper::GET_LOCAL_STORAGE {
-        return true;
+///
+/// Kernel: the `get_func_proto` of each type's `struct bpf_verifier_ops`.
+const fn is_available(helper: Helper, prog_type: ProgType) -> bool {
+    use Helper as H;
+    use ProgType as P;
+    match helper {
+        H::GET_LOCAL_STORAGE => matches!(
+            prog_type,
+            P::CGROUP_SKB
+                | P::CGROUP_SOCK
+                | P::CGROUP_SOCK_ADDR
+                | P::SOCK_OPS
+                | P::CGROUP_DEVICE
+                | P::CGROUP_SYSCTL
+                | P::CGROUP_SOCKOPT
+        ),
+        H::PERF_EVENT_OUTPUT => !matches!(
+            prog_type,
+            P::SK_REUSEPORT | P::FLOW_DISSECTOR | P::NETFILTER
+        ),
+        H::GET_STACKID => matches!(
+            prog_type,
+            P::KPROBE
+                | P::TRACEPOINT
+                | P::PERF_EVENT
+                | P::RAW_TRACEPOINT
+                | P::RAW_TRACEPOINT_WRITABLE
+                | P::TRACING
+                | P::LSM
+        ),
+        H::SKB_UNDER_CGROUP => matches!(
+            prog_type,
+            P::SCHED_CLS | P::SCHED_ACT | P::LWT_IN | P::LWT_OUT | P::LWT_XMIT | P::LWT_SEG6LOCAL
+        ),
+        H::REDIRECT_MAP => matches!(prog_type, P::XDP),
+        H::SK_REDIRECT_MAP | H::SK_REDIRECT_HASH => matches!(prog_type, P::SK_SKB),
+        H::MSG_REDIRECT_MAP | H::MSG_REDIRECT_HASH => matches!(prog_type, P::SK_MSG),
+        H::SOCK_MAP_UPDATE | H::SOCK_HASH_UPDATE => matches!(prog_type, P::SOCK_OPS),
+        H::SK_SELECT_REUSEPORT => matches!(prog_type, P::SK_REUSEPORT),
+        _ => true,
     }
-    matches!(
-        prog_type,
-        ProgType::CGROUP_SKB
-            | ProgType::CGROUP_SOCK
-            | ProgType::CGROUP_SOCK_ADDR
-            | ProgType::SOCK_OPS
-            | ProgType::CGROUP_DEVICE
-            | ProgType::CGROUP_SYSCTL
-            | ProgType::CGROUP_SOCKOPT
-    )
 }
 
 /// The helpers that go with a type of map.

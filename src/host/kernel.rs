@@ -12,7 +12,7 @@ use super::arena::{Call, with_buffers};
 use super::limit::refuse_huge;
 use super::pointers::{INFO_AT, gives_fd, pointer_fields};
 use super::{cpu, mapping, os};
-use crate::abi::{Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, Result};
+use crate::abi::{Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, PerfEvent, Result};
 
 /// Bytes of an attr that are looked at for addresses: the kernel takes no more.
 const ATTR_ROOM: usize = 4096;
@@ -181,6 +181,10 @@ impl Bpf for Host {
         let closed = self.inner.fds.lock().remove(&fd);
         drop(closed.ok_or(Errno::EBADF)?);
         Ok(())
+    }
+
+    fn perf_event_open(&self, event: PerfEvent) -> Result<Fd> {
+        Ok(self.adopt(os::perf_event_open(event)?))
     }
 
     fn nr_cpus(&self) -> u32 {

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use crate::abi::{Cmd, Errno, Fd, Result};
+use crate::abi::{Cmd, Errno, Fd, PerfEvent, Result, Wakeup};
 
 /// The errno of the last system call of this thread that failed.
 pub fn last_errno() -> Errno {
@@ -100,33 +100,70 @@ pub(super) fn most_files() -> libc::rlim_t {
     if set == 0 { limit.rlim_cur } else { before }
 }
 
-/// A software event of all processes on one CPU: `config` is `PERF_COUNT_SW_*`.
+/// perf_event_open(2). Of an event that programs write to, samples are raw; of others, they have nothing in them.
 ///
 /// # Errors
 ///
 /// What perf_event_open(2) answers.
-pub fn perf_event_open(config: u64, sample_raw: bool, cpu: u32) -> Result<OwnedFd> {
+pub fn perf_event_open(event: PerfEvent) -> Result<OwnedFd> {
     const SIZE: u32 = 112;
     const SAMPLE_RAW: u64 = 1 << 10;
+    const DISABLED: u64 = 1;
+    const WATERMARK: u64 = 1 << 14;
     const CLOEXEC: u32 = 8;
+    let (watermark, wakeup) = match event.wakeup {
+        Wakeup::Events(events) => (0, events),
+        Wakeup::Watermark(bytes) => (WATERMARK, bytes),
+    };
     let mut attr = [0_u64; SIZE as usize / 8];
     let software = [1_u32.to_ne_bytes(), SIZE.to_ne_bytes()].concat();
     attr[0] = u64::from_ne_bytes(software.try_into().expect("two words"));
-    attr[1] = config;
+    attr[1] = event.config;
     attr[2] = 1;
-    attr[3] = if sample_raw { SAMPLE_RAW } else { 0 };
+    if event.config == PerfEvent::BPF_OUTPUT {
+        attr[3] = SAMPLE_RAW;
+    }
+    attr[5] = watermark | if event.disabled { DISABLED } else { 0 };
+    attr[6] = u64::from(wakeup);
     // SAFETY: the attr is as long as it says, and only read; no other memory is involved.
     let ret = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
             attr.as_ptr(),
             -1,
-            cpu,
+            event.cpu,
             -1,
             CLOEXEC,
         )
     };
     owned(ret)
+}
+
+/// `PERF_EVENT_IOC_ENABLE` and `PERF_EVENT_IOC_DISABLE`.
+///
+/// # Errors
+///
+/// What ioctl(2) answers.
+pub fn perf_event_enable(fd: Fd, enabled: bool) -> Result<()> {
+    const ENABLE: libc::Ioctl = 0x2400;
+    const DISABLE: libc::Ioctl = 0x2401;
+    let request = if enabled { ENABLE } else { DISABLE };
+    // SAFETY: the argument is a number.
+    let ret = unsafe { libc::ioctl(raw(fd), request, 0) };
+    checked(i64::from(ret)).map(|_| ())
+}
+
+/// `PERF_EVENT_IOC_ID`.
+///
+/// # Errors
+///
+/// What ioctl(2) answers.
+pub fn perf_event_id(fd: Fd) -> Result<u64> {
+    const ID: libc::Ioctl = 0x8008_2407;
+    let mut id = 0_u64;
+    // SAFETY: the number is ours.
+    let ret = unsafe { libc::ioctl(raw(fd), ID, &raw mut id) };
+    checked(i64::from(ret)).map(|_| id)
 }
 
 /// Poll bits of an open file that are set, all of them asked for.

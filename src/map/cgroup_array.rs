@@ -29,6 +29,21 @@ impl CgroupArray {
             cgroups: FdArray::new(def.max_entries),
         })
     }
+
+    /// The cgroup at an index.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` if there is no such index; `EAGAIN` if nothing is there.
+    ///
+    /// Kernel: `bpf_current_task_under_cgroup`.
+    pub fn cgroup_at(&self, index: u32) -> Result<Arc<Cgroup>> {
+        let cgroup = self.cgroups.at(index);
+        cgroup.map_err(|errno| match errno {
+            Errno::ENOENT => Errno::EAGAIN,
+            past_the_end => past_the_end,
+        })
+    }
 }
 
 /// Kernel: `kernel/cgroup/cgroup.c:cgroup_get_from_fd`.

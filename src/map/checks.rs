@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Caller;
 use super::object::{Object, OtherKind, OtherObject, Prog, Socket};
+use super::owner::Owner;
 use crate::abi::{AttachType, Errno, Fd, ProgType, Result, UpdateFlags};
 
 /// The key of an array.
@@ -111,11 +112,12 @@ pub(super) fn socket(caller: &Caller<'_>, fd: Fd) -> Result<(Arc<OtherObject>, S
 ///
 /// # Errors
 ///
-/// Of any kind, if it is no XDP program for that attach type; each type of map has its own errno for it.
+/// Of any kind, if it is no XDP program for that attach type, or the map belongs to others; each type of map has its own errno for it.
 pub(super) fn xdp_prog(
     caller: &Caller<'_>,
     value: &[u8],
     attach_type: AttachType,
+    owner: &Owner,
 ) -> Result<Option<Arc<Prog>>> {
     let Some(fd) = prog_fd(value) else {
         return Ok(None);
@@ -124,6 +126,7 @@ pub(super) fn xdp_prog(
         Object::Prog(prog)
             if prog.prog_type == ProgType::XDP && prog.expected_attach_type == attach_type =>
         {
+            owner.bind(&prog)?;
             Ok(Some(prog))
         }
         Object::Map(_)

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::object::Prog;
-use super::{Caller, MapDef, MapOps, checks};
-use crate::abi::{AttachType, Errno, Result, UpdateFlags};
+use super::owner::Owner;
+use super::{Caller, MapDef, MapOps, Target, checks};
+use crate::abi::{AttachType, Errno, ProgType, Result, UpdateFlags};
 use crate::env::Env;
 
 /// The longest queue.
@@ -24,6 +25,7 @@ pub struct Cpumap {
     queues: Mutex<HashMap<u32, Queue>>,
     max_entries: u32,
     nr_cpus: u32,
+    owner: Owner,
 }
 
 #[derive(Debug)]
@@ -46,11 +48,18 @@ impl Cpumap {
             queues: Mutex::default(),
             max_entries: def.max_entries,
             nr_cpus: env.nr_cpus,
+            owner: Owner::default(),
         })
     }
 }
 
 impl MapOps for Cpumap {
+    fn target(&self, key: &[u8]) -> Option<Target> {
+        let cpu = checks::index_of(key);
+        let is_there = self.queues.lock().contains_key(&cpu);
+        is_there.then_some(Target::Cpu(cpu))
+    }
+
     /// Emptying an empty place is fine.
     fn delete_elem(&self, _cpu: u32, key: &[u8]) -> Result<()> {
         let index = checks::index_of(key);
@@ -108,7 +117,7 @@ impl MapOps for Cpumap {
             return Ok(());
         }
         // The kernel's answer to every program that is none for this.
-        let prog = checks::xdp_prog(caller, value, AttachType::XDP_CPUMAP);
+        let prog = checks::xdp_prog(caller, value, AttachType::XDP_CPUMAP, &self.owner);
         let prog = prog.map_err(|_| Errno::ENOMEM)?;
         self.queues.lock().insert(cpu, Queue { qsize, prog });
         Ok(())
@@ -116,6 +125,14 @@ impl MapOps for Cpumap {
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
         checks::next_index(key, self.max_entries, next_key)
+    }
+
+    fn used_by(&self, prog: &Prog) -> Result<()> {
+        self.owner.bind(prog)
+    }
+
+    fn owner_prog_type(&self) -> Option<ProgType> {
+        self.owner.prog_type()
     }
 
     fn as_any(&self) -> &dyn Any {

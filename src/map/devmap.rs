@@ -12,8 +12,9 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Mutex, RwLock};
 
 use super::object::Prog;
-use super::{Caller, MapDef, MapOps, Value, checks};
-use crate::abi::{AttachType, Errno, MapType, Result, UpdateFlags};
+use super::owner::Owner;
+use super::{Caller, MapDef, MapOps, Target, Value, checks};
+use crate::abi::{AttachType, Errno, MapType, ProgType, Result, UpdateFlags};
 use crate::btf::Fields;
 use crate::env::Env;
 use crate::store::{Chains, Words};
@@ -25,6 +26,7 @@ pub struct Devmap {
     max_entries: u32,
     value_size: u32,
     env: Arc<Env>,
+    owner: Owner,
     /// None.
     fields: Fields,
 }
@@ -91,6 +93,7 @@ impl Devmap {
             max_entries: def.max_entries,
             value_size: def.value_size,
             env: Arc::clone(env),
+            owner: Owner::default(),
             fields: Fields::default(),
         })
     }
@@ -111,7 +114,7 @@ impl Devmap {
         if !self.env.has_interface(ifindex) {
             return Err(Errno::EINVAL);
         }
-        let prog = checks::xdp_prog(caller, value, AttachType::XDP_DEVMAP);
+        let prog = checks::xdp_prog(caller, value, AttachType::XDP_DEVMAP, &self.owner);
         Ok(Dev {
             ifindex,
             prog: prog.map_err(|_| Errno::EINVAL)?,
@@ -215,6 +218,13 @@ impl MapOps for Devmap {
         }
     }
 
+    fn target(&self, key: &[u8]) -> Option<Target> {
+        let place = self.lookup_elem(0, key)?;
+        let (words, at) = place.place();
+        let word = words.word(at).load(Ordering::Relaxed);
+        Some(Target::Interface(ifindex_of(word)))
+    }
+
     /// Of an array, emptying an empty place is fine.
     fn delete_elem(&self, _cpu: u32, key: &[u8]) -> Result<()> {
         match &self.elems {
@@ -294,6 +304,18 @@ impl MapOps for Devmap {
                 chains.write().retain(stays);
             }
         }
+    }
+
+    /// A hash is not bound by programs that use it, only by those that are put in.
+    fn used_by(&self, prog: &Prog) -> Result<()> {
+        match &self.elems {
+            Elems::Array { .. } => self.owner.bind(prog),
+            Elems::Hash(_) => Ok(()),
+        }
+    }
+
+    fn owner_prog_type(&self) -> Option<ProgType> {
+        self.owner.prog_type()
     }
 
     fn as_any(&self) -> &dyn Any {

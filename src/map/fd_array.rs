@@ -85,6 +85,21 @@ impl<T> FdArray<T> {
         self.held.get(index_below(key, self.max_entries)?)
     }
 
+    /// What a place holds.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` if there is no such place, `ENOENT` if it is empty.
+    pub(super) fn at(&self, index: u32) -> Result<T>
+    where
+        T: Clone,
+    {
+        if index >= self.max_entries {
+            return Err(Errno::E2BIG);
+        }
+        self.held.get(index).ok_or(Errno::ENOENT)
+    }
+
     /// Copies the id of what a key's place holds out.
     ///
     /// # Errors

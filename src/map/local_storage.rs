@@ -226,7 +226,7 @@ fn inode(object: &Object) -> Owner {
             OtherKind::File | OtherKind::Cgroup1 | OtherKind::Socket(_) | OtherKind::Pidfd => {
                 Owner::Object(other.id)
             }
-            OtherKind::PerfEvent | OtherKind::Link => Owner::AnonInode,
+            OtherKind::PerfEvent(_) | OtherKind::Link => Owner::AnonInode,
         },
     }
 }

@@ -27,8 +27,10 @@ pub mod lpm_trie;
 pub mod lru_hash;
 pub mod map_in_map;
 pub mod object;
+mod owner;
 pub mod percpu_array;
 pub mod percpu_hash;
+pub mod perf_event;
 pub mod perf_event_array;
 pub mod prog_array;
 pub mod queue_stack;
@@ -38,6 +40,7 @@ pub mod ringbuf_user;
 mod signal;
 pub mod sockmap;
 pub mod stack_trace;
+mod target;
 pub mod task_work;
 pub mod timer;
 mod value;
@@ -55,6 +58,7 @@ use crate::env::Env;
 use crate::store::Table;
 pub use charge::Charge;
 pub use create::{CreateRequest, create};
+pub use target::Target;
 pub use value::{Element, Value};
 
 /// What a map was made with, as `BPF_OBJ_GET_INFO_BY_FD` shows it.
@@ -203,6 +207,16 @@ pub trait MapOps: Send + Sync + fmt::Debug {
 
     /// The inner map of a key, of maps of maps.
     fn lookup_inner(&self, _key: &[u8]) -> Option<Arc<Map>> {
+        None
+    }
+
+    /// Where a key leads, of maps that packets are redirected by.
+    fn target(&self, _key: &[u8]) -> Option<Target> {
+        None
+    }
+
+    /// The socket of a key, of maps of sockets.
+    fn socket(&self, _key: &[u8]) -> Option<Arc<object::OtherObject>> {
         None
     }
 
@@ -401,7 +415,16 @@ pub trait MapOps: Send + Sync + fmt::Debug {
     /// The last dup of one open file of this map was closed (perf events belong to the file that put them).
     fn release_file(&self, _file: u64) {}
 
-    /// The type of programs that an array of programs is bound to.
+    /// A program that uses the map is being loaded.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if the map belongs to programs of another kind.
+    fn used_by(&self, _prog: &object::Prog) -> Result<()> {
+        Ok(())
+    }
+
+    /// The type of the programs that a map belongs to, if it holds programs.
     fn owner_prog_type(&self) -> Option<crate::abi::ProgType> {
         None
     }

@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 
 use super::Map;
+use super::perf_event::Event;
 use super::task_work::Work;
-use crate::abi::{AttachType, ProgType};
+use crate::abi::{AttachType, PerfEvent, ProgType};
 use crate::btf::Btf;
 
 /// What an fd stands for.
@@ -67,6 +68,8 @@ pub struct OtherObject {
     cookie: OnceLock<u64>,
     /// Of a process: what it does on its way back to user space.
     works: Mutex<Vec<Work>>,
+    /// Of a perf event: whether it is on, and its buffer.
+    event: Option<Event>,
 }
 
 /// The maps that hold a socket: one reuseport array, or socket maps, as they use the same pointer in it.
@@ -83,9 +86,18 @@ enum Holder {
 impl OtherObject {
     /// A new object.
     pub fn new(id: u64, kind: OtherKind) -> Self {
+        let event = match kind {
+            OtherKind::PerfEvent(opened) => Some(Event::new(id, opened)),
+            OtherKind::File
+            | OtherKind::Cgroup1
+            | OtherKind::Socket(_)
+            | OtherKind::Pidfd
+            | OtherKind::Link => None,
+        };
         Self {
             id,
             kind,
+            event,
             ended: AtomicBool::new(false),
             holder: Mutex::new(Holder::Nobody),
             cookie: OnceLock::new(),
@@ -110,6 +122,23 @@ impl OtherObject {
 
     pub(super) fn take_works(&self) -> Vec<Work> {
         std::mem::take(&mut *self.works.lock())
+    }
+
+    /// What it is as a socket, if it is one.
+    pub fn socket(&self) -> Option<Socket> {
+        match self.kind {
+            OtherKind::Socket(socket) => Some(socket),
+            OtherKind::File
+            | OtherKind::Cgroup1
+            | OtherKind::Pidfd
+            | OtherKind::PerfEvent(_)
+            | OtherKind::Link => None,
+        }
+    }
+
+    /// The perf event, if it is one.
+    pub fn perf_event(&self) -> Option<&Event> {
+        self.event.as_ref()
     }
 
     /// The number that stands for a socket; `next` gives one when it is first asked for.
@@ -166,7 +195,7 @@ pub enum OtherKind {
     /// A process.
     Pidfd,
     /// A perf event.
-    PerfEvent,
+    PerfEvent(PerfEvent),
     /// A link between a program and what it is attached to.
     Link,
 }
@@ -188,4 +217,22 @@ pub struct Socket {
     pub connected: bool,
     /// Bound with `SO_REUSEPORT`.
     pub reuseport: bool,
+}
+
+impl Socket {
+    /// A socket of TCP.
+    pub const fn is_tcp(self) -> bool {
+        self.stream && !self.unix && !self.xdp
+    }
+
+    /// Programs can send data to it.
+    ///
+    /// Kernel: `net/core/sock_map.c:sock_map_redirect_allowed`.
+    pub const fn takes_redirects(self) -> bool {
+        if self.is_tcp() {
+            !self.listening
+        } else {
+            self.connected
+        }
+    }
 }

@@ -3,15 +3,15 @@
 //! An event belongs to the open file of the map through which it was put in, and goes when that is closed, unless the map is
 //! `BPF_F_PRESERVE_ELEMS`.
 //!
-//! Kernel: `kernel/bpf/arraymap.c:perf_event_array_map_ops` (v6.18).
+//! Kernel: `kernel/bpf/arraymap.c:perf_event_array_map_ops`, `kernel/trace/bpf_trace.c` (v6.18).
 
 use std::any::Any;
 use std::sync::Arc;
 
 use super::fd_array::FdArray;
-use super::object::{Object, OtherKind, OtherObject};
+use super::object::{Object, OtherObject};
 use super::{Caller, MapDef, MapOps};
-use crate::abi::{Errno, Fd, MapFlags, Result, UpdateFlags};
+use crate::abi::{Errno, Fd, MapFlags, PERF_CURRENT_CPU, PERF_INDEX_MASK, Result, UpdateFlags};
 use crate::env::Env;
 
 /// See the module.
@@ -22,9 +22,9 @@ pub struct PerfEventArray {
 }
 
 /// An event, and the open file of the map that it belongs to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
-    _event: Arc<OtherObject>,
+    event: Arc<OtherObject>,
     map_file: u64,
 }
 
@@ -41,13 +41,31 @@ impl PerfEventArray {
             preserve_elems: def.map_flags.contains(MapFlags::PRESERVE_ELEMS),
         })
     }
+
+    /// A sample of the bytes of `parts`, one after the other, for the event whose index is in `flags`.
+    ///
+    /// # Errors
+    ///
+    /// `E2BIG` if there is no such index; `ENOENT` if nothing is there; `EINVAL` if programs cannot write to events of that
+    /// kind; `EOPNOTSUPP` if it is off or that of another CPU; `ENOSPC` if it is not mapped, or there is no room.
+    ///
+    /// Kernel: `__bpf_perf_event_output`.
+    pub fn output(&self, cpu: u32, flags: u64, parts: [&[u8]; 2]) -> Result<()> {
+        let index = match flags & PERF_INDEX_MASK {
+            PERF_CURRENT_CPU => cpu,
+            index => u32::try_from(index).expect("32 bits"),
+        };
+        let entry = self.events.at(index)?;
+        let event = entry.event.perf_event().expect("only events are put in");
+        event.output(cpu, parts)
+    }
 }
 
 /// Kernel: `kernel/bpf/arraymap.c:perf_event_fd_array_get_ptr`.
 fn event(caller: &Caller<'_>, fd: Fd) -> Result<Entry> {
     match caller.files.object(fd)? {
-        Object::Other(event) if event.kind == OtherKind::PerfEvent => Ok(Entry {
-            _event: event,
+        Object::Other(event) if event.perf_event().is_some() => Ok(Entry {
+            event,
             map_file: caller.files.map_file(),
         }),
         Object::Map(_)

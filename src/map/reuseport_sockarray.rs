@@ -65,6 +65,11 @@ fn shares_a_port(socket: Socket) -> Result<()> {
 }
 
 impl MapOps for ReuseportSockarray {
+    fn socket(&self, key: &[u8]) -> Option<Arc<OtherObject>> {
+        let sockets = self.sockets.lock();
+        sockets.get(&checks::index_of(key)).map(Arc::clone)
+    }
+
     fn delete_elem(&self, _cpu: u32, key: &[u8]) -> Result<()> {
         let index = checks::index_of(key);
         if index >= self.max_entries {

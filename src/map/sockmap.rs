@@ -74,6 +74,11 @@ fn is_suitable(socket: Socket) -> bool {
 }
 
 impl MapOps for Sockmap {
+    fn socket(&self, key: &[u8]) -> Option<Arc<OtherObject>> {
+        let elems = self.elems.lock();
+        self.find(&elems, key).map(Arc::clone)
+    }
+
     fn delete_elem(&self, _cpu: u32, key: &[u8]) -> Result<()> {
         let removed = match &mut *self.elems.lock() {
             Elems::Array(sockets) => {
@@ -101,18 +106,15 @@ impl MapOps for Sockmap {
             return Err(Errno::ENOSPC);
         }
         let elems = self.elems.lock();
-        let found = match &*elems {
-            Elems::Array(sockets) => sockets.get(&checks::index_of(key)),
-            Elems::Hash(chains) => chains.get(self.bucket(key), key),
-        };
-        let cookie = found
+        let cookie = self
+            .find(&elems, key)
             .ok_or(Errno::ENOENT)?
             .cookie(|| self.env.next_socket_cookie());
         value.copy_from_slice(&cookie.to_ne_bytes());
         Ok(())
     }
 
-    /// Kernel: `sock_map_update_elem_sys`, `sock_map_update_common`, `sock_hash_update_common`.
+    /// Kernel: `sock_map_update_elem_sys`.
     fn user_update_elem(
         &self,
         caller: &Caller<'_>,
@@ -124,27 +126,8 @@ impl MapOps for Sockmap {
         if i32::try_from(fd).is_err() {
             return Err(Errno::EINVAL);
         }
-        let (object, socket) = checks::socket(caller, fd)?;
-        if !is_suitable(socket) {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        checks::update_flags(flags)?;
-        let mut elems = self.elems.lock();
-        if matches!(*elems, Elems::Array(_)) && checks::index_of(key) >= self.max_entries {
-            return Err(Errno::E2BIG);
-        }
-        if !object.hold_in_socket_map() {
-            return Err(Errno::EBUSY);
-        }
-        let replaced = self.put(&mut elems, key, &object, flags);
-        let released = match &replaced {
-            Ok(old) => old.as_ref(),
-            Err(_) => Some(&object),
-        };
-        if let Some(object) = released {
-            object.release_from_socket_map();
-        }
-        replaced.map(|_| ())
+        let (object, _) = checks::socket(caller, fd)?;
+        self.update(key, &object, flags)
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
@@ -174,6 +157,44 @@ impl MapOps for Sockmap {
 }
 
 impl Sockmap {
+    fn find<'e>(&self, elems: &'e Elems, key: &[u8]) -> Option<&'e Arc<OtherObject>> {
+        match elems {
+            Elems::Array(sockets) => sockets.get(&checks::index_of(key)),
+            Elems::Hash(chains) => chains.get(self.bucket(key), key),
+        }
+    }
+
+    /// Makes or changes an element.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if it is no socket for such maps; `EINVAL` for flags; `E2BIG` past the end; `EBUSY` if a reuseport array
+    /// has it; `EEXIST`, `ENOENT`; `E2BIG` if the hash is full.
+    ///
+    /// Kernel: `sock_map_update_common`, `sock_hash_update_common`.
+    pub fn update(&self, key: &[u8], object: &Arc<OtherObject>, flags: UpdateFlags) -> Result<()> {
+        if !object.socket().is_some_and(is_suitable) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        checks::update_flags(flags)?;
+        let mut elems = self.elems.lock();
+        if matches!(*elems, Elems::Array(_)) && checks::index_of(key) >= self.max_entries {
+            return Err(Errno::E2BIG);
+        }
+        if !object.hold_in_socket_map() {
+            return Err(Errno::EBUSY);
+        }
+        let replaced = self.put(&mut elems, key, object, flags);
+        let released = match &replaced {
+            Ok(old) => old.as_ref(),
+            Err(_) => Some(object),
+        };
+        if let Some(object) = released {
+            object.release_from_socket_map();
+        }
+        replaced.map(|_| ())
+    }
+
     /// Puts a socket in its place; gives the one that was there.
     ///
     /// # Errors

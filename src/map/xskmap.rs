@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Caller, MapDef, MapOps, checks};
+use super::{Caller, MapDef, MapOps, Target, checks};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::env::Env;
 
@@ -38,6 +38,12 @@ impl Xskmap {
 }
 
 impl MapOps for Xskmap {
+    fn target(&self, key: &[u8]) -> Option<Target> {
+        let sockets = self.sockets.lock();
+        let id = sockets.get(&checks::index_of(key))?;
+        Some(Target::Socket(*id))
+    }
+
     /// Emptying an empty place is fine.
     fn delete_elem(&self, _cpu: u32, key: &[u8]) -> Result<()> {
         let index = checks::index_of(key);

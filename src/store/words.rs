@@ -365,10 +365,18 @@ impl Words {
         unreachable!("no blocks here")
     }
 
-    /// Copies bytes out, from any byte on.
+    /// Copies bytes out, from any byte on; those of one word are read at once.
     pub fn read_bytes(&self, from: usize, out: &mut [u8]) {
-        for (at, byte) in (from..).zip(out) {
-            *byte = self.word(at / WORD).load(Ordering::Relaxed).to_ne_bytes()[at % WORD];
+        let mut rest = out;
+        let mut at = from;
+        while !rest.is_empty() {
+            let start = at % WORD;
+            let len = rest.len().min(WORD - start);
+            let (now, later) = rest.split_at_mut(len);
+            let word = self.word(at / WORD).load(Ordering::Relaxed).to_ne_bytes();
+            now.copy_from_slice(&word[start..start + len]);
+            rest = later;
+            at += len;
         }
     }
 

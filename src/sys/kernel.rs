@@ -224,13 +224,19 @@ impl Kernel {
         maps.values().filter_map(std::sync::Weak::upgrade).collect()
     }
 
-    /// poll(2) of a map's file: the bits of its state that are set.
+    /// poll(2) of the file of a map or a perf event: the bits of its state that are set. Those of a perf event are then not
+    /// set any more.
     ///
     /// # Errors
     ///
-    /// `EBADF` if it is not open, `EINVAL` if it is no map.
+    /// `EBADF` if it is not open, `EINVAL` if it is something else.
     pub fn poll(&self, fd: Fd) -> Result<u32> {
         let file = self.inner.files.get(fd)?;
+        if let Held::Object(Object::Other(object)) = &file.held
+            && let Some(event) = object.perf_event()
+        {
+            return Ok(event.poll());
+        }
         Ok(file.map()?.ops.poll())
     }
 

@@ -12,6 +12,7 @@ use super::files::{Held, MapUser};
 use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Mapping, Prot, Result};
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
+use crate::map::object::Object;
 use crate::store::{WORD, Words};
 
 /// The end of a process's memory.
@@ -46,6 +47,7 @@ impl Kernel {
         }
         let map = match &file.held {
             Held::Map(MapUser(map)) => map,
+            Held::Object(Object::Other(object)) => return Self::map_event(object, request),
             Held::Link(_) | Held::Object(_) => return Err(Errno::ENODEV),
         };
         let _freezing = self.inner.freezing.lock();

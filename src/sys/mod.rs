@@ -17,6 +17,7 @@ mod kernel;
 mod link;
 mod mmap;
 mod object;
+mod perf;
 mod pin;
 mod prog;
 
@@ -29,7 +30,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::abi::{
     Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
-    MapRequest, Mapping, Memory, ObjAttr, ProgAttachAttr, Result, UserMem,
+    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, ProgAttachAttr, Result, UserMem,
 };
 use crate::env::Env;
 use crate::map::Map;
@@ -241,6 +242,10 @@ impl Bpf for Kernel {
             self.socket_closed(id);
         }
         Ok(())
+    }
+
+    fn perf_event_open(&self, event: PerfEvent) -> Result<Fd> {
+        self.open_perf_event(event)
     }
 
     fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {

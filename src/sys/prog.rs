@@ -11,7 +11,6 @@ use super::kernel::ProgDef;
 use crate::abi::{AttachType, Caps, Errno, Fd, MapType, ProgType, Result};
 use crate::map::Map;
 use crate::map::object::{Object, Prog};
-use crate::map::prog_array::ProgArray;
 
 /// Programs of these types have cgroup storage.
 pub(super) const CGROUP_TYPES: [ProgType; 7] = [
@@ -38,7 +37,8 @@ impl Kernel {
     /// # Errors
     ///
     /// `EPERM`; `EBADF` or `EINVAL` for fds that are no maps; `EINVAL` for storages that are none, or that the program's
-    /// type has no helper for; `EBUSY` for two storages of one kind; `EINVAL` for an array of programs of another kind.
+    /// type has no helper for; `EBUSY` for two storages of one kind; `EINVAL` for a map that belongs to
+    /// programs of another kind.
     pub fn prog_load(&self, def: ProgDef<'_>) -> Result<Fd> {
         let caps = self.inner.caps();
         let unprivileged = matches!(
@@ -78,9 +78,8 @@ impl Kernel {
             expected_attach_type,
             maps,
         };
-        let of_maps = prog.maps.iter().map(|map| map.ops.as_any());
-        for array in of_maps.filter_map(|ops| ops.downcast_ref::<ProgArray>()) {
-            array.bind(&prog)?;
+        for map in &prog.maps {
+            map.ops.used_by(&prog)?;
         }
         self.inner.open(Held::Object(Object::Prog(Arc::new(prog))))
     }

@@ -282,11 +282,8 @@ impl World for Emulated {
         Ok(())
     }
 
-    fn open_perf_event(&mut self, _kind: PerfEventKind, cpu: u32) -> Result<Fd> {
-        if cpu >= self.kernel.nr_cpus() {
-            return Err(Errno::ENODEV);
-        }
-        Ok(self.kernel.open(OtherKind::PerfEvent))
+    fn open_perf_event(&mut self, kind: PerfEventKind, cpu: u32) -> Result<Fd> {
+        self.kernel.perf_event_open(kind.event(cpu))
     }
 
     fn file_op(&mut self, fd: Fd, op: FileOp) -> Result<()> {

@@ -305,12 +305,7 @@ impl World for Running {
     }
 
     fn open_perf_event(&mut self, kind: PerfEventKind, cpu: u32) -> Result<Fd> {
-        let (config, raw) = match kind {
-            PerfEventKind::CpuClock => (0, false),
-            PerfEventKind::Dummy => (9, false),
-            PerfEventKind::BpfOutput => (10, true),
-        };
-        Ok(self.adopt(os::perf_event_open(config, raw, cpu)?))
+        self.kernel.host.perf_event_open(kind.event(cpu))
     }
 
     fn file_op(&mut self, fd: Fd, op: FileOp) -> Result<()> {

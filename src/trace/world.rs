@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Stop;
-use crate::abi::{AttachType, Bpf, Caps, Fd, MapType, ProgType, Result};
+use crate::abi::{AttachType, Bpf, Caps, Fd, MapType, PerfEvent, ProgType, Result};
 
 /// What the engine has to know of a map to speak of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,6 +69,21 @@ pub enum PerfEventKind {
     Dummy,
     /// `PERF_COUNT_SW_CPU_CLOCK`
     CpuClock,
+}
+
+impl PerfEventKind {
+    /// An event of this kind on that CPU.
+    pub(super) fn event(self, cpu: u32) -> PerfEvent {
+        let config = match self {
+            Self::BpfOutput => PerfEvent::BPF_OUTPUT,
+            Self::Dummy => 9,
+            Self::CpuClock => 0,
+        };
+        PerfEvent {
+            config,
+            ..PerfEvent::bpf_output(cpu)
+        }
+    }
 }
 
 /// What is done with a file.

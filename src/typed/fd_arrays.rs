@@ -1,4 +1,4 @@
-//! `ProgramArray` and `PerfEventArray`.
+//! `ProgramArray` and `CgroupArray`.
 
 use super::macros::{gets, keys, no_flags, places_of_fds, typed_map};
 use crate::abi::Fd;
@@ -30,20 +30,25 @@ typed_map! {
 }
 
 typed_map! {
-    /// A map of type `BPF_MAP_TYPE_PERF_EVENT_ARRAY`: perf events, mostly one for each CPU. Nothing comes out.
+    /// A map of type `BPF_MAP_TYPE_CGROUP_ARRAY`: cgroups, for programs to compare with. Nothing comes out.
     ///
     /// ```
     /// use mapemu::Kernel;
-    /// use mapemu::map::object::OtherKind;
-    /// use mapemu::typed::PerfEventArray;
+    /// use mapemu::helper::Prog;
+    /// use mapemu::map::object::Object;
+    /// use mapemu::typed::CgroupArray;
     ///
     /// let kernel = Kernel::new();
-    /// let events = PerfEventArray::builder().max_entries(2).create(&kernel)?;
-    /// events.set(0, kernel.open(OtherKind::PerfEvent), 0)?;
-    /// events.remove(&0)?;
-    /// assert!(events.remove(&0).unwrap_err().is_not_found());
+    /// let cgroup = kernel.cgroup_create("web", None).unwrap();
+    /// let cgroups = CgroupArray::builder().max_entries(2).create(&kernel)?;
+    /// cgroups.set(1, cgroup, 0)?;
+    ///
+    /// let map = kernel.map(cgroups.map().fd()).unwrap();
+    /// let Object::Cgroup(own) = kernel.object(cgroup).unwrap() else { unreachable!() };
+    /// let prog = Prog::sched_cls(0);
+    /// assert_eq!(prog.current_task_under_cgroup(&map, 1, &own), Ok(true));
     /// # Ok::<(), mapemu::typed::Error>(())
     /// ```
-    PerfEventArray: PERF_EVENT_ARRAY, no_flags!(), { u32 => u32 }
+    CgroupArray: CGROUP_ARRAY, no_flags!(), { u32 => u32 }
     places_of_fds!(Fd);
 }

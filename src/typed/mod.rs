@@ -26,10 +26,12 @@ pub mod lpm_trie;
 mod macros;
 mod maps_of_maps;
 mod owned;
+mod perf_event_array;
 mod queue_stack;
 mod redirect;
 mod ring_buf;
 mod sockets;
+mod stack_trace;
 mod values;
 
 use crate::abi::Errno;
@@ -39,16 +41,18 @@ pub use batch::BatchError;
 pub use bloom_filter::BloomFilter;
 pub use bytemuck::Pod;
 pub use cgroup_storage::{CgroupStorage, CgroupStorageKey, PerCpuCgroupStorage, StorageKey};
-pub use fd_arrays::{PerfEventArray, ProgramArray};
+pub use fd_arrays::{CgroupArray, ProgramArray};
 pub use hash_map::{HashMap, LruHashMap, LruPerCpuHashMap, PerCpuHashMap};
 pub use local_storage::{CgrpStorage, InodeStorage, SkStorage, TaskStorage};
 pub use lpm_trie::LpmTrie;
 pub use maps_of_maps::{ArrayOfMaps, HashOfMaps};
 pub use owned::{Builder, OwnedMap, TypedMap};
+pub use perf_event_array::{Events, PerfEventArray, PerfEventArrayBuffer};
 pub use queue_stack::{Queue, Stack};
 pub use redirect::{CpuMap, CpuMapValue, DevMap, DevMapHash, DevMapValue};
 pub use ring_buf::{RingBuf, RingBufItem, UserRingBuf};
-pub use sockets::{SockHash, SockMap, XskMap};
+pub use sockets::{ReuseportSockarray, SockHash, SockMap, XskMap};
+pub use stack_trace::StackTrace;
 pub use values::PerCpuValues;
 
 /// What the kernel answered to a call of this front end.

@@ -1,10 +1,13 @@
 //! Facts about `BPF_MAP_TYPE_DEVMAP` and `BPF_MAP_TYPE_DEVMAP_HASH`.
 
-use mapemu::abi::{Bpf, Errno, Fd, MapType, Result};
+use mapemu::abi::{AttachType, Bpf, Errno, Fd, MapType, ProgType, Result, XdpAction};
 use mapemu::calls;
+use mapemu::helper::Prog;
+use mapemu::map::Target;
 use mapemu::sys::Kernel;
 
 use crate::common::{BPF_ANY, BPF_EXIST, BPF_NOEXIST, keys, map, on_both};
+use crate::playing::{Side, on_both_sides};
 
 /// The interface `lo`.
 const LO: u32 = 1;
@@ -97,4 +100,94 @@ fn elements_go_with_their_interface() {
         assert_eq!(get(&kernel, fd, 2), Ok(LO));
         kernel.add_interface(5);
     }
+}
+
+#[test]
+fn a_packet_goes_where_the_key_leads_else_the_flags_say() {
+    on_both_sides(|side| {
+        for map_type in [MapType::DEVMAP, MapType::DEVMAP_HASH] {
+            let fd = map(side.bpf(), map_type, 4, 4, 4, 0);
+            assert_eq!(put(side.bpf(), fd, 1, LO, BPF_ANY), Ok(()));
+            let redirect = |key, flags| side.redirect_map(fd, key, flags).0;
+            for action in 0..4 {
+                assert_eq!(redirect(1, action), 4);
+                for key in [0, 9] {
+                    assert_eq!(redirect(key, action), u32::try_from(action).expect("small"));
+                    assert_eq!(redirect(key, action | 0x10), redirect(key, action));
+                    assert_eq!(redirect(key, action | 8), 4, "to all there are");
+                    assert_eq!(redirect(key, action | 0x18), 4);
+                }
+            }
+            for flags in [4, 0x20, 1 << 32, 1 << 32 | 2] {
+                assert_eq!(redirect(1, flags), 0, "{flags:#x}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_program_can_be_told_where_a_packet_goes() {
+    let kernel = Kernel::new();
+    kernel.add_interface(5);
+    let fd = map(&kernel, MapType::DEVMAP_HASH, 4, 4, 4, 0);
+    assert_eq!(put(&kernel, fd, 70, 5, BPF_ANY), Ok(()));
+    let map = kernel.map(fd).expect("a map");
+    let prog = Prog::new(ProgType::XDP, 0);
+    assert_eq!(prog.target(), None);
+    assert_eq!(prog.redirect_map(&map, 70, 0), XdpAction::REDIRECT);
+    assert_eq!(prog.target(), Some(Target::Interface(5)));
+    assert_eq!(prog.redirect_map(&map, 70, 8 | 16), XdpAction::REDIRECT);
+    let all = Target::Interfaces {
+        map_id: map.id,
+        exclude_ingress: true,
+    };
+    assert_eq!(prog.target(), Some(all));
+    assert_eq!(prog.redirect_map(&map, 71, 2), XdpAction::PASS);
+    assert_eq!(prog.target(), None);
+}
+
+/// A program that belongs into such maps.
+fn xdp(side: &dyn Side, attach_type: AttachType) -> Fd {
+    side.load(ProgType::XDP, attach_type, &[])
+        .expect("a program")
+}
+
+fn put_prog(side: &dyn Side, fd: Fd, prog: Fd) -> Result<()> {
+    let value = [LO.to_ne_bytes(), prog.to_ne_bytes()].concat();
+    calls::bpf_map_update_elem(side.bpf(), fd, &1_u32.to_ne_bytes(), &value, BPF_ANY)
+}
+
+#[test]
+fn it_belongs_to_the_kind_of_programs_that_used_it_first() {
+    on_both_sides(|side| {
+        let use_of = |fd, prog_type| {
+            let prog = side.load(prog_type, AttachType(0), &[fd]);
+            prog.map(|_| ())
+        };
+        let misfit = Err(Errno::EINVAL);
+        let by_use = map(side.bpf(), MapType::DEVMAP, 4, 8, 2, 0);
+        assert_eq!(side.owner(by_use), None);
+        assert_eq!(use_of(by_use, ProgType::SCHED_CLS), Ok(()));
+        assert_eq!(side.owner(by_use), Some(3));
+        assert_eq!(use_of(by_use, ProgType::XDP), misfit);
+        let prog = xdp(side, AttachType::XDP_DEVMAP);
+        assert_eq!(put_prog(side, by_use, prog), misfit);
+        assert_eq!(put_prog(side, by_use, 0), Ok(()), "without a program");
+
+        let by_elem = map(side.bpf(), MapType::DEVMAP, 4, 8, 2, 0);
+        assert_eq!(put_prog(side, by_elem, xdp(side, AttachType(0))), misfit);
+        assert_eq!(side.owner(by_elem), None);
+        assert_eq!(put_prog(side, by_elem, prog), Ok(()));
+        assert_eq!(side.owner(by_elem), Some(6));
+        assert_eq!(delete(side.bpf(), by_elem, 1), Ok(()));
+        assert_eq!(use_of(by_elem, ProgType::SCHED_CLS), misfit, "for good");
+        assert_eq!(use_of(by_elem, ProgType::XDP), Ok(()), "attached elsewhere");
+
+        let hash = map(side.bpf(), MapType::DEVMAP_HASH, 4, 8, 2, 0);
+        assert_eq!(use_of(hash, ProgType::SCHED_CLS), Ok(()));
+        assert_eq!(side.owner(hash), None, "uses do not count");
+        assert_eq!(put_prog(side, hash, prog), Ok(()));
+        assert_eq!(side.owner(hash), Some(6));
+        assert_eq!(use_of(hash, ProgType::SCHED_CLS), Ok(()));
+    });
 }

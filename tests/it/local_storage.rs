@@ -1,6 +1,6 @@
 //! Facts about `BPF_MAP_TYPE_SK_STORAGE`, `INODE_STORAGE`, `TASK_STORAGE` and `CGRP_STORAGE`.
 
-use mapemu::abi::{Bpf, Errno, Fd, MapType, Result};
+use mapemu::abi::{Bpf, Errno, Fd, MapType, PerfEvent, Result};
 use mapemu::btf::Writer;
 use mapemu::calls::{self, CreateOpts};
 use mapemu::helper::Prog;
@@ -89,7 +89,7 @@ fn any_fd_has_an_inode_and_some_share_one() {
     let again = kernel.open_again(file).expect("it is open");
     assert_eq!(put(&kernel, fd, file, 1, BPF_ANY), Ok(()));
     assert_eq!(get(&kernel, fd, again), Ok(shown(1)));
-    let event = kernel.open(OtherKind::PerfEvent);
+    let event = kernel.open(OtherKind::PerfEvent(PerfEvent::bpf_output(0)));
     assert_eq!(
         put(&kernel, fd, fd, 2, BPF_ANY),
         Ok(()),

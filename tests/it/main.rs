@@ -20,6 +20,8 @@ mod lru_hash;
 mod map_in_map;
 mod objects;
 mod percpu_array;
+mod perf_event_array;
+mod playing;
 mod prog_array;
 mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]

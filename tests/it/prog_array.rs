@@ -5,6 +5,7 @@ use mapemu::calls;
 use mapemu::sys::{Kernel, ProgDef};
 
 use crate::common::{BPF_ANY, NOT_OPEN, delete, map};
+use crate::playing::on_both_sides;
 
 const NO_ATTACH_TYPE: AttachType = AttachType(0);
 
@@ -147,4 +148,24 @@ fn it_is_emptied_when_its_last_fd_goes_even_while_a_program_uses_it() {
     kernel.close(user).expect("it is open");
     let by_id = calls::bpf_map_get_fd_by_id(kernel, id);
     assert_eq!(by_id, Err(Errno::ENOENT), "nobody is left");
+}
+
+#[test]
+fn a_run_jumps_33_times() {
+    on_both_sides(|side| {
+        for prog_type in [ProgType::SOCKET_FILTER, ProgType::SCHED_CLS, ProgType::XDP] {
+            let fd = map(side.bpf(), MapType::PROG_ARRAY, 4, 4, 4, 0);
+            assert_eq!(side.jump(prog_type, fd, 0), (34, 1), "{prog_type}");
+        }
+    });
+}
+
+#[test]
+fn without_a_program_to_jump_to_it_goes_on() {
+    on_both_sides(|side| {
+        for to in [1, 4, u32::MAX] {
+            let fd = map(side.bpf(), MapType::PROG_ARRAY, 4, 4, 4, 0);
+            assert_eq!(side.jump(ProgType::XDP, fd, to), (1, 1), "to {to}");
+        }
+    });
 }

@@ -3,13 +3,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use mapemu::abi::{Errno, Helper, MapType, ProgType, UpdateFlags};
+use mapemu::abi::{AttachType, Errno, Helper, MapType, ProgType, UpdateFlags};
 use mapemu::btf::Writer;
 use mapemu::calls::{self, CreateOpts};
 use mapemu::helper::{Prog, verifier};
 use mapemu::map::Map;
 use mapemu::map::lock::SpinGuard;
 use mapemu::sys::Kernel;
+
+use crate::playing::{Emulated, Side, on_both_sides};
 
 const RDONLY_PROG: u32 = 1 << 7;
 const WRONLY_PROG: u32 = 1 << 8;
@@ -216,4 +218,65 @@ fn a_record_is_submitted_or_discarded() {
     let forgotten = || drop(prog.ringbuf_reserve(&map, 8, 0).expect("room"));
     assert!(rule(forgotten).contains("neither submitted nor discarded"));
     assert_eq!(prog.ringbuf_output(&map, &[0; 8], 4), Err(Errno::EINVAL));
+}
+
+#[test]
+fn helpers_go_with_types_of_programs() {
+    on_both_sides(|side| {
+        use {Helper as H, ProgType as P};
+        let helpers = [
+            H::TAIL_CALL,
+            H::PERF_EVENT_READ,
+            H::PERF_EVENT_OUTPUT,
+            H::GET_STACKID,
+            H::SKB_UNDER_CGROUP,
+            H::CURRENT_TASK_UNDER_CGROUP,
+            H::REDIRECT_MAP,
+            H::SK_REDIRECT_MAP,
+            H::SOCK_MAP_UPDATE,
+            H::PERF_EVENT_READ_VALUE,
+            H::MSG_REDIRECT_MAP,
+            H::SOCK_HASH_UPDATE,
+            H::MSG_REDIRECT_HASH,
+            H::SK_REDIRECT_HASH,
+            H::SK_SELECT_REUSEPORT,
+        ];
+        let kinds = [
+            (P::SOCKET_FILTER, 0),
+            (P::KPROBE, 0),
+            (P::SCHED_CLS, 0),
+            (P::SCHED_ACT, 0),
+            (P::TRACEPOINT, 0),
+            (P::XDP, 0),
+            (P::PERF_EVENT, 0),
+            (P::CGROUP_SKB, 0),
+            (P::CGROUP_SOCK, 2),
+            (P::LWT_IN, 0),
+            (P::LWT_OUT, 0),
+            (P::LWT_XMIT, 0),
+            (P::SOCK_OPS, 0),
+            (P::SK_SKB, 0),
+            (P::CGROUP_DEVICE, 0),
+            (P::SK_MSG, 0),
+            (P::RAW_TRACEPOINT, 0),
+            (P::CGROUP_SOCK_ADDR, 10),
+            (P::LWT_SEG6LOCAL, 0),
+            (P::SK_REUSEPORT, 0),
+            (P::FLOW_DISSECTOR, 0),
+            (P::CGROUP_SYSCTL, 0),
+            (P::RAW_TRACEPOINT_WRITABLE, 0),
+            (P::CGROUP_SOCKOPT, 21),
+            (P::SK_LOOKUP, 36),
+            (P::NETFILTER, 45),
+        ];
+        let here = Emulated(Kernel::new());
+        for (prog_type, attach_type) in kinds {
+            let attach_type = AttachType(attach_type);
+            for helper in helpers {
+                let expected = here.has_helper(prog_type, attach_type, helper);
+                let found = side.has_helper(prog_type, attach_type, helper);
+                assert_eq!(found, expected, "{prog_type}, {helper}");
+            }
+        }
+    });
 }

@@ -1,8 +1,10 @@
 //! Facts about `BPF_MAP_TYPE_SOCKMAP`, `BPF_MAP_TYPE_SOCKHASH` and `BPF_MAP_TYPE_REUSEPORT_SOCKARRAY`.
 
-use mapemu::abi::{Bpf, Errno, Fd, MapType, Result};
+use mapemu::abi::{Bpf, Errno, Fd, MapType, ProgType, Result, SkAction, UpdateFlags};
 use mapemu::calls;
-use mapemu::map::object::{OtherKind, Socket};
+use mapemu::helper::Prog;
+use mapemu::map::Target;
+use mapemu::map::object::{Object, OtherKind, Socket};
 use mapemu::sys::Kernel;
 
 use crate::common::{BPF_ANY, BPF_EXIST, BPF_NOEXIST, NOT_OPEN, keys, map};
@@ -212,4 +214,246 @@ fn a_socket_is_in_one_reuseport_array_or_in_socket_maps() {
         Ok(()),
         "the array is gone"
     );
+}
+
+const fn established(stream: bool, unix: bool) -> Socket {
+    Socket {
+        stream,
+        unix,
+        connected: true,
+        reuseport: false,
+        ..UDP
+    }
+}
+
+/// What `sk_redirect_map` answers of a socket, without flags and into its queue; then what `msg_redirect_map` does.
+const REDIRECTS: [(Socket, [u32; 4]); 6] = [
+    (established(true, false), [1, 1, 1, 1]),
+    (
+        Socket {
+            stream: true,
+            listening: true,
+            reuseport: false,
+            ..UDP
+        },
+        [0, 0, 0, 0],
+    ),
+    (
+        Socket {
+            reuseport: false,
+            ..UDP
+        },
+        [0, 0, 0, 0],
+    ),
+    (established(false, false), [1, 1, 0, 1]),
+    (established(true, true), [1, 1, 0, 1]),
+    (established(false, true), [1, 1, 0, 1]),
+];
+
+#[test]
+fn data_goes_to_connected_sockets_and_messages_out_of_tcp_only() {
+    let kernel = Kernel::new();
+    let fd = map(&kernel, MapType::SOCKMAP, 4, 4, 6, 0);
+    let sockets = kernel.map(fd).expect("a map");
+    let skb = Prog::new(ProgType::SK_SKB, 0);
+    let msg = Prog::new(ProgType::SK_MSG, 0);
+    for (key, (socket, answers)) in (0..).zip(REDIRECTS) {
+        let socket_fd = open(&kernel, socket);
+        assert_eq!(put(&kernel, fd, key, socket_fd, BPF_ANY), Ok(()));
+        let given = [
+            skb.sk_redirect_map(&sockets, key, 0),
+            skb.sk_redirect_map(&sockets, key, 1),
+            msg.msg_redirect_map(&sockets, key, 0),
+            msg.msg_redirect_map(&sockets, key, 1),
+        ];
+        assert_eq!(given.map(|action| action.0), answers, "{socket:?}");
+        assert_eq!(skb.sk_redirect_map(&sockets, key, 2), SkAction::DROP);
+        assert_eq!(msg.msg_redirect_map(&sockets, key, 2), SkAction::DROP);
+    }
+    for key in [9, 100] {
+        assert_eq!(skb.sk_redirect_map(&sockets, key, 1), SkAction::DROP);
+    }
+}
+
+/// The same on the running kernel, with data that real sockets receive and send.
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod running {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::time::{Duration, Instant};
+
+    use mapemu::abi::{AttachType, Helper};
+    use mapemu::host::program::{self, Scratch};
+    use mapemu::host::{Asm, Host, Reg, Width, os};
+
+    use super::*;
+    use crate::common::running_kernel;
+
+    const STREAM_VERDICT: u32 = 5;
+    const MSG_VERDICT: u32 = 7;
+    /// Nothing that a helper answers.
+    const NOT_RUN: i64 = 99;
+
+    fn put(host: &Host, map: Fd, key: u32, socket: &impl AsRawFd) {
+        let fd = os::number(socket);
+        calls::bpf_map_update_elem(host, map, &key.to_ne_bytes(), &fd.to_ne_bytes(), 0)
+            .expect("a socket for such maps");
+    }
+
+    /// The two ends of a connection.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let one = TcpStream::connect(address).expect("it listens");
+        let (other, _) = listener.accept().expect("a connection");
+        (one, other)
+    }
+
+    /// What a helper answers, called for a byte that a socket receives (`sk_skb`) or sends (`sk_msg`), and that is dropped.
+    fn answer(host: &Host, helper: Helper, map: Fd, key: u32, flags: u64) -> i64 {
+        let (prog_type, attach_type) = if helper == Helper::SK_REDIRECT_MAP {
+            (ProgType::SK_SKB, STREAM_VERDICT)
+        } else {
+            (ProgType::SK_MSG, MSG_VERDICT)
+        };
+        let scratch = Scratch::new(host, 8).expect("memory");
+        scratch.write(0, &NOT_RUN.to_ne_bytes());
+        let mut asm = Asm::new();
+        asm.map(Reg::R2, map)
+            .mov64(Reg::R3, u64::from(key))
+            .mov64(Reg::R4, flags)
+            .call(helper.0)
+            .map_value(Reg::R1, scratch.fd(), 0)
+            .store(Width::Double, Reg::R1, 0, Reg::R0)
+            .mov(Reg::R0, 0)
+            .exit();
+        let prog = program::load(host, prog_type, AttachType(0), &asm).expect("a program");
+        let source = crate::common::map(host, MapType::SOCKMAP, 4, 4, 1, 0);
+        let prog = os::number(&prog);
+        calls::bpf_prog_attach(host, prog, source, attach_type, 0).expect("it fits");
+        let (mut one, mut other) = connection();
+        put(host, source, 0, &other);
+        if attach_type == MSG_VERDICT {
+            // The answer to a message that is dropped.
+            assert!(other.write(b"x").is_err());
+        } else {
+            one.write_all(b"x").expect("it is connected");
+        }
+        let end = Instant::now() + Duration::from_secs(5);
+        while scratch.number(0) == NOT_RUN && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        calls::bpf_prog_detach2(host, prog, source, attach_type).expect("it is attached");
+        host.close(source).expect("it is open");
+        scratch.number(0)
+    }
+
+    #[test]
+    fn data_goes_to_connected_sockets_and_messages_out_of_tcp_only() {
+        if running_kernel().is_none() {
+            return;
+        }
+        let host = Host::new().expect("it was there just now");
+        let map = map(&host, MapType::SOCKMAP, 4, 4, 6, 0);
+        let tcp = connection();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let bound = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        udp.connect(bound.local_addr().expect("it is bound"))
+            .expect("it is bound");
+        let stream = UnixStream::pair().expect("a pair");
+        let datagram = UnixDatagram::pair().expect("a pair");
+        put(&host, map, 0, &tcp.0);
+        put(&host, map, 1, &listener);
+        put(&host, map, 2, &bound);
+        put(&host, map, 3, &udp);
+        put(&host, map, 4, &stream.0);
+        put(&host, map, 5, &datagram.0);
+        for (key, (socket, answers)) in (0..).zip(REDIRECTS) {
+            let given = [
+                answer(&host, Helper::SK_REDIRECT_MAP, map, key, 0),
+                answer(&host, Helper::SK_REDIRECT_MAP, map, key, 1),
+                answer(&host, Helper::MSG_REDIRECT_MAP, map, key, 0),
+                answer(&host, Helper::MSG_REDIRECT_MAP, map, key, 1),
+            ];
+            assert_eq!(given, answers.map(i64::from), "{socket:?}");
+        }
+        for helper in [Helper::SK_REDIRECT_MAP, Helper::MSG_REDIRECT_MAP] {
+            assert_eq!(answer(&host, helper, map, 0, 2), 0);
+            for key in [9, 100] {
+                assert_eq!(answer(&host, helper, map, key, 1), 0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hash_of_sockets_redirects_too_and_programs_fill_it() {
+    let kernel = Kernel::new();
+    let fd = map(&kernel, MapType::SOCKHASH, 4, 4, 2, 0);
+    let sockets = kernel.map(fd).expect("a map");
+    let socket = |socket| kernel.object(open(&kernel, socket)).expect("it is open");
+    let tcp = socket(Socket {
+        stream: true,
+        connected: true,
+        ..Socket::default()
+    });
+    let Object::Other(object) = &tcp else {
+        panic!("{tcp:?} is a socket");
+    };
+    let ops = Prog::new(ProgType::SOCK_OPS, 0);
+    let update = |key: &[u8], socket, flags| {
+        let flags = UpdateFlags::from_bits_retain(flags);
+        ops.sock_hash_update(&sockets, key, socket, flags)
+    };
+    let fresh = socket(Socket {
+        stream: true,
+        ..Socket::default()
+    });
+    assert_eq!(update(b"aaaa", &fresh, 0), Err(Errno::EOPNOTSUPP));
+    assert_eq!(update(b"aaaa", &tcp, 3), Err(Errno::EINVAL));
+    assert_eq!(update(b"aaaa", &tcp, BPF_EXIST), Err(Errno::ENOENT));
+    assert_eq!(update(b"aaaa", &tcp, BPF_NOEXIST), Ok(()));
+    assert_eq!(update(b"bbbb", &tcp, BPF_ANY), Ok(()));
+    assert_eq!(update(b"cccc", &tcp, BPF_ANY), Err(Errno::E2BIG));
+    let skb = Prog::new(ProgType::SK_SKB, 0);
+    assert_eq!(skb.sk_redirect_hash(&sockets, b"cccc", 0), SkAction::DROP);
+    assert_eq!(skb.target(), None);
+    assert_eq!(skb.sk_redirect_hash(&sockets, b"bbbb", 0), SkAction::PASS);
+    assert_eq!(skb.target(), Some(Target::Socket(object.id)));
+}
+
+/// What the running kernel answered to a program on real sockets.
+#[test]
+fn a_socket_that_shares_a_port_is_selected_whatever_the_flags() {
+    let kernel = Kernel::new();
+    let array = map(&kernel, MapType::REUSEPORT_SOCKARRAY, 4, 4, 3, 0);
+    let sockets = map(&kernel, MapType::SOCKMAP, 4, 4, 3, 0);
+    let alone = Socket {
+        reuseport: false,
+        ..UDP
+    };
+    assert_eq!(put(&kernel, array, 0, open(&kernel, UDP), BPF_ANY), Ok(()));
+    assert_eq!(
+        put(&kernel, sockets, 0, open(&kernel, UDP), BPF_ANY),
+        Ok(())
+    );
+    assert_eq!(
+        put(&kernel, sockets, 1, open(&kernel, alone), BPF_ANY),
+        Ok(())
+    );
+    let prog = Prog::new(ProgType::SK_REUSEPORT, 0);
+    let select = |fd, key: u32, flags| {
+        let map = kernel.map(fd).expect("a map");
+        prog.sk_select_reuseport(&map, &key.to_ne_bytes(), flags)
+    };
+    assert_eq!(select(array, 0, 0), Ok(()));
+    assert_eq!(select(array, 0, 1), Ok(()));
+    assert_eq!(select(array, 1, 1), Err(Errno::ENOENT));
+    assert_eq!(select(array, 9, 0), Err(Errno::ENOENT));
+    assert_eq!(select(sockets, 0, 1), Ok(()));
+    assert_eq!(select(sockets, 1, 0), Err(Errno::EINVAL));
+    assert_eq!(select(sockets, 2, 0), Err(Errno::ENOENT));
 }

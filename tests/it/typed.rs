@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use mapemu::abi::{AttachType, Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, ProgType, Result};
+use mapemu::abi::{
+    AttachType, Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, PerfEvent, ProgType, Result,
+};
 use mapemu::btf::Writer;
 use mapemu::calls::{self, bpf_prog_attach};
 use mapemu::helper::Prog;
@@ -310,7 +312,7 @@ fn arrays_of_fds() {
 
     let events = PerfEventArray::builder().max_entries(3).create(&kernel);
     let events = events.expect("a map");
-    let event = kernel.open(OtherKind::PerfEvent);
+    let event = kernel.open(OtherKind::PerfEvent(PerfEvent::bpf_output(0)));
     events.set(2, event, BPF_ANY).expect("it fits");
     events.remove(&2).expect("it is there");
     refused(events.remove(&2), Errno::ENOENT);

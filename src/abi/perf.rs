@@ -1,0 +1,78 @@
+//! Perf events that programs write to: what one is opened with, its memory, the records in it.
+//!
+//! Source: `include/uapi/linux/perf_event.h`.
+
+/// What a perf event is opened with: a software event of all processes on one CPU, as of `struct perf_event_attr`.
+///
+/// Programs write to events of [`PerfEvent::BPF_OUTPUT`]: raw samples, and nothing else in them (`PERF_SAMPLE_RAW`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PerfEvent {
+    /// What it counts: `PERF_COUNT_SW_*`.
+    pub config: u64,
+    /// The CPU.
+    pub cpu: u32,
+    /// Takes nothing before it is enabled.
+    pub disabled: bool,
+    /// When who waits for it is woken.
+    pub wakeup: Wakeup,
+}
+
+/// When a perf event wakes those who wait for it: at half of the buffer in any case but that of another watermark.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wakeup {
+    /// `wakeup_events`: after so many samples; 0 is never.
+    Events(u32),
+    /// `wakeup_watermark`: after so many bytes; 0 is half of the buffer.
+    Watermark(u32),
+}
+
+impl PerfEvent {
+    /// `PERF_COUNT_SW_BPF_OUTPUT`
+    pub const BPF_OUTPUT: u64 = 10;
+
+    /// An event for programs to write to, on that CPU, that wakes after each sample.
+    pub const fn bpf_output(cpu: u32) -> Self {
+        Self {
+            config: Self::BPF_OUTPUT,
+            cpu,
+            disabled: false,
+            wakeup: Wakeup::Events(1),
+        }
+    }
+}
+
+/// Where the numbers are in `struct perf_event_mmap_page`, the first page of an event's memory.
+pub mod perf_page {
+    /// A number that is even unless the times are being written.
+    pub const LOCK: usize = 8;
+    /// What the page tells of counters.
+    pub const CAPABILITIES: usize = 40;
+    /// Bytes of the struct up to its reserved ones.
+    pub const SIZE: usize = 72;
+    /// Where the next record will begin; the kernel moves it, and it only grows.
+    pub const DATA_HEAD: usize = 1024;
+    /// Up to where records were read; user space moves it.
+    pub const DATA_TAIL: usize = 1032;
+    /// Where the data begins.
+    pub const DATA_OFFSET: usize = 1040;
+    /// Bytes of data.
+    pub const DATA_SIZE: usize = 1048;
+}
+
+/// Bytes of a `struct perf_event_header`: type, misc, and the bytes of the record with it.
+pub const PERF_HEADER_SIZE: usize = 8;
+/// `PERF_RECORD_LOST`: the event's id, and how many samples found no room.
+pub const PERF_RECORD_LOST: u32 = 2;
+/// `PERF_RECORD_SAMPLE`: of a raw sample, its bytes as a `u32`, and those.
+pub const PERF_RECORD_SAMPLE: u32 = 9;
+/// `PERF_RECORD_MISC_KERNEL`: it came from the kernel.
+pub const PERF_RECORD_MISC_KERNEL: u16 = 1;
+
+/// `BPF_F_INDEX_MASK`: the bits of the flags that are an index in an array of events.
+pub const PERF_INDEX_MASK: u64 = 0xffff_ffff;
+/// `BPF_F_CURRENT_CPU`: the index of the CPU that the program runs on.
+pub const PERF_CURRENT_CPU: u64 = PERF_INDEX_MASK;
+/// `BPF_F_CTXLEN_MASK`: the bits of the flags that say how many bytes of the packet follow.
+pub const PERF_CTXLEN_MASK: u64 = 0xfffff << PERF_CTXLEN_SHIFT;
+/// The lowest of those bits.
+pub const PERF_CTXLEN_SHIFT: u32 = 32;
