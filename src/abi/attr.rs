@@ -5,7 +5,9 @@
 //! Source: `include/uapi/linux/bpf.h`, `union bpf_attr`.
 
 use super::info::array_at;
-use super::{AttachFlags, AttachType, Fd, MapFlags, MapType, OBJ_NAME_LEN, UpdateFlags};
+use super::{
+    AttachFlags, AttachType, Fd, MapFlags, MapType, OBJ_NAME_LEN, ProgFlags, ProgType, UpdateFlags,
+};
 
 /// The bytes of one attr, as long as the kernel's own; what the caller did not give is 0.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +94,68 @@ attr! {
     excl_prog_hash: u64 = |a: Attr<'_>| a.u64(80);
     /// Bytes of that hash.
     excl_prog_hash_size: u32 = |a: Attr<'_>| a.u32(88);
+}
+
+attr! {
+    /// The arguments of `BPF_PROG_LOAD`.
+    ProgLoadAttr, ends at 168:
+    /// Type.
+    prog_type: ProgType = |a: Attr<'_>| ProgType(a.u32(0));
+    /// Number of instructions.
+    insn_cnt: u32 = |a: Attr<'_>| a.u32(4);
+    /// Address of the instructions.
+    insns: u64 = |a: Attr<'_>| a.u64(8);
+    /// Address of the licence, with its NUL.
+    license: u64 = |a: Attr<'_>| a.u64(16);
+    /// What the log tells.
+    log_level: u32 = |a: Attr<'_>| a.u32(24);
+    /// Bytes of the log's buffer.
+    log_size: u32 = |a: Attr<'_>| a.u32(28);
+    /// Address of the log's buffer.
+    log_buf: u64 = |a: Attr<'_>| a.u64(32);
+    /// Flags.
+    prog_flags: ProgFlags = |a: Attr<'_>| ProgFlags::from_bits_retain(a.u32(44));
+    /// Name.
+    prog_name: [u8; OBJ_NAME_LEN] = |a: Attr<'_>| array_at(a.0, 48);
+    /// Interface whose device runs the program.
+    prog_ifindex: u32 = |a: Attr<'_>| a.u32(64);
+    /// What it will be attached to.
+    expected_attach_type: AttachType = |a: Attr<'_>| AttachType(a.u32(68));
+    /// BTF with the types of functions and lines.
+    prog_btf_fd: Fd = |a: Attr<'_>| a.u32(72);
+    /// Bytes of the information about one function.
+    func_info_rec_size: u32 = |a: Attr<'_>| a.u32(76);
+    /// Address of the information about functions.
+    func_info: u64 = |a: Attr<'_>| a.u64(80);
+    /// Number of functions that there is information about.
+    func_info_cnt: u32 = |a: Attr<'_>| a.u32(88);
+    /// Bytes of the information about one line.
+    line_info_rec_size: u32 = |a: Attr<'_>| a.u32(92);
+    /// Address of the information about lines.
+    line_info: u64 = |a: Attr<'_>| a.u64(96);
+    /// Number of lines that there is information about.
+    line_info_cnt: u32 = |a: Attr<'_>| a.u32(104);
+    /// Function of the kernel that it will be attached to.
+    attach_btf_id: u32 = |a: Attr<'_>| a.u32(108);
+    /// Program that it will be attached to, or BTF that the function is in.
+    attach_prog_fd: Fd = |a: Attr<'_>| a.u32(112);
+    /// Number of relocations.
+    core_relo_cnt: u32 = |a: Attr<'_>| a.u32(116);
+    /// Address of the fds that instructions name by index.
+    fd_array: u64 = |a: Attr<'_>| a.u64(120);
+    /// Token, with [`ProgFlags::TOKEN_FD`].
+    prog_token_fd: Fd = |a: Attr<'_>| a.u32(144);
+    /// Number of fds that the program holds, whether instructions name them or not.
+    fd_array_cnt: u32 = |a: Attr<'_>| a.u32(148);
+    /// Address of the signature.
+    signature: u64 = |a: Attr<'_>| a.u64(152);
+    /// Bytes of the signature.
+    signature_size: u32 = |a: Attr<'_>| a.u32(160);
+}
+
+impl ProgLoadAttr {
+    /// Offset of `log_true_size`, which is written back.
+    pub const LOG_TRUE_SIZE_AT: usize = 140;
 }
 
 attr! {

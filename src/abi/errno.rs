@@ -78,6 +78,7 @@ errnos! {
     EOVERFLOW = 75, "too large a value";
     EBADFD = 77, "a file descriptor in a bad state";
     ENOTSOCK = 88, "not a socket";
+    EPROTO = 71, "protocol error";
     EOPNOTSUPP = 95, "operation not supported";
     ETIMEDOUT = 110, "timed out";
     ENOTSUPP = 524, "operation not supported (the kernel's own number)";

@@ -73,6 +73,30 @@ bitflags! {
         const _ = !0;
     }
 
+    /// Flags of `BPF_PROG_LOAD`.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct ProgFlags: u32 {
+        /// Accesses have to be aligned.
+        const STRICT_ALIGNMENT = 1;
+        /// Accesses need not be aligned.
+        const ANY_ALIGNMENT = 1 << 1;
+        /// For tests of the verifier.
+        const TEST_RND_HI32 = 1 << 2;
+        /// For tests of the verifier.
+        const TEST_STATE_FREQ = 1 << 3;
+        /// May sleep.
+        const SLEEPABLE = 1 << 4;
+        /// Takes packets in several pieces (XDP).
+        const XDP_HAS_FRAGS = 1 << 5;
+        /// Runs on one device only (XDP).
+        const XDP_DEV_BOUND_ONLY = 1 << 6;
+        /// For tests of the verifier.
+        const TEST_REG_INVARIANTS = 1 << 7;
+        /// `prog_token_fd` is given.
+        const TOKEN_FD = 1 << 16;
+        const _ = !0;
+    }
+
     /// Capabilities that bpf(2) asks for, each at the bit of its number.
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct Caps: u64 {

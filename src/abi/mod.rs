@@ -16,11 +16,13 @@ mod ringbuf;
 pub use action::{
     REDIRECT_BROADCAST, REDIRECT_EXCLUDE_INGRESS, REDIRECT_INGRESS, SkAction, XdpAction,
 };
-pub use attr::{Attr, BatchAttr, CreateAttr, ElemAttr, LinkAttr, ObjAttr, ProgAttachAttr};
+pub use attr::{
+    Attr, BatchAttr, CreateAttr, ElemAttr, LinkAttr, ObjAttr, ProgAttachAttr, ProgLoadAttr,
+};
 pub use call::{Bpf, BufferBytes, Fd, MapHandle, MapRequest, Mapping, Memory, Prot, UserMem};
 pub use cmd::Cmd;
 pub use errno::{Errno, Result};
-pub use flags::{AttachFlags, AttachType, Caps, MapFlags, UpdateFlags};
+pub use flags::{AttachFlags, AttachType, Caps, MapFlags, ProgFlags, UpdateFlags};
 pub use helper::Helper;
 pub use info::{INFO_SIZE, MapInfo, OBJ_NAME_LEN};
 pub use map_type::MapType;

@@ -234,6 +234,18 @@ impl Btf {
             .flatten()
     }
 
+    /// A function.
+    pub fn is_function(&self, id: u32) -> bool {
+        let found = self.type_by_id(id);
+        found.is_some_and(|found| found.kind() == Kind::FUNC)
+    }
+
+    /// There is a string at that offset.
+    pub fn has_name(&self, offset: u32) -> bool {
+        let (begin, end) = self.strings;
+        (offset as usize) < end - begin
+    }
+
     // --- what the parts of this folder ask --------------------------------------------------------------------------
 
     fn n_types(&self) -> u32 {

@@ -206,7 +206,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         cpu: request.cpu,
         template,
     })?;
-    name(&attr.map_name)?;
+    obj_name(&attr.map_name)?;
     let (btf, fields) = create_btf::check(request, &def, rules.btf)?;
     if !fields.0.is_empty() {
         ops.set_fields(fields.clone(), btf.as_ref().map(|btf| &btf.btf));
@@ -288,10 +288,6 @@ fn stored(request: &CreateRequest<'_>) -> MapDef {
     if matches!(attr.map_type, MapType::DEVMAP | MapType::DEVMAP_HASH) {
         map_flags |= MapFlags::RDONLY_PROG;
     }
-    let len = attr.map_name.iter().position(|&byte| byte == 0);
-    let mut name = [0; OBJ_NAME_LEN];
-    let len = len.unwrap_or(OBJ_NAME_LEN);
-    name[..len].copy_from_slice(&attr.map_name[..len]);
     MapDef {
         map_type: attr.map_type,
         key_size: attr.key_size,
@@ -299,7 +295,7 @@ fn stored(request: &CreateRequest<'_>) -> MapDef {
         max_entries: rule::max_entries(request),
         map_flags,
         map_extra: attr.map_extra,
-        name,
+        name: obj_name(&attr.map_name).unwrap_or_default(),
     }
 }
 
@@ -316,10 +312,14 @@ fn template(request: &CreateRequest<'_>) -> Result<Option<(MapDef, Fields)>> {
     }
 }
 
-/// The name ends with a NUL, and is of letters (those of Latin-1 too), digits, `_` and `.`.
+/// The name of a map or program, filled up with NUL: of letters (those of Latin-1 too), digits, `_` and `.`.
+///
+/// # Errors
+///
+/// `EINVAL` for other bytes, and for a name without a NUL.
 ///
 /// Kernel: `kernel/bpf/syscall.c:bpf_obj_name_cpy`.
-fn name(name: &[u8; OBJ_NAME_LEN]) -> Result<()> {
+pub fn obj_name(name: &[u8; OBJ_NAME_LEN]) -> Result<[u8; OBJ_NAME_LEN]> {
     let end = name.iter().position(|&byte| byte == 0);
     let end = end.ok_or(Errno::EINVAL)?;
     let fine = name[..end].iter().all(|&byte| match byte {
@@ -328,5 +328,10 @@ fn name(name: &[u8; OBJ_NAME_LEN]) -> Result<()> {
         0xc0.. => true,
         byte => byte.is_ascii_alphanumeric(),
     });
-    if fine { Ok(()) } else { Err(Errno::EINVAL) }
+    if !fine {
+        return Err(Errno::EINVAL);
+    }
+    let mut out = [0; OBJ_NAME_LEN];
+    out[..end].copy_from_slice(&name[..end]);
+    Ok(out)
 }

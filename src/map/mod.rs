@@ -57,7 +57,7 @@ use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::Table;
 pub use charge::Charge;
-pub use create::{CreateRequest, create};
+pub use create::{CreateRequest, create, obj_name};
 pub use target::Target;
 pub use value::{Element, Value};
 

@@ -41,6 +41,41 @@ pub struct Prog {
     pub expected_attach_type: AttachType,
     /// The maps it holds, those it uses by `bpf_get_local_storage` too.
     pub maps: Vec<Arc<Map>>,
+    /// More maps that it holds: `BPF_PROG_BIND_MAP`.
+    pub bound: Mutex<Vec<Arc<Map>>>,
+    /// What it was loaded from.
+    pub code: Code,
+}
+
+/// What a program was loaded from; all zero for one that was declared.
+#[derive(Clone, Debug, Default)]
+pub struct Code {
+    /// The instructions, with ids of maps in place of fds.
+    pub insns: Vec<u8>,
+    /// Where its functions begin, with their types: records of 8 bytes.
+    pub func_info: Vec<u8>,
+    /// Where its lines begin, with their names: records of 16 bytes.
+    pub line_info: Vec<u8>,
+    /// The beginning of the instructions' hash.
+    pub tag: [u8; 8],
+    /// Instructions that were looked at.
+    pub verified_insns: u32,
+    /// Its licence is compatible with the GPL.
+    pub gpl_compatible: bool,
+    /// When it was loaded.
+    pub load_time_ns: u64,
+    /// Types of its functions.
+    pub btf: Option<Arc<Btf>>,
+    /// The function that it is attached to, in the kernel's BTF.
+    pub attach_btf_id: u32,
+}
+
+impl Prog {
+    /// The maps it holds, those it was bound to too, each once.
+    pub fn all_maps(&self) -> Vec<Arc<Map>> {
+        let bound = self.bound.lock();
+        self.maps.iter().chain(bound.iter()).cloned().collect()
+    }
 }
 
 /// A cgroup.

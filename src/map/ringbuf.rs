@@ -407,6 +407,11 @@ impl Ringbuf {
         self.signal.wait(seen, timeout)
     }
 
+    /// Has `hook` called at each wakeup, as long as it is kept, on the thread that wakes.
+    pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) {
+        self.signal.on_wake(hook);
+    }
+
     fn expect_kind(&self, user_produces: bool) {
         assert!(
             self.user_produces == user_produces,

@@ -1,17 +1,25 @@
-//! Wakes those who wait for a map: a counter of wakeups, with a place to sleep until it moves.
+//! Wakes those who wait for a map: a counter of wakeups, with a place to sleep until it moves, and calls to make then.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+/// What is called at each wakeup, as long as someone else keeps it.
+type Hook = dyn Fn() + Send + Sync;
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Signal {
     count: AtomicU64,
     sleepers: AtomicU32,
     lock: Mutex<()>,
     moved: Condvar,
+    /// There are hooks.
+    hooked: AtomicBool,
+    hooks: Mutex<Vec<Weak<Hook>>>,
 }
 
 impl Signal {
@@ -27,6 +35,27 @@ impl Signal {
             // A sleeper that has looked at the counter and not slept yet has the lock.
             drop(self.lock.lock());
             self.moved.notify_all();
+        }
+        if self.hooked.load(Ordering::SeqCst) {
+            self.call_hooks();
+        }
+    }
+
+    /// Has `hook` called at each wakeup from here on, as long as it is kept.
+    pub(super) fn on_wake(&self, hook: &Arc<Hook>) {
+        self.hooks.lock().push(Arc::downgrade(hook));
+        self.hooked.store(true, Ordering::SeqCst);
+    }
+
+    /// A hook may do as it likes: no lock is held.
+    #[cold]
+    fn call_hooks(&self) {
+        let mut hooks = self.hooks.lock();
+        hooks.retain(|hook| hook.strong_count() > 0);
+        let kept: Vec<_> = hooks.iter().filter_map(Weak::upgrade).collect();
+        drop(hooks);
+        for hook in kept {
+            hook();
         }
     }
 
@@ -49,5 +78,11 @@ impl Signal {
         }
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
         self.count()
+    }
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} wakeups", self.count())
     }
 }

@@ -92,13 +92,20 @@ pub(super) fn padded(bytes: &[u8]) -> u64 {
 pub struct Words {
     words: NonNull<AtomicU64>,
     len: usize,
-    _memory: Memory,
+    memory: Memory,
 }
 
 /// What keeps the words.
 enum Memory {
-    Mapped { _mapping: MmapMut },
-    Heap { words: NonNull<[AtomicU64]> },
+    Mapped {
+        _mapping: MmapMut,
+        /// The file that is mapped, if it is one.
+        #[cfg(all(target_os = "linux", not(shuttle)))]
+        file: Option<std::os::fd::OwnedFd>,
+    },
+    Heap {
+        words: NonNull<[AtomicU64]>,
+    },
 }
 
 impl Drop for Memory {
@@ -135,21 +142,38 @@ impl Words {
         Ok(Self::of(memory, len))
     }
 
-    /// `len` zero words that lie in a file without a name, where the system has such, so that they can be mapped.
+    /// `len` zero words that lie in a file without a name, where the system has such, so that they can be mapped. The file is
+    /// open as long as they live: one fd of this process.
     ///
     /// # Errors
     ///
     /// Those of the system.
     #[cfg(all(target_os = "linux", not(shuttle)))]
     pub fn in_file(len: usize) -> io::Result<Self> {
-        use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+        use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
         let bytes = len.checked_mul(WORD).ok_or(io::ErrorKind::OutOfMemory)?;
-        let fd = memfd_create("bpf-map", MemfdFlags::CLOEXEC)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = memfd_create("bpf-map", flags)?;
         ftruncate(&fd, bytes as u64)?;
-        // SAFETY: the file has no name, and its only handle is closed at the end of this function: from then on nobody
-        // reaches it but through this mapping, so nobody makes it shorter.
+        fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
+        // SAFETY: the file has no name and is sealed at its size: nobody who reaches it, by this handle or one made from it, can
+        // make it shorter. Who maps it too changes bytes, which are only ever accessed as atomics here.
         let memory = unsafe { MmapOptions::new().len(bytes).map_mut(&fd) }?;
-        Ok(Self::of(memory, len))
+        let mut words = Self::of(memory, len);
+        if let Memory::Mapped { file, .. } = &mut words.memory {
+            *file = Some(fd);
+        }
+        Ok(words)
+    }
+
+    /// The file that they lie in: see [`Words::in_file`].
+    #[cfg(all(target_os = "linux", not(shuttle)))]
+    pub fn file(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        use std::os::fd::AsFd;
+        match &self.memory {
+            Memory::Mapped { file, .. } => file.as_ref().map(AsFd::as_fd),
+            Memory::Heap { .. } => None,
+        }
     }
 
     /// `len` zero words; this system has no files without a name.
@@ -168,7 +192,7 @@ impl Words {
         Self {
             words: words.cast(),
             len,
-            _memory: Memory::Heap { words },
+            memory: Memory::Heap { words },
         }
     }
 
@@ -178,7 +202,11 @@ impl Words {
         Self {
             words,
             len,
-            _memory: Memory::Mapped { _mapping: memory },
+            memory: Memory::Mapped {
+                _mapping: memory,
+                #[cfg(all(target_os = "linux", not(shuttle)))]
+                file: None,
+            },
         }
     }
 

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use super::Kernel;
+use super::call::Call;
 use super::cgroup::{Entry, Place};
 use crate::abi::{
     AttachFlags, AttachType, Attr, Caps, Errno, Fd, ProgAttachAttr, ProgType, Result,
 };
 use crate::map::Map;
 use crate::map::cgroup_storage::{CgroupStorage, Storage};
-use crate::map::object::{Cgroup, Prog};
+use crate::map::object::Prog;
 
 /// `BPF_CGROUP_MAX_PROGS`
 const MAX_PROGS: usize = 64;
@@ -104,13 +105,14 @@ impl Place {
     pub(super) fn remove(&mut self, which: impl Fn(&Entry) -> bool) -> Option<Entry> {
         let at = self.entries.iter().position(which)?;
         let entry = self.entries.remove(at);
+        self.revision += 1;
         if self.entries.is_empty() {
             self.flags = AttachFlags::empty();
         }
         Some(entry)
     }
 
-    fn is_multi(&self) -> bool {
+    pub(super) fn is_multi(&self) -> bool {
         self.flags.contains(AttachFlags::MULTI)
     }
 
@@ -142,7 +144,7 @@ impl Place {
     }
 }
 
-impl Kernel {
+impl Call<'_> {
     /// Attaches a program; elements of cgroup storages are made if they are missing.
     ///
     /// Kernel: `kernel/bpf/cgroup.c:__cgroup_bpf_attach`.
@@ -182,6 +184,7 @@ impl Kernel {
             storages,
         };
         place.flags = saved;
+        place.revision += 1;
         let replaced = match at {
             Some(at) => Some(std::mem::replace(&mut place.entries[at], entry)),
             None => {
@@ -193,20 +196,6 @@ impl Kernel {
         // The program may go, and maps with it, when no lock is held.
         drop(replaced);
         Ok(())
-    }
-
-    /// The cgroup behind an fd.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` for anything else; `ENOENT` if it was removed.
-    pub(super) fn live_cgroup(&self, fd: Fd) -> Result<Arc<Cgroup>> {
-        let cgroup = self.cgroup(fd)?;
-        if self.inner.cgroups.lock().is_alive(cgroup.id) {
-            Ok(cgroup)
-        } else {
-            Err(Errno::ENOENT)
-        }
     }
 
     /// Flags about the order of programs, which are not emulated.
@@ -221,7 +210,7 @@ impl Kernel {
     }
 
     /// The program type of a place, or the answer.
-    fn prog_type_at(&self, attach_type: AttachType) -> Result<ProgType> {
+    pub(super) fn prog_type_at(&self, attach_type: AttachType) -> Result<ProgType> {
         prog_type_of(attach_type).ok_or_else(|| {
             if OTHER_PLACES.contains(&attach_type.0) {
                 let what = format_args!("attaching programs at {}", attach_type.0);
@@ -281,23 +270,18 @@ impl Kernel {
         // The program may go, and maps with it, when no lock is held.
         removed.map(|_| 0).ok_or(Errno::ENOENT)
     }
+}
 
+impl Kernel {
     /// What an event in that cgroup runs, in order: its own programs first, then those of the cgroups above.
     ///
     /// # Errors
     ///
     /// `EBADF` if it is no cgroup, `ENOENT` if it was removed.
-    ///
-    /// Kernel: `kernel/bpf/cgroup.c:compute_effective_progs`.
     pub fn attached(&self, cgroup: Fd, attach_type: AttachType) -> Result<Vec<Attached>> {
-        let cgroup = self.live_cgroup(cgroup)?;
+        let cgroup = self.own().live_cgroup(cgroup)?;
         let cgroups = self.inner.cgroups.lock();
-        let mut run = Vec::new();
-        for place in cgroups.upwards(cgroup.id, attach_type) {
-            if run.is_empty() || place.is_multi() {
-                run.extend(place.entries.iter().map(Entry::attached));
-            }
-        }
-        Ok(run)
+        let run = cgroups.effective(cgroup.id, attach_type);
+        Ok(run.map(Entry::attached).collect())
     }
 }

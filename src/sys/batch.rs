@@ -3,7 +3,7 @@
 //! Kernel: `kernel/bpf/syscall.c:bpf_map_do_batch`, `generic_map_lookup_batch` and its kin;
 //! `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch` (v6.18).
 
-use super::Kernel;
+use super::call::Call;
 use super::handle::{Target, with_bytes};
 use crate::abi::{Attr, BatchAttr, Cmd, Errno, Result, UpdateFlags, UserMem};
 use crate::map::BucketRequest;
@@ -19,7 +19,7 @@ struct Batch<'a> {
     done: u32,
 }
 
-impl Kernel {
+impl Call<'_> {
     /// `addr` is the attr's address: the number of elements done is written there.
     pub(super) fn batch(
         &self,
@@ -29,8 +29,8 @@ impl Kernel {
         mem: &mut dyn UserMem,
     ) -> Result<u32> {
         let attr = &BatchAttr::decode(attr);
-        let file = self.inner.files.get(attr.map_fd)?;
-        let target = &Target::new(self, &file)?;
+        let file = self.file(attr.map_fd)?;
+        let target = &Target::new(*self, &file)?;
         let writes = cmd != Cmd::MAP_LOOKUP_BATCH;
         let reads = matches!(
             cmd,

@@ -30,12 +30,24 @@ struct State {
 }
 
 /// What is attached to one cgroup at one place.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Place {
     /// `OVERRIDE` or `MULTI` of the programs that are there; none if there are none.
     pub(super) flags: AttachFlags,
     /// In the order in which they run.
     pub(super) entries: Vec<Entry>,
+    /// Counts what came and went, from 1 on.
+    pub(super) revision: u64,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self {
+            flags: AttachFlags::empty(),
+            entries: Vec::new(),
+            revision: 1,
+        }
+    }
 }
 
 /// One program at one place.
@@ -127,6 +139,24 @@ impl Cgroups {
             .filter_map(move |state| state.places.get(&attach_type))
     }
 
+    /// What an event in that cgroup runs, in order: its own programs first, then those of the cgroups above.
+    ///
+    /// Kernel: `kernel/bpf/cgroup.c:compute_effective_progs`.
+    pub(super) fn effective(
+        &self,
+        id: u64,
+        attach_type: AttachType,
+    ) -> impl Iterator<Item = &Entry> {
+        let mut none_yet = true;
+        self.upwards(id, attach_type)
+            .filter(move |place| {
+                let runs = none_yet || place.is_multi();
+                none_yet &= place.entries.is_empty();
+                runs
+            })
+            .flat_map(|place| &place.entries)
+    }
+
     /// The parent's id.
     pub(super) fn parent(&self, id: u64) -> Option<u64> {
         let parent = self.by_id.get(&id)?.cgroup.parent.as_ref()?;
@@ -146,9 +176,9 @@ impl Kernel {
     ///
     /// `EBADF` if the parent is no cgroup, `ENOENT` if it was removed; `EEXIST`.
     pub fn cgroup_create(&self, name: &str, parent: Option<Fd>) -> Result<Fd> {
-        let parent = parent.map(|fd| self.cgroup(fd)).transpose()?;
+        let parent = parent.map(|fd| self.own().cgroup(fd)).transpose()?;
         let cgroup = self.inner.cgroups.lock().create(name, parent)?;
-        self.inner.open(Held::Object(Object::Cgroup(cgroup)))
+        self.own().open(Held::Object(Object::Cgroup(cgroup)))
     }
 
     /// rmdir(2) of a cgroup; the fd stays open. What is attached goes, and so do its elements in cgroup storages.
@@ -157,7 +187,7 @@ impl Kernel {
     ///
     /// `EBADF` if it is no cgroup, `ENOENT` if it was removed before; `EBUSY` with children.
     pub fn cgroup_remove(&self, fd: Fd) -> Result<()> {
-        let cgroup = self.cgroup(fd)?;
+        let cgroup = self.own().cgroup(fd)?;
         let places = self.inner.cgroups.lock().remove(cgroup.id)?;
         // Programs, and maps that they hold, may go: no lock is held here.
         drop(places);
@@ -182,32 +212,18 @@ impl Kernel {
     ///
     /// `EBADF` if it is no cgroup, `ENOENT` if it was removed.
     pub fn open_in(&self, cgroup: Fd, socket: Socket) -> Result<Fd> {
-        let cgroup = self.live_cgroup(cgroup)?;
+        let cgroup = self.own().live_cgroup(cgroup)?;
         let object = self.inner.other(OtherKind::Socket(socket));
         self.inner.sockets.lock().insert(object.id, cgroup.id);
-        self.inner.open(Held::Object(Object::Other(object)))
+        self.own().open(Held::Object(Object::Other(object)))
     }
 
-    /// The last fd of a socket was closed: it ends.
-    pub(super) fn socket_closed(&self, object_id: u64) {
+    /// What held something in maps, a socket say, ends; so does what a socket held in its cgroup.
+    pub(super) fn owner_ended(&self, object_id: u64) {
         self.release_owner(object_id);
         let cgroup = self.inner.sockets.lock().remove(&object_id);
         if let Some(cgroup) = cgroup {
             self.release_cgroup(cgroup);
-        }
-    }
-
-    /// The cgroup behind an fd, removed or not.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` for anything else.
-    pub(super) fn cgroup(&self, fd: Fd) -> Result<Arc<Cgroup>> {
-        match self.object(fd)? {
-            Object::Cgroup(cgroup) => Ok(cgroup),
-            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Other(_) => {
-                Err(Errno::EBADF)
-            }
         }
     }
 }

@@ -5,33 +5,31 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::Inner;
+use super::call::Call;
 use super::files::{Held, MapUser};
 use super::handle::Through;
-use super::{Inner, Kernel};
-use crate::abi::{Attr, CreateAttr, Errno, MapFlags, Result, UserMem};
+use crate::abi::{Attr, CreateAttr, Errno, Result, UserMem};
 use crate::map::{self, CreateRequest, Map};
 
 /// `SHA256_DIGEST_SIZE`
 const HASH_SIZE: u32 = 32;
 
-impl Kernel {
+impl Call<'_> {
     pub(super) fn map_create(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = CreateAttr::decode(attr);
-        let inner = &self.inner;
+        let inner = self.inner;
         let map = map::create(&CreateRequest {
             env: &inner.env,
             attr: &attr,
             caps: inner.caps(),
             unprivileged_bpf_disabled: inner.unprivileged_bpf_disabled.load(Ordering::Relaxed),
-            files: &Through::no_file(inner),
+            files: &Through::no_file(*self),
             cpu: self.cpu,
         })?;
         exclusive(&attr, mem)?;
         let map = inner.register(map);
-        let read = !attr.map_flags.contains(MapFlags::WRONLY);
-        let write = !attr.map_flags.contains(MapFlags::RDONLY);
-        let held = Held::Map(MapUser::new(map));
-        inner.files.install(inner.file(held, read, write, false))
+        self.open_with(Held::Map(MapUser::new(map)), attr.map_flags)
     }
 }
 
@@ -53,14 +51,9 @@ fn exclusive(attr: &CreateAttr, mem: &dyn UserMem) -> Result<()> {
 impl Inner {
     /// Gives a new map its id.
     fn register(&self, mut map: Map) -> Arc<Map> {
-        map.id = self.next_ids.map.fetch_add(1, Ordering::Relaxed);
+        map.id = self.maps.reserve();
         let map = Arc::new(map);
-        let mut maps = self.maps.write();
-        maps.insert(map.id, Arc::downgrade(&map));
-        if maps.len().is_power_of_two() {
-            // Seldom enough to cost little, often enough for dead ones to be few.
-            maps.retain(|_, map| map.strong_count() > 0);
-        }
+        self.maps.add(map.id, &map);
         map
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::RwLock;
 
+use super::fds::{Fds, OpenFile};
 use super::link::Link;
 use crate::abi::{Errno, Fd, Result};
 use crate::map::Map;
@@ -122,13 +123,9 @@ struct Slots {
     first_free: usize,
 }
 
-impl FdTable {
+impl Fds for FdTable {
     /// The lowest free fd now leads to that file.
-    ///
-    /// # Errors
-    ///
-    /// `EMFILE` if none is free.
-    pub(super) fn install(&self, file: Arc<File>) -> Result<Fd> {
+    fn install(&self, OpenFile(file): OpenFile) -> Result<Fd> {
         let mut guard = self.0.write();
         let slots = &mut *guard;
         let from = slots.first_free.min(slots.files.len());
@@ -147,32 +144,16 @@ impl FdTable {
         Ok(Fd::try_from(at).expect("fds are few"))
     }
 
-    /// The file behind an fd, one opened with `O_PATH` too.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open.
-    pub(super) fn any(&self, fd: Fd) -> Result<Arc<File>> {
+    #[inline]
+    fn get(&self, fd: Fd) -> Result<OpenFile> {
         // Recursive: a command may look up fds while another thread waits to open one.
         let slots = self.0.read_recursive();
         let slot = slots.files.get(fd as usize).and_then(Option::as_ref);
-        slot.map(Arc::clone).ok_or(Errno::EBADF)
+        slot.map(Arc::clone).map(OpenFile).ok_or(Errno::EBADF)
     }
+}
 
-    /// The file behind an fd.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open; one opened with `O_PATH` counts as not open.
-    #[inline]
-    pub(super) fn get(&self, fd: Fd) -> Result<Arc<File>> {
-        let file = self.any(fd)?;
-        if file.path_only {
-            return Err(Errno::EBADF);
-        }
-        Ok(file)
-    }
-
+impl FdTable {
     /// Closes an fd; gives its file, to be dropped when no lock is held, and the socket that ends with its last fd.
     ///
     /// # Errors

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::Kernel;
+use super::call::Call;
 use super::files::File;
-use super::{Inner, Kernel};
 use crate::abi::{Errno, Fd, MapHandle, MapType, Result, UpdateFlags};
 use crate::map::object::Object;
 use crate::map::{BucketRequest, Caller, Files, Map};
@@ -16,24 +17,24 @@ use crate::map::{BucketRequest, Caller, Files, Map};
 /// The caller's fds, on behalf of a call through one open file.
 #[derive(Debug)]
 pub(super) struct Through<'a> {
-    inner: &'a Inner,
+    call: Call<'a>,
     file: u64,
 }
 
 impl<'a> Through<'a> {
     /// Through no file: a map is made.
-    pub(super) fn no_file(inner: &'a Inner) -> Self {
-        Self { inner, file: 0 }
+    pub(super) fn no_file(call: Call<'a>) -> Self {
+        Self { call, file: 0 }
     }
 }
 
 impl Files for Through<'_> {
     fn object(&self, fd: Fd) -> Result<Object> {
-        Ok(self.inner.files.get(fd)?.held.object())
+        self.call.object(fd)
     }
 
     fn object_raw(&self, fd: Fd) -> Result<Object> {
-        Ok(self.inner.files.any(fd)?.held.object())
+        Ok(self.call.any(fd)?.held.object())
     }
 
     fn map_file(&self) -> u64 {
@@ -47,7 +48,6 @@ pub(super) struct Target<'a> {
     pub(super) map: &'a Map,
     file: &'a File,
     through: Through<'a>,
-    cpu: u32,
 }
 
 /// A write command in flight: freezing the map is `EBUSY` meanwhile.
@@ -75,22 +75,21 @@ impl<'a> Target<'a> {
     ///
     /// `EINVAL` if it is a file of something else.
     #[inline]
-    pub(super) fn new(kernel: &'a Kernel, file: &'a File) -> Result<Self> {
+    pub(super) fn new(call: Call<'a>, file: &'a File) -> Result<Self> {
         Ok(Self {
             map: file.map()?,
             file,
             through: Through {
-                inner: &kernel.inner,
+                call,
                 file: file.id,
             },
-            cpu: kernel.cpu,
         })
     }
 
     fn caller(&self) -> Caller<'_> {
         Caller {
-            cpu: self.cpu,
-            caps: self.through.inner.caps(),
+            cpu: self.through.call.cpu,
+            caps: self.through.call.inner.caps(),
             files: &self.through,
             frozen: &self.map.frozen,
         }
@@ -261,7 +260,7 @@ pub(super) struct Handle {
 
 impl Handle {
     pub(super) fn new(kernel: &Kernel, fd: Fd) -> Result<Self> {
-        let file = kernel.inner.files.get(fd)?;
+        let file = kernel.own().file(fd)?;
         file.map()?;
         Ok(Self {
             kernel: kernel.clone(),
@@ -270,7 +269,7 @@ impl Handle {
     }
 
     fn target(&self) -> Target<'_> {
-        Target::new(&self.kernel, &self.file).expect("checked in `new`")
+        Target::new(self.kernel.own(), &self.file).expect("checked in `new`")
     }
 }
 

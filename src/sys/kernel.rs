@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use super::cgroup::Cgroups;
+use super::fds::{Fds, OpenFile};
 use super::files::{FdTable, Held};
+use super::ids::Ids;
 use super::pin::Bpffs;
-use super::{Builder, Inner, Kernel, NextIds};
+use super::{Builder, Inner, Kernel};
 use crate::abi::{AttachType, Caps, Fd, ProgType, Result};
 use crate::env::Env;
 use crate::map::Map;
@@ -55,14 +57,17 @@ impl Kernel {
     }
 
     pub(super) fn with(env: Arc<Env>, caps: Caps, unprivileged_bpf_disabled: u32) -> Self {
-        let next_ids = NextIds::new();
         let inner = Inner {
             env,
             files: FdTable::default(),
             caps: AtomicU64::new(caps.bits()),
             unprivileged_bpf_disabled: AtomicU32::new(unprivileged_bpf_disabled),
-            maps: RwLock::new(BTreeMap::new()),
-            next_ids,
+            maps: Ids::default(),
+            progs: Ids::default(),
+            btfs: Ids::default(),
+            links: Ids::default(),
+            next_file: AtomicU64::new(1),
+            next_object: AtomicU64::new(1),
             bpffs: Mutex::new(Bpffs::default()),
             cgroups: Arc::new(Mutex::new(Cgroups::new())),
             sockets: Mutex::new(BTreeMap::new()),
@@ -108,7 +113,7 @@ impl Kernel {
     ///
     /// `EBADF` if it is not open, `EINVAL` if it is something else.
     pub fn map(&self, fd: Fd) -> Result<Arc<Map>> {
-        self.inner.files.get(fd)?.map().map(Arc::clone)
+        self.own().map(fd)
     }
 
     /// The object behind an fd.
@@ -117,7 +122,7 @@ impl Kernel {
     ///
     /// `EBADF` if it is not open.
     pub fn object(&self, fd: Fd) -> Result<Object> {
-        Ok(self.inner.files.get(fd)?.held.object())
+        self.own().object(fd)
     }
 
     /// The caller's capabilities from here on, for all handles of this kernel.
@@ -143,7 +148,7 @@ impl Kernel {
     ///
     /// `EBADF` if it is not open; `EMFILE`.
     pub fn dup(&self, fd: Fd) -> Result<Fd> {
-        self.inner.files.install(self.inner.files.any(fd)?)
+        self.inner.files.install(self.inner.files.get(fd)?)
     }
 
     /// An fd of a new object that is no BPF object.
@@ -152,8 +157,7 @@ impl Kernel {
     ///
     /// If no fd is free.
     pub fn open(&self, kind: OtherKind) -> Fd {
-        let object = Object::Other(self.inner.other(kind));
-        let fd = self.inner.open(Held::Object(object));
+        let fd = self.inner.files.install(self.declare(kind));
         fd.expect("a million fds are enough")
     }
 
@@ -163,8 +167,8 @@ impl Kernel {
     ///
     /// `EBADF` if it is not open; `EMFILE`.
     pub fn open_again(&self, fd: Fd) -> Result<Fd> {
-        let held = self.inner.files.get(fd)?.held.clone();
-        self.inner.open(held)
+        let call = self.own();
+        call.open(call.file(fd)?.held.clone())
     }
 
     /// An fd opened with `O_PATH`; for bpf(2) it counts as not open.
@@ -173,10 +177,39 @@ impl Kernel {
     ///
     /// If no fd is free.
     pub fn open_path(&self) -> Fd {
-        let object = Object::Other(self.inner.other(OtherKind::File));
-        let file = self.inner.file(Held::Object(object), false, false, true);
-        let fd = self.inner.files.install(file);
+        let fd = self.inner.files.install(self.declare_path());
         fd.expect("a million fds are enough")
+    }
+
+    /// An open file of a new object that is no BPF object, for a front end's [`Fds`].
+    pub fn declare(&self, kind: OtherKind) -> OpenFile {
+        let object = Held::Object(Object::Other(self.inner.other(kind)));
+        OpenFile(self.inner.file(object, true, true, false))
+    }
+
+    /// An open file that was opened with `O_PATH`.
+    pub fn declare_path(&self) -> OpenFile {
+        let object = Held::Object(Object::Other(self.inner.other(OtherKind::File)));
+        OpenFile(self.inner.file(object, false, false, true))
+    }
+
+    /// The open file behind an fd of the kernel's own table: what tests and front ends make with the methods here (a cgroup,
+    /// a program that is declared) is handed over to another [`Fds`] so.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open.
+    pub fn open_file(&self, fd: Fd) -> Result<OpenFile> {
+        self.inner.files.get(fd)
+    }
+
+    /// The other way: a new fd of the kernel's own table.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` if none is free.
+    pub fn install(&self, file: OpenFile) -> Result<Fd> {
+        self.inner.files.install(file)
     }
 
     /// The clock of all programs goes on by so many nanoseconds: timers that come due run, in order, each at its time and
@@ -214,14 +247,13 @@ impl Kernel {
     ///
     /// `EBADF` if it is not open.
     pub fn fd_mode(&self, fd: Fd) -> Result<(bool, bool)> {
-        let file = self.inner.files.any(fd)?;
-        Ok((file.read, file.write))
+        let file = self.inner.files.get(fd)?;
+        Ok((file.can_read(), file.can_write()))
     }
 
     /// All maps that are alive, by id.
     pub(super) fn live_maps(&self) -> Vec<Arc<Map>> {
-        let maps = self.inner.maps.read();
-        maps.values().filter_map(std::sync::Weak::upgrade).collect()
+        self.inner.maps.live()
     }
 
     /// poll(2) of the file of a map or a perf event: the bits of its state that are set. Those of a perf event are then not
@@ -231,13 +263,16 @@ impl Kernel {
     ///
     /// `EBADF` if it is not open, `EINVAL` if it is something else.
     pub fn poll(&self, fd: Fd) -> Result<u32> {
-        let file = self.inner.files.get(fd)?;
-        if let Held::Object(Object::Other(object)) = &file.held
-            && let Some(event) = object.perf_event()
-        {
-            return Ok(event.poll());
-        }
-        Ok(file.map()?.ops.poll())
+        OpenFile(self.own().file(fd)?).poll()
+    }
+
+    /// The lines of `/proc/PID/fdinfo/FD` that the file of a BPF object adds: `name:\tvalue`.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open; those of [`OpenFile::fdinfo`].
+    pub fn fdinfo(&self, fd: Fd) -> Result<String> {
+        OpenFile(self.own().file(fd)?).fdinfo()
     }
 
     /// The process behind a pidfd ends, after its task works have run, or the object behind the fd goes: maps drop what they
@@ -247,13 +282,24 @@ impl Kernel {
     ///
     /// If the fd is not open, or its object is a BPF object or a cgroup, which do not end by themselves.
     pub fn end_owner(&self, fd: Fd) {
-        let object = self.object(fd);
-        let Ok(Object::Other(object)) = object else {
-            panic!("fd {fd} is {object:?}, which has no end of its own");
+        let file = self.own().file(fd).map(OpenFile);
+        self.end(&file.unwrap_or_else(|errno| panic!("fd {fd}: {errno}")));
+    }
+
+    /// The object of an open file ends: the process behind a pidfd, or with its last fd a socket. Maps drop what they hold
+    /// for it.
+    ///
+    /// # Panics
+    ///
+    /// If it is a BPF object or a cgroup, which do not end by themselves.
+    pub fn end(&self, file: &OpenFile) {
+        let object = file.object();
+        let Object::Other(object) = object else {
+            panic!("{object:?} has no end of its own");
         };
         object.run_works(self.cpu());
         object.end();
-        self.release_owner(object.id);
+        self.owner_ended(object.id);
     }
 
     /// There is a network interface of that index from now on. (`lo`, 1, is there from the start.)

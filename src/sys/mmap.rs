@@ -1,4 +1,4 @@
-//! mmap(2) of a map's file.
+//! mmap(2) of a file of a map, or of a perf event.
 //!
 //! Kernel: `kernel/bpf/syscall.c:bpf_map_mmap`, and the `map_mmap` of each type (v6.18).
 
@@ -8,25 +8,48 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Kernel;
+use super::fds::{Fds, OpenFile};
 use super::files::{Held, MapUser};
 use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Mapping, Prot, Result};
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
-use crate::map::object::Object;
+use crate::map::object::{Object, OtherObject};
+use crate::map::perf_event::Buffer;
 use crate::store::{WORD, Words};
 
 /// The end of a process's memory.
 const TASK_SIZE: usize = (1 << 47) - PAGE_SIZE;
 
 impl Kernel {
-    /// The file layer's checks, then the map's.
+    /// mmap(2) of a caller with fds of its own; the mapping is read and written by calls.
     ///
-    /// Kernel: `arch/x86/kernel/sys_x86_64.c:mmap`, `mm/mmap.c:do_mmap` (v6.18).
-    pub(super) fn map_memory(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
-        if !request.offset.is_multiple_of(PAGE_SIZE as u64) {
-            return Err(Errno::EINVAL);
-        }
-        let file = self.inner.files.get(fd)?;
+    /// # Errors
+    ///
+    /// `EBADF`, and those of [`Kernel::grant_mmap`].
+    ///
+    /// Kernel: `arch/x86/kernel/sys_x86_64.c:mmap` (v6.18).
+    pub fn mmap_in(&self, fds: &dyn Fds, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
+        // Before the fd is looked at.
+        first_page(&request)?;
+        let file = OpenFile(self.call(fds).file(fd)?);
+        Ok(Box::new(EmulatedMapping {
+            granted: self.grant_mmap(&file, request)?,
+            prot: request.prot,
+        }))
+    }
+
+    /// mmap(2) of an open file, all but the mapping: the file layer's checks, then the map's. A front end maps
+    /// [`Granted::pieces`] of [`Granted::memory`], and drops what it was granted when the mapping goes.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for an offset or a length that cannot be, `ENOMEM`; `EACCES` for what the file cannot; `EPERM` for code;
+    /// `ENODEV` if it is no map; `ENOTSUPP` if the map cannot be mapped; `EPERM` if it is frozen; those of its type.
+    ///
+    /// Kernel: `mm/mmap.c:do_mmap`, `kernel/bpf/syscall.c:bpf_map_mmap` (v6.18).
+    pub fn grant_mmap(&self, file: &OpenFile, request: MapRequest) -> Result<Granted> {
+        let first_page = first_page(&request)?;
+        let file = &*file.0;
         let prot = request.prot;
         if request.len == 0 {
             return Err(Errno::EINVAL);
@@ -35,7 +58,7 @@ impl Kernel {
             return Err(Errno::ENOMEM);
         }
         let pages = request.len.div_ceil(PAGE_SIZE);
-        let end = request.offset / PAGE_SIZE as u64 + pages as u64;
+        let end = first_page + pages as u64;
         if let Held::Map(MapUser(map)) = &file.held {
             map.ops.get_unmapped_area(&request)?;
         }
@@ -47,7 +70,7 @@ impl Kernel {
         }
         let map = match &file.held {
             Held::Map(MapUser(map)) => map,
-            Held::Object(Object::Other(object)) => return Self::map_event(object, request),
+            Held::Object(Object::Other(event)) => return of_event(event, request, pages),
             Held::Link(_) | Held::Object(_) => return Err(Errno::ENODEV),
         };
         let _freezing = self.inner.freezing.lock();
@@ -64,17 +87,26 @@ impl Kernel {
         if prot.write && matches!(map_type, MapType::ARRAY | MapType::ARENA) {
             map.writers.fetch_add(1, Ordering::AcqRel);
         }
-        Ok(Box::new(EmulatedMapping {
-            map: Arc::clone(map),
+        Ok(Granted {
+            of: Mapped::Map(Arc::clone(map)),
             words: Arc::clone(words),
             offset: usize::try_from(request.offset).map_err(|_| Errno::EINVAL)?,
             len: pages * PAGE_SIZE,
-            prot,
             writable: prot.write,
             // The kernel forgets to count an arena's mapping less when it goes.
             writer: prot.write && map_type == MapType::ARRAY,
-        }))
+        })
     }
+}
+
+/// # Errors
+///
+/// `EINVAL` if it does not begin at a page.
+fn first_page(request: &MapRequest) -> Result<u64> {
+    if !request.offset.is_multiple_of(PAGE_SIZE as u64) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(request.offset / PAGE_SIZE as u64)
 }
 
 /// What the map checks: `end` is the first page after the mapping.
@@ -104,6 +136,28 @@ fn of_map(map: &Map, request: MapRequest, end: u64, shared: bool) -> Result<()> 
     Ok(())
 }
 
+/// The buffer of a perf event.
+///
+/// Kernel: `kernel/events/core.c:perf_mmap` (v6.18).
+fn of_event(event: &Arc<OtherObject>, request: MapRequest, pages: usize) -> Result<Granted> {
+    let of_event = event.perf_event().ok_or(Errno::ENODEV)?;
+    if !request.shared || request.offset != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let buffer = of_event.map(pages - 1, request.prot.write)?;
+    Ok(Granted {
+        words: Arc::clone(buffer.words()),
+        of: Mapped::Event {
+            event: Arc::clone(event),
+            _buffer: buffer,
+        },
+        offset: 0,
+        len: pages * PAGE_SIZE,
+        writable: true,
+        writer: false,
+    })
+}
+
 /// The type has memory that can be mapped, if the map was made so.
 fn has_mmap(map: &Map) -> bool {
     matches!(
@@ -112,27 +166,81 @@ fn has_mmap(map: &Map) -> bool {
     )
 }
 
-/// A mapping of a map's memory. It keeps the map alive; made writable, it counts as a writer as long as it lives.
-struct EmulatedMapping {
-    map: Arc<Map>,
+/// What a mapping is of, and keeps alive.
+#[derive(Debug)]
+enum Mapped {
+    Map(Arc<Map>),
+    /// A perf event; its buffer is there as long as it is mapped.
+    Event {
+        event: Arc<OtherObject>,
+        _buffer: Arc<Buffer>,
+    },
+}
+
+/// A mapping that the kernel allows, of a map's memory or a perf event's buffer. It keeps that alive; a map's that can be
+/// written counts as a writer as long as it lives.
+pub struct Granted {
+    of: Mapped,
     words: Arc<Words>,
-    /// Where it begins in the words, in bytes.
+    /// Where it begins in the map's memory, in bytes.
     offset: usize,
     len: usize,
-    prot: Prot,
-    /// It was made writable.
+    /// It can be written, from the start or by mprotect(2).
     writable: bool,
     /// It counts as a writer.
     writer: bool,
 }
 
-impl EmulatedMapping {
-    fn check(&self, offset: usize, len: usize, allowed: bool) -> Result<()> {
-        let inside = offset <= self.len && len <= self.len - offset;
-        if inside && allowed {
-            Ok(())
-        } else {
-            Err(Errno::EFAULT)
+impl Granted {
+    /// Bytes of the mapping: whole pages.
+    pub fn size(&self) -> usize {
+        self.len
+    }
+
+    /// The pieces of the mapping in order: how many bytes, and where in the file of [`Granted::memory`] they begin. One, but
+    /// for ring buffers: their data is in the file once, and in the mapping twice. Past the end of the file (the mapping of an
+    /// arena can be longer) there is nothing to map.
+    pub fn pieces(&self) -> Vec<(usize, u64)> {
+        let mut pieces: Vec<(usize, u64)> = Vec::new();
+        for page in self.offset / PAGE_SIZE..(self.offset + self.len) / PAGE_SIZE {
+            let at = (self.page(page) * PAGE_SIZE) as u64;
+            match pieces.last_mut() {
+                Some((len, from)) if *from + *len as u64 == at => *len += PAGE_SIZE,
+                _ => pieces.push((PAGE_SIZE, at)),
+            }
+        }
+        pieces
+    }
+
+    /// The file to map. If the mapping is to be read only, the file is too, so that mprotect(2) answers as for a map.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    #[cfg(all(target_os = "linux", not(shuttle)))]
+    pub fn memory(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        use std::os::fd::AsRawFd;
+        let file = self.words.file().ok_or(std::io::ErrorKind::Unsupported)?;
+        if self.writable {
+            return file.try_clone_to_owned();
+        }
+        let again = std::fs::File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        Ok(again.into())
+    }
+
+    /// Which page of the memory a page of the mapping is.
+    fn page(&self, page: usize) -> usize {
+        match &self.of {
+            Mapped::Map(map) => map.ops.mapped_page(page),
+            Mapped::Event { .. } => page,
+        }
+    }
+
+    /// Bytes at the beginning that can be written, if any: of a perf event, the page of positions.
+    fn write_end(&self) -> usize {
+        match &self.of {
+            Mapped::Map(_) => self.len,
+            Mapped::Event { .. } => PAGE_SIZE,
         }
     }
 
@@ -156,51 +264,78 @@ impl EmulatedMapping {
             let in_page = at % PAGE_SIZE;
             let part = done..done + rest.min(PAGE_SIZE - in_page);
             done = part.end;
-            let page = self.map.ops.mapped_page(at / PAGE_SIZE);
-            Some((page * PAGE_SIZE + in_page, part))
+            Some((self.page(at / PAGE_SIZE) * PAGE_SIZE + in_page, part))
         })
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        if let Mapped::Map(map) = &self.of
+            && self.writer
+        {
+            map.writers.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+impl fmt::Debug for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.of {
+            Mapped::Map(map) => write!(f, "{} bytes of map {}", self.len, map.id),
+            Mapped::Event { event, .. } => {
+                write!(f, "{} bytes of perf event {}", self.len, event.id)
+            }
+        }
+    }
+}
+
+/// A mapping that is read and written by calls.
+#[derive(Debug)]
+struct EmulatedMapping {
+    granted: Granted,
+    prot: Prot,
+}
+
+impl EmulatedMapping {
+    fn check(&self, offset: usize, len: usize, end: usize, allowed: bool) -> Result<()> {
+        let inside = offset <= end && len <= end - offset;
+        if inside && allowed {
+            Ok(())
+        } else {
+            Err(Errno::EFAULT)
+        }
     }
 }
 
 impl Mapping for EmulatedMapping {
     fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
         // What can be written can be read, on this machine.
-        self.check(offset, out.len(), self.prot.read || self.prot.write)?;
-        for (at, part) in self.parts(offset, out.len()) {
-            self.inside(at, part.len())?;
-            self.words.read_bytes(at, &mut out[part]);
+        let granted = &self.granted;
+        let allowed = self.prot.read || self.prot.write;
+        self.check(offset, out.len(), granted.len, allowed)?;
+        for (at, part) in granted.parts(offset, out.len()) {
+            granted.inside(at, part.len())?;
+            granted.words.read_bytes(at, &mut out[part]);
         }
         Ok(())
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.check(offset, bytes.len(), self.prot.write)?;
-        for (at, part) in self.parts(offset, bytes.len()) {
-            self.inside(at, part.len())?;
-            self.words.write_bytes(at, &bytes[part]);
+        let granted = &self.granted;
+        self.check(offset, bytes.len(), granted.write_end(), self.prot.write)?;
+        for (at, part) in granted.parts(offset, bytes.len()) {
+            granted.inside(at, part.len())?;
+            granted.words.write_bytes(at, &bytes[part]);
         }
         Ok(())
     }
 
     fn protect(&mut self, prot: Prot) -> Result<()> {
-        if prot.exec || prot.write && !self.writable {
+        if prot.exec || prot.write && !self.granted.writable {
             return Err(Errno::EACCES);
         }
         self.prot = prot;
         Ok(())
-    }
-}
-
-impl Drop for EmulatedMapping {
-    fn drop(&mut self) {
-        if self.writer {
-            self.map.writers.fetch_sub(1, Ordering::Release);
-        }
-    }
-}
-
-impl fmt::Debug for EmulatedMapping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes of map {}", self.len, self.map.id)
     }
 }

@@ -8,39 +8,57 @@
 mod attach;
 mod batch;
 mod builder;
+mod call;
 mod cgroup;
 mod create;
 mod elem;
+mod fds;
 mod files;
 mod handle;
+mod helpers;
+mod ids;
+mod info;
+mod insn;
 mod kernel;
 mod link;
+mod log;
 mod mmap;
 mod object;
 mod perf;
 mod pin;
 mod prog;
+mod prog_load;
+mod query;
+mod records;
+mod straight;
+mod structure;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 
 use crate::abi::{
     Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
-    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, ProgAttachAttr, Result, UserMem,
+    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, ProgAttachAttr, ProgLoadAttr, Result, UserMem,
 };
+use crate::btf::Btf;
 use crate::env::Env;
 use crate::map::Map;
-use crate::map::object::{OtherKind, OtherObject};
+use crate::map::object::{OtherKind, OtherObject, Prog};
 pub use attach::Attached;
 pub use builder::{Builder, UnknownRelease};
+use call::Call;
 use cgroup::Cgroups;
+pub use fds::{Fds, FileKind, OpenFile};
 use files::{FdTable, File, Held};
 use handle::Handle;
+use ids::Ids;
 pub use kernel::ProgDef;
+use link::Link;
+pub use mmap::Granted;
 use pin::Bpffs;
 
 /// An emulated kernel, as one process uses it from one CPU.
@@ -59,37 +77,18 @@ struct Inner {
     files: FdTable,
     caps: AtomicU64,
     unprivileged_bpf_disabled: AtomicU32,
-    /// Maps by id; the dead ones are taken out now and then.
-    maps: RwLock<BTreeMap<u32, Weak<Map>>>,
-    next_ids: NextIds,
+    maps: Ids<Map>,
+    progs: Ids<Prog>,
+    btfs: Ids<Btf>,
+    links: Ids<Link>,
+    next_file: AtomicU64,
+    next_object: AtomicU64,
     bpffs: Mutex<Bpffs>,
     cgroups: Arc<Mutex<Cgroups>>,
     /// Sockets that were made in a cgroup: their object's id, and the cgroup's.
     sockets: Mutex<BTreeMap<u64, u64>>,
     /// Freezing a map and mapping its memory exclude each other.
     freezing: Mutex<()>,
-}
-
-/// The next id of each kind, handed out upward.
-#[derive(Debug)]
-struct NextIds {
-    map: AtomicU32,
-    btf: AtomicU32,
-    prog: AtomicU32,
-    file: AtomicU64,
-    object: AtomicU64,
-}
-
-impl NextIds {
-    fn new() -> Self {
-        Self {
-            map: AtomicU32::new(1),
-            btf: AtomicU32::new(1),
-            prog: AtomicU32::new(1),
-            file: AtomicU64::new(1),
-            object: AtomicU64::new(1),
-        }
-    }
 }
 
 impl Inner {
@@ -100,7 +99,7 @@ impl Inner {
     /// A new open file; a number for it that no other has.
     fn file(&self, held: Held, read: bool, write: bool, path_only: bool) -> Arc<File> {
         Arc::new(File {
-            id: self.next_ids.file.fetch_add(1, Ordering::Relaxed),
+            id: self.next_file.fetch_add(1, Ordering::Relaxed),
             held,
             read,
             write,
@@ -108,13 +107,8 @@ impl Inner {
         })
     }
 
-    /// A new fd that can read and write.
-    fn open(&self, held: Held) -> Result<Fd> {
-        self.files.install(self.file(held, true, true, false))
-    }
-
     fn other(&self, kind: OtherKind) -> Arc<OtherObject> {
-        let id = self.next_ids.object.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_object.fetch_add(1, Ordering::Relaxed);
         Arc::new(OtherObject::new(id, kind))
     }
 }
@@ -137,6 +131,24 @@ impl Kernel {
     ///
     /// Kernel: `kernel/bpf/syscall.c:__sys_bpf` (v6.18).
     pub fn bpf_with(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut dyn UserMem) -> Result<u32> {
+        self.bpf_in(&self.inner.files, cmd, attr, size, mem)
+    }
+
+    /// One call of bpf(2) of a caller with fds of its own: all fds in the attr, in keys and in values are looked up there, and
+    /// new ones are made there.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel answers, and what `fds` does.
+    pub fn bpf_in(
+        &self,
+        fds: &dyn Fds,
+        cmd: Cmd,
+        attr: u64,
+        size: u32,
+        mem: &mut dyn UserMem,
+    ) -> Result<u32> {
+        let call = self.call(fds);
         let size = size as usize;
         let known = self.inner.env.release.attr_size;
         if size > ATTR_MAX {
@@ -152,15 +164,24 @@ impl Kernel {
             if given > 0 {
                 mem.read(attr, &mut room[..given])?;
             }
-            return self.command(cmd, attr, Attr(&room[..]), mem);
+            return call.command(cmd, attr, given, Attr(&room[..]), mem);
         }
         let mut room = [0; ATTR_ROOM];
         mem.read(attr, &mut room[..given])?;
-        self.command(cmd, attr, Attr(&room[..given]), mem)
+        call.command(cmd, attr, given, Attr(&room[..given]), mem)
     }
+}
 
-    /// The table of commands. `addr` is the attr's address, for what is written back.
-    fn command(&self, cmd: Cmd, addr: u64, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
+impl Call<'_> {
+    /// The table of commands. `addr` is the attr's address, for what is written back, and `given` its size.
+    fn command(
+        &self,
+        cmd: Cmd,
+        addr: u64,
+        given: usize,
+        attr: Attr<'_>,
+        mem: &mut dyn UserMem,
+    ) -> Result<u32> {
         /// The bytes after the command's last field have to be zero.
         fn tail(attr: Attr<'_>, end: usize) -> Result<Attr<'_>> {
             if attr.zero_from(end) {
@@ -183,15 +204,29 @@ impl Kernel {
             | Cmd::MAP_DELETE_BATCH => self.batch(cmd, addr, tail(attr, BatchAttr::END)?, mem),
             Cmd::MAP_CREATE => self.map_create(tail(attr, CreateAttr::END)?, mem),
             Cmd::MAP_FREEZE => self.map_freeze(tail(attr, 4)?),
-            Cmd::MAP_GET_NEXT_ID => self.map_get_next_id(addr, tail(attr, 8)?, mem),
+            Cmd::PROG_GET_NEXT_ID
+            | Cmd::MAP_GET_NEXT_ID
+            | Cmd::BTF_GET_NEXT_ID
+            | Cmd::LINK_GET_NEXT_ID => self.get_next_id(cmd, addr, tail(attr, 8)?, mem),
             Cmd::MAP_GET_FD_BY_ID => self.map_get_fd_by_id(tail(attr, 12)?),
+            Cmd::PROG_GET_FD_BY_ID => self.prog_get_fd_by_id(tail(attr, 4)?),
+            Cmd::BTF_GET_FD_BY_ID => self.btf_get_fd_by_id(tail(attr, 16)?),
+            Cmd::LINK_GET_FD_BY_ID => self.link_get_fd_by_id(tail(attr, 4)?),
             Cmd::OBJ_GET_INFO_BY_FD => self.obj_get_info_by_fd(addr, tail(attr, 16)?, mem),
             Cmd::OBJ_PIN => self.obj_pin(tail(attr, ObjAttr::END)?, mem),
             Cmd::OBJ_GET => self.obj_get(tail(attr, ObjAttr::END)?, mem),
-            Cmd::BTF_LOAD => self.btf_load(tail(attr, 40)?, mem),
+            Cmd::BTF_LOAD => self.btf_load(addr, given, tail(attr, 40)?, mem),
+            Cmd::PROG_LOAD => self.prog_load(addr, given, tail(attr, ProgLoadAttr::END)?, mem),
+            Cmd::PROG_BIND_MAP => self.prog_bind_map(tail(attr, 12)?),
+            Cmd::PROG_QUERY => self.prog_query(addr, given, attr, mem),
+            Cmd::PROG_TEST_RUN => self.prog_test_run(tail(attr, 76)?),
+            Cmd::RAW_TRACEPOINT_OPEN => self.raw_tracepoint_open(tail(attr, 24)?, mem),
+            Cmd::ENABLE_STATS => self.enable_stats(tail(attr, 4)?),
+            Cmd::ITER_CREATE => self.iter_create(tail(attr, 8)?),
+            Cmd::TASK_FD_QUERY => self.task_fd_query(tail(attr, 48)?),
             Cmd::PROG_ATTACH => self.prog_attach(tail(attr, ProgAttachAttr::END)?),
             Cmd::PROG_DETACH => self.prog_detach(tail(attr, ProgAttachAttr::END)?),
-            Cmd::LINK_CREATE => self.link_create(tail(attr, LinkAttr::CREATE_END)?),
+            Cmd::LINK_CREATE => self.link_create(tail(attr, LinkAttr::CREATE_END)?, mem),
             Cmd::LINK_UPDATE => self.link_update(tail(attr, LinkAttr::END)?),
             Cmd::LINK_DETACH => self.link_detach(tail(attr, 4)?),
             Cmd::TOKEN_CREATE => self.token_create(tail(attr, 8)?),
@@ -224,13 +259,34 @@ fn zero_in(mem: &dyn UserMem, addr: u64, len: usize) -> Result<()> {
     Ok(())
 }
 
+/// Bytes up to a NUL, at most so many.
+///
+/// # Errors
+///
+/// `EFAULT` if one of them is not readable.
+///
+/// Kernel: `lib/strncpy_from_user.c`.
+fn user_string(mem: &dyn UserMem, addr: u64, most: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut byte = [0];
+    while bytes.len() < most {
+        let at = addr.checked_add(bytes.len() as u64);
+        mem.read(at.ok_or(Errno::EFAULT)?, &mut byte)?;
+        if byte == [0] {
+            break;
+        }
+        bytes.push(byte[0]);
+    }
+    Ok(bytes)
+}
+
 impl Bpf for Kernel {
     fn bpf(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut Memory<'_>) -> Result<u32> {
         self.bpf_with(cmd, attr, size, mem)
     }
 
     fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
-        self.map_memory(fd, request)
+        self.mmap_in(&self.inner.files, fd, request)
     }
 
     fn close(&self, fd: Fd) -> Result<()> {
@@ -239,7 +295,7 @@ impl Bpf for Kernel {
         drop(file);
         if let Some(id) = socket {
             // A socket ends with its last fd; other objects live on without one.
-            self.socket_closed(id);
+            self.owner_ended(id);
         }
         Ok(())
     }

@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::Kernel;
+use super::call::Call;
 use super::files::Held;
-use crate::abi::{Attr, Errno, MapFlags, ObjAttr, Result, UserMem};
+use super::{Kernel, user_string};
+use crate::abi::{Attr, Errno, Fd, MapFlags, ObjAttr, Result, UserMem};
 use crate::map::object::Object;
 
 /// Where the bpffs is mounted.
@@ -19,7 +20,9 @@ const ROOT: &str = "/sys/fs/bpf";
 const PATH_MAX: usize = 4096;
 /// `NAME_MAX`
 const NAME_MAX: usize = 255;
-/// `AT_FDCWD`, and any other directory: relative paths start there.
+/// The caller's own directory.
+const AT_FDCWD: Fd = (-100_i32).cast_unsigned();
+/// Relative paths start at a directory that is given.
 const BPF_F_PATH_FD: u32 = 1 << 14;
 
 /// What a name in the bpffs stands for.
@@ -163,36 +166,34 @@ fn outside_new(path: &str) -> Errno {
 /// `EFAULT`; `ENAMETOOLONG`.
 ///
 /// Kernel: `fs/namei.c:getname_flags`.
-fn read_path(mem: &dyn UserMem, addr: u64) -> Result<String> {
-    let mut path = Vec::new();
-    let mut byte = [0];
-    loop {
-        let at = addr.checked_add(path.len() as u64).ok_or(Errno::EFAULT)?;
-        mem.read(at, &mut byte)?;
-        if byte == [0] {
-            // Names are bytes to the kernel; those that are no text stay apart from each other well enough.
-            return Ok(String::from_utf8(path)
-                .unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string()));
-        }
-        path.push(byte[0]);
-        if path.len() >= PATH_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
+pub(super) fn read_path(mem: &dyn UserMem, addr: u64) -> Result<String> {
+    let path = user_string(mem, addr, PATH_MAX)?;
+    if path.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
     }
+    // Names are bytes to the kernel; those that are no text stay apart from each other well enough.
+    Ok(String::from_utf8(path).unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string()))
 }
 
-impl Kernel {
+impl Call<'_> {
+    /// The path that is meant.
+    fn path(&self, attr: &ObjAttr, mem: &dyn UserMem) -> Result<String> {
+        let dir = (attr.file_flags & BPF_F_PATH_FD != 0).then_some(attr.path_fd);
+        let dir = dir.filter(|&dir| dir != AT_FDCWD);
+        self.fds.path(dir, read_path(mem, attr.pathname)?)
+    }
+
     /// Kernel: `bpf_obj_pin_user`.
     pub(super) fn obj_pin(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ObjAttr::decode(attr);
         path_fd(&attr, BPF_F_PATH_FD)?;
-        let file = self.inner.files.get(attr.bpf_fd);
+        let file = self.file(attr.bpf_fd);
         let file = file.map_err(|_| Errno::EINVAL)?;
         match &file.held {
             Held::Map(_) | Held::Link(_) | Held::Object(Object::Prog(_)) => {}
             Held::Object(_) => return Err(Errno::EINVAL),
         }
-        match Place::of(&read_path(mem, attr.pathname)?)? {
+        match Place::of(&self.path(&attr, mem)?)? {
             Place::Inside(names) => {
                 let pin = Node::Pin(file.held.clone());
                 self.inner.bpffs.lock().add(&names, pin)?;
@@ -214,16 +215,21 @@ impl Kernel {
         if flags == both {
             return Err(Errno::EINVAL);
         }
-        match Place::of(&read_path(mem, attr.pathname)?)? {
+        match Place::of(&self.path(&attr, mem)?)? {
             Place::Inside(names) => {
                 let held = self.inner.bpffs.lock().get(&names)?;
+                if matches!(held, Held::Link(_)) && !flags.is_empty() {
+                    return Err(Errno::EINVAL);
+                }
                 self.open_with(held, flags)
             }
             Place::Outside(path) if Path::new(&path).exists() => Err(Errno::EACCES),
             Place::Outside(_) => Err(Errno::ENOENT),
         }
     }
+}
 
+impl Kernel {
     /// mkdir(2) in the bpffs, at `/sys/fs/bpf`.
     ///
     /// # Errors

@@ -5,12 +5,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Kernel;
+use parking_lot::Mutex;
+
+use super::call::Call;
 use super::files::Held;
 use super::kernel::ProgDef;
+use super::{Kernel, prog_load};
 use crate::abi::{AttachType, Caps, Errno, Fd, MapType, ProgType, Result};
 use crate::map::Map;
-use crate::map::object::{Object, Prog};
+use crate::map::object::{Code, Object, Prog};
 
 /// Programs of these types have cgroup storage.
 pub(super) const CGROUP_TYPES: [ProgType; 7] = [
@@ -31,6 +34,48 @@ pub(super) fn is_cgroup_storage(map: &Map) -> bool {
     )
 }
 
+/// The place that a program is for, or the one that its type had before programs said.
+///
+/// # Errors
+///
+/// `EINVAL` if programs of that type have no such place.
+///
+/// Kernel: `kernel/bpf/syscall.c:bpf_prog_load_fixup_attach_type`, `bpf_prog_load_check_attach`.
+pub(super) fn expected_attach_type(
+    prog_type: ProgType,
+    attach_type: AttachType,
+) -> Result<AttachType> {
+    let attach_type = fixed_up(prog_type, attach_type);
+    let fits = match prog_type {
+        ProgType::CGROUP_SKB => attach_type.0 <= 1,
+        ProgType::CGROUP_SOCK => matches!(attach_type.0, 2 | 12 | 13 | 34),
+        ProgType::CGROUP_SOCK_ADDR => {
+            matches!(attach_type.0, 8..=11 | 14 | 15 | 19 | 20 | 29..=32 | 49..=53)
+        }
+        ProgType::CGROUP_SOCKOPT => matches!(attach_type.0, 21 | 22),
+        ProgType::SK_REUSEPORT => matches!(attach_type.0, 39 | 40),
+        ProgType::SK_LOOKUP => attach_type.0 == 36,
+        ProgType::NETFILTER => attach_type.0 == 45,
+        ProgType::SYSCALL | ProgType::EXT => attach_type.0 == 0,
+        _ => true,
+    };
+    if fits {
+        Ok(attach_type)
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+fn fixed_up(prog_type: ProgType, attach_type: AttachType) -> AttachType {
+    /// `BPF_SK_REUSEPORT_SELECT`
+    const SELECT: AttachType = AttachType(39);
+    match prog_type {
+        ProgType::CGROUP_SOCK if attach_type.0 == 0 => AttachType::CGROUP_INET_SOCK_CREATE,
+        ProgType::SK_REUSEPORT if attach_type.0 == 0 => SELECT,
+        _ => attach_type,
+    }
+}
+
 impl Kernel {
     /// Loads a program that is declared by what it uses; its fd.
     ///
@@ -48,67 +93,40 @@ impl Kernel {
         if !unprivileged && !caps.capable(Caps::BPF) {
             return Err(Errno::EPERM);
         }
+        let call = self.own();
         let mut maps: Vec<Arc<Map>> = Vec::new();
         for &fd in def.storages.iter().chain(def.maps) {
-            let map = self.map(fd)?;
-            if !maps.iter().any(|held| Arc::ptr_eq(held, &map)) {
-                maps.push(map);
-            }
-        }
-        for kind in [MapType::CGROUP_STORAGE, MapType::PERCPU_CGROUP_STORAGE] {
-            let of_kind = maps.iter().filter(|map| map.def.map_type == kind);
-            if of_kind.count() > 1 {
-                return Err(Errno::EBUSY);
-            }
+            prog_load::add_map(call.map(fd)?, &mut maps)?;
         }
         for &fd in def.storages {
-            if !is_cgroup_storage(&*self.map(fd)?) || !CGROUP_TYPES.contains(&def.prog_type) {
+            if !is_cgroup_storage(&*call.map(fd)?) || !CGROUP_TYPES.contains(&def.prog_type) {
                 return Err(Errno::EINVAL);
             }
         }
-        let mut expected_attach_type = def.expected_attach_type;
-        if def.prog_type == ProgType::CGROUP_SOCK && expected_attach_type == AttachType(0) {
-            // From the time before programs said what they are for.
-            expected_attach_type = AttachType::CGROUP_INET_SOCK_CREATE;
-        }
-        let prog = Prog {
-            id: self.inner.next_ids.prog.fetch_add(1, Ordering::Relaxed),
+        call.add_prog(Prog {
+            id: self.inner.progs.reserve(),
             name: def.name.to_owned(),
             prog_type: def.prog_type,
-            expected_attach_type,
+            expected_attach_type: fixed_up(def.prog_type, def.expected_attach_type),
             maps,
-        };
+            bound: Mutex::new(Vec::new()),
+            code: Code::default(),
+        })
+    }
+}
+
+impl Call<'_> {
+    /// The fd of a new program; maps that belong to one kind of programs now belong to its kind.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a map that belongs to another kind.
+    pub(super) fn add_prog(&self, prog: Prog) -> Result<Fd> {
         for map in &prog.maps {
             map.ops.used_by(&prog)?;
         }
-        self.inner.open(Held::Object(Object::Prog(Arc::new(prog))))
-    }
-
-    /// The program behind an fd.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open, `EINVAL` if it is something else.
-    pub(super) fn prog(&self, fd: Fd) -> Result<Arc<Prog>> {
-        match self.object(fd)? {
-            Object::Prog(prog) => Ok(prog),
-            Object::Map(_) | Object::Btf(_) | Object::Cgroup(_) | Object::Other(_) => {
-                Err(Errno::EINVAL)
-            }
-        }
-    }
-
-    /// The program behind an fd, of that type.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open, `EINVAL` if it is something else.
-    pub(super) fn prog_of_type(&self, fd: Fd, prog_type: ProgType) -> Result<Arc<Prog>> {
-        let prog = self.prog(fd)?;
-        if prog.prog_type == prog_type {
-            Ok(prog)
-        } else {
-            Err(Errno::EINVAL)
-        }
+        let prog = Arc::new(prog);
+        self.inner.progs.add(prog.id, &prog);
+        self.open(Held::Object(Object::Prog(prog)))
     }
 }

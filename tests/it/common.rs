@@ -4,12 +4,36 @@ use mapemu::abi::{Bpf, Cmd, Fd, MapType, Memory, Result};
 use mapemu::calls::{self, CreateOpts, bpf_map_create};
 use mapemu::sys::Kernel;
 
-/// Holds a fact against every kernel there is: the emulated one and, where that may be used, the running one.
+/// Holds a fact against every kernel there is: the emulated one, called with its own fds and with others, and, where that may be used, the running one.
 #[track_caller]
 pub(crate) fn on_both(fact: fn(&dyn Bpf)) {
     fact(&Kernel::new());
+    fact(&crate::fds::FrontEnd::new());
     if let Some(host) = running_kernel() {
         fact(&*host);
+    }
+}
+
+/// Holds answers, with the names of the questions, against those of the running kernel.
+#[track_caller]
+pub(crate) fn same<T: PartialEq + std::fmt::Debug>(answers: impl Fn(&dyn Bpf) -> Vec<(String, T)>) {
+    let Some(host) = running_kernel() else {
+        return;
+    };
+    let expected = answers(&*host);
+    for bpf in [&Kernel::new() as &dyn Bpf, &crate::fds::FrontEnd::new()] {
+        let wrong: Vec<_> = answers(bpf)
+            .into_iter()
+            .zip(&expected)
+            .filter(|(own, expected)| own != *expected)
+            .map(|(own, expected)| format!("{}: {:?}, not {:?}", own.0, own.1, expected.1))
+            .collect();
+        assert!(
+            wrong.is_empty(),
+            "{} differ:\n{}",
+            wrong.len(),
+            wrong.join("\n")
+        );
     }
 }
 

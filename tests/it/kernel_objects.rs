@@ -10,7 +10,7 @@ use mapemu::map::Map;
 use mapemu::map::object::{Object, OtherKind};
 use mapemu::sys::Kernel;
 
-use crate::objects::{get, refuses};
+use crate::allocated::{get, refuses};
 
 const TASK: usize = 0;
 const CGROUP: usize = 8;

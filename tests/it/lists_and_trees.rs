@@ -10,7 +10,7 @@ use mapemu::calls;
 use mapemu::helper::{Obj, ObjRef, Prog, Reference, SpinLockGuard};
 use mapemu::map::{Map, Value};
 
-use crate::objects::{World, collection, get, node, refuses, stash};
+use crate::allocated::{World, collection, get, node, refuses, stash};
 
 const LIST: usize = collection::LIST;
 const OTHER_LIST: usize = collection::OTHER_LIST;

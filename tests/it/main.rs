@@ -1,6 +1,7 @@
 //! Facts about the kernel's maps: each is a function of any [`Bpf`](mapemu::abi::Bpf), named after what it says.
 #![allow(clippy::print_stderr, reason = "a skipped comparison is told")]
 
+mod allocated;
 mod arena;
 mod array;
 mod bloom_filter;
@@ -11,6 +12,7 @@ mod common;
 mod cpumap;
 mod devmap;
 mod fd_arrays;
+mod fds;
 mod files;
 mod kernel_objects;
 mod lists_and_trees;
@@ -23,6 +25,7 @@ mod percpu_array;
 mod perf_event_array;
 mod playing;
 mod prog_array;
+mod prog_load;
 mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod props;

@@ -1,811 +1,647 @@
-//! Objects that programs allocate, and kptrs to them: who has a reference, and when the last one goes.
-//!
-//! What is said of a kernel that no system call shows was observed on Linux 6.18.44, with C programs of the same layouts run
-//! by `BPF_PROG_TEST_RUN`.
+//! Programs, BTF and links as objects: ids, infos, pins; and the commands that ask for what is not here.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-
-use mapemu::abi::{Bpf, Errno, Fd, MapType, ProgType, UpdateFlags};
+use mapemu::abi::{Bpf, Cmd, Errno, Fd, MapType, Memory, ProgType, Result};
 use mapemu::btf::Writer;
-use mapemu::calls::{self, CreateOpts};
-use mapemu::helper::{Obj, Prog};
-use mapemu::map::object::OtherKind;
-use mapemu::map::{Map, Value};
+use mapemu::calls;
 use mapemu::sys::Kernel;
 
-use crate::common::on_both;
+use crate::common::{NOT_OPEN, on_both, raw, same, small};
+use crate::prog_load::{EXIT, Load, call, insn, ld_imm64, mov};
 
-/// Types of one BTF blob, by their ids.
-#[derive(Clone, Debug)]
-pub(crate) struct Types {
-    pub(crate) blob: Vec<u8>,
-    pub(crate) u32_id: u32,
-    /// `{u64; u64}`
-    pub(crate) pair: u32,
-    /// See [`node`].
-    pub(crate) node: u32,
-    /// `{bpf_spin_lock; u32; bpf_list_head of single; kptr to pair}`
-    pub(crate) owner: u32,
-    /// `{u64; bpf_list_node}`
-    pub(crate) single: u32,
-    /// See [`stash`]; with and without a lock.
-    pub(crate) stash: u32,
-    pub(crate) locked_stash: u32,
-    /// See [`collection`].
-    pub(crate) collection: u32,
-}
-
-/// Offsets in `{u64 key; bpf_list_node; bpf_list_node; bpf_rb_node; bpf_refcount; u32 x}`.
-pub(crate) mod node {
-    pub(crate) const KEY: usize = 0;
-    pub(crate) const LIST_NODE: usize = 8;
-    pub(crate) const REFCOUNT: usize = 88;
-    pub(crate) const X: usize = 92;
-}
-
-/// Offsets in `{bpf_spin_lock; u32; bpf_list_head of single; kptr to pair}`.
-mod owner {
-    pub(super) const LIST: usize = 8;
-    pub(super) const PAIR: usize = 24;
-}
-
-/// Offsets in `{bpf_spin_lock or u32; u32; u64; kptr to node; kptr to pair; percpu_kptr to pair; kptr to owner}`.
-pub(crate) mod stash {
-    pub(crate) const SIZE: u32 = 48;
-    pub(crate) const PLAIN: usize = 8;
-    pub(crate) const NODE: usize = 16;
-    pub(crate) const PAIR: usize = 24;
-    pub(crate) const PERCPU_PAIR: usize = 32;
-    pub(crate) const OWNER: usize = 40;
-}
-
-/// Offsets in `{bpf_spin_lock; u32; u64; bpf_list_head; bpf_rb_root; bpf_list_head}`, of nodes: the first list by their
-/// first node, the second one by their second.
-pub(crate) mod collection {
-    pub(crate) const SIZE: u32 = 64;
-    pub(crate) const LIST: usize = 16;
-    pub(crate) const TREE: usize = 32;
-    pub(crate) const OTHER_LIST: usize = 48;
-}
-
-pub(crate) fn types() -> Types {
-    let mut btf = Writer::new();
-    let u32_id = btf.int("u32", 4);
-    let u64_id = btf.int("u64", 8);
-    let lock = btf.structure("bpf_spin_lock", 4, &[("val", u32_id, 0)]);
-    let count = btf.structure("bpf_refcount", 4, &[("val", u32_id, 0)]);
-    let mut of_words = |name, size| {
-        let member = |at: u32| (["a", "b", "c", "d"][at as usize / 8], u64_id, at);
-        let members: Vec<_> = (0..size).step_by(8).map(member).collect();
-        btf.structure(name, size, &members)
-    };
-    let list = of_words("bpf_list_head", 16);
-    let list_node = of_words("bpf_list_node", 24);
-    let tree = of_words("bpf_rb_root", 16);
-    let tree_node = of_words("bpf_rb_node", 32);
-    let pair = of_words("of_the_program_pair", 16);
-    let members = [
-        ("key", u64_id, 0),
-        ("l", list_node, 8),
-        ("l2", list_node, 32),
-        ("r", tree_node, 56),
-        ("count", count, 88),
-        ("x", u32_id, 92),
-    ];
-    let node = btf.structure("of_the_program_node", 96, &members);
-    let members = [("key", u64_id, 0), ("l", list_node, 8)];
-    let single = btf.structure("of_the_program_single", 32, &members);
-    let pair_kptr = btf.tagged_pointer("kptr", pair);
-    let members = [
-        ("lock", lock, 0),
-        ("x", u32_id, 4),
-        ("h", list, 8),
-        ("p", pair_kptr, 24),
-    ];
-    let owner = btf.structure("of_the_program_owner", 32, &members);
-    btf.member_tag("contains:of_the_program_single:l", owner, 2);
-    let mut members = [
-        ("lock", u32_id, 0),
-        ("pad", u32_id, 4),
-        ("plain", u64_id, 8),
-        ("node", btf.tagged_pointer("kptr", node), 16),
-        ("pair", pair_kptr, 24),
-        ("percpu", btf.tagged_pointer("percpu_kptr", pair), 32),
-        ("owner", btf.tagged_pointer("kptr", owner), 40),
-    ];
-    let stash = btf.structure("stash", stash::SIZE, &members);
-    members[0].1 = lock;
-    let locked_stash = btf.structure("locked_stash", stash::SIZE, &members);
-    let members = [
-        ("lock", lock, 0),
-        ("pad", u32_id, 4),
-        ("plain", u64_id, 8),
-        ("h", list, 16),
-        ("t", tree, 32),
-        ("h2", list, 48),
-    ];
-    let collection = btf.structure("collection", collection::SIZE, &members);
-    btf.member_tag("contains:of_the_program_node:l", collection, 3);
-    btf.member_tag("contains:of_the_program_node:r", collection, 4);
-    btf.member_tag("contains:of_the_program_node:l2", collection, 5);
-    Types {
-        blob: btf.finish(),
-        u32_id,
-        pair,
-        node,
-        owner,
-        single,
-        stash,
-        locked_stash,
-        collection,
+/// Puts words at their offsets.
+fn attr<const N: usize>(words: &[(usize, u32)]) -> [u8; N] {
+    let mut attr = [0; N];
+    for (at, word) in words {
+        attr[*at..at + 4].copy_from_slice(&word.to_ne_bytes());
     }
+    attr
 }
 
-/// Maps of one BTF.
-pub(crate) struct World {
-    pub(crate) kernel: Kernel,
-    pub(crate) types: Types,
-    btf_fd: Fd,
+/// A command with those words; 0 in place of what it gives, and fds are closed.
+fn ask<const N: usize>(bpf: &dyn Bpf, cmd: Cmd, words: &[(usize, u32)]) -> Result<()> {
+    let mut attr = attr::<N>(words);
+    let size = u32::try_from(N).expect("small");
+    let fd = raw(bpf, cmd, &mut attr, size)?;
+    if fd != 0 {
+        bpf.close(fd)?;
+    }
+    Ok(())
 }
 
-impl World {
-    pub(crate) fn new() -> Self {
-        let kernel = Kernel::builder().cpus(2).build();
-        let types = types();
-        let btf_fd = calls::bpf_btf_load(&kernel, &types.blob).expect("BTF");
+#[track_caller]
+fn prog(bpf: &dyn Bpf) -> Fd {
+    let load = Load::new(ProgType::SOCKET_FILTER, &[mov(0, 0), EXIT]);
+    load.run(bpf).0.expect("loaded")
+}
+
+/// BTF with one number.
+#[track_caller]
+fn btf(bpf: &dyn Bpf) -> (Fd, Vec<u8>) {
+    let mut writer = Writer::new();
+    writer.int("int", 4);
+    let bytes = writer.finish();
+    let fd = calls::bpf_btf_load(bpf, &bytes).expect("loaded");
+    (fd, bytes)
+}
+
+/// `BPF_OBJ_GET_INFO_BY_FD` with that info, and buffers whose addresses are put into it.
+pub(crate) struct Ask<'a> {
+    info: Vec<u8>,
+    buffers: Vec<(usize, &'a mut [u8])>,
+}
+
+impl<'a> Ask<'a> {
+    pub(crate) fn new(len: usize) -> Self {
         Self {
-            kernel,
-            types,
-            btf_fd,
+            info: vec![0; len],
+            buffers: Vec::new(),
         }
     }
 
-    pub(crate) fn map(
-        &self,
-        map_type: MapType,
-        value_id: u32,
-        size: u32,
-        flags: u32,
-    ) -> (Fd, Arc<Map>) {
-        let is_storage = map_type == MapType::TASK_STORAGE;
-        let max_entries = if is_storage { 0 } else { 8 };
-        let fd = create(
-            &self.kernel,
-            self.btf_fd,
-            &self.types,
-            map_type,
-            (value_id, size),
-            max_entries,
-            flags,
-        );
-        (fd, self.kernel.map(fd).expect("a map"))
+    pub(crate) fn word(mut self, at: usize, word: u32) -> Self {
+        self.info[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        self
     }
 
-    pub(crate) fn stashes(&self, map_type: MapType, flags: u32) -> (Fd, Arc<Map>) {
-        self.map(map_type, self.types.stash, stash::SIZE, flags)
+    /// A buffer: the offset of its address, and of its length, which counts `elem_size`.
+    pub(crate) fn buffer(
+        mut self,
+        at: usize,
+        len_at: usize,
+        elem_size: usize,
+        bytes: &'a mut [u8],
+    ) -> Self {
+        let len = u32::try_from(bytes.len() / elem_size).expect("small");
+        self = self.word(len_at, len);
+        self.buffers.push((at, bytes));
+        self
     }
 
-    /// Objects that are not released.
-    #[track_caller]
-    pub(crate) fn objects(&self) -> u64 {
-        self.kernel.env().allocated_objects()
-    }
-}
-
-fn create(
-    bpf: &dyn Bpf,
-    btf_fd: Fd,
-    types: &Types,
-    map_type: MapType,
-    (value_id, size): (u32, u32),
-    max_entries: u32,
-    map_flags: u32,
-) -> Fd {
-    let opts = CreateOpts {
-        btf_fd,
-        btf_key_type_id: types.u32_id,
-        btf_value_type_id: value_id,
-        map_flags,
-        ..CreateOpts::default()
-    };
-    calls::bpf_map_create(bpf, map_type, "", 4, size, max_entries, &opts).expect("a map")
-}
-
-/// The maps with kptrs, by type and flags.
-const WITH_KPTRS: [(MapType, u32); 7] = [
-    (MapType::HASH, 0),
-    (MapType::HASH, 1),
-    (MapType::ARRAY, 0),
-    (MapType::LRU_HASH, 0),
-    (MapType::PERCPU_HASH, 0),
-    (MapType::LRU_PERCPU_HASH, 0),
-    (MapType::PERCPU_ARRAY, 0),
-];
-
-fn is_array(map_type: MapType) -> bool {
-    matches!(map_type, MapType::ARRAY | MapType::PERCPU_ARRAY)
-}
-
-const VALUE: [u8; stash::SIZE as usize] = [0xff; stash::SIZE as usize];
-
-#[track_caller]
-fn put(prog: &Prog, map: &Map, key: u32) {
-    prog.map_update_elem(map, &key.to_ne_bytes(), &VALUE, UpdateFlags::ANY)
-        .expect("update");
-}
-
-#[track_caller]
-pub(crate) fn get<'m>(prog: &Prog, map: &'m Map, key: u32) -> Value<'m> {
-    prog.map_lookup_elem(map, &key.to_ne_bytes())
-        .expect("there")
-}
-
-fn user_put(world: &World, fd: Fd, map: &Map, key: u32, flags: u64) {
-    let value = vec![0xff; map.def.user_value_size(2)];
-    calls::bpf_map_update_elem(&world.kernel, fd, &key.to_ne_bytes(), &value, flags)
-        .expect("update");
-}
-
-/// An object of two numbers, the first one `a`.
-#[track_caller]
-fn pair(prog: &Prog, map: &Map, types: &Types, a: u64) -> Obj {
-    let object = prog.obj_new(map, types.pair).expect("memory");
-    object.value().store_u64(0, a);
-    object
-}
-
-/// Puts an object into the kptr of an element; was there one?
-#[track_caller]
-fn fill(prog: &Prog, map: &Map, types: &Types, value: &Value<'_>) -> bool {
-    let object = pair(prog, map, types, 5);
-    match prog.kptr_xchg(value, stash::PAIR, Some(object)) {
-        Some(old) => {
-            prog.obj_drop(old);
-            true
+    /// The answer, the length that came back, the info.
+    pub(crate) fn run(self, bpf: &dyn Bpf, fd: Fd) -> (Result<u32>, u32, Vec<u8>) {
+        let Self { mut info, buffers } = self;
+        let mut mem = Memory::new();
+        for (at, bytes) in buffers {
+            let addr = mem.output(bytes).to_ne_bytes();
+            info[at..at + 8].copy_from_slice(&addr);
         }
-        None => false,
+        let mut attr = [0; 16];
+        attr[..4].copy_from_slice(&fd.to_ne_bytes());
+        let len = u32::try_from(info.len()).expect("small");
+        attr[4..8].copy_from_slice(&len.to_ne_bytes());
+        attr[8..].copy_from_slice(&mem.output(&mut info).to_ne_bytes());
+        let addr = mem.output(&mut attr);
+        let answer = bpf.bpf(Cmd::OBJ_GET_INFO_BY_FD, addr, 16, &mut mem);
+        drop(mem);
+        let len = u32::from_ne_bytes(attr[4..8].try_into().expect("4 bytes"));
+        (answer, len, info)
     }
 }
 
-/// Takes the object out of the kptr of an element; was there one?
-#[track_caller]
-fn empty(prog: &Prog, value: &Value<'_>) -> bool {
-    let object = prog.kptr_xchg(value, stash::PAIR, None);
-    object.map(|object| prog.obj_drop(object)).is_some()
-}
-
-#[track_caller]
-pub(crate) fn refuses(rule: &str, program: impl FnOnce()) {
-    let refused = catch_unwind(AssertUnwindSafe(program)).expect_err("it is refused");
-    let said = match refused.downcast_ref::<&str>() {
-        Some(said) => said,
-        None => refused.downcast_ref::<String>().expect("a text").as_str(),
-    };
-    assert!(said.contains(rule), "{said}");
+fn word(info: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(info[at..at + 4].try_into().expect("4 bytes"))
 }
 
 #[test]
-fn fields_show_as_zeros_and_stop_freezing() {
-    on_both(|bpf| {
-        let types = types();
-        let btf_fd = calls::bpf_btf_load(bpf, &types.blob).expect("BTF");
-        for (value_id, size) in [
-            (types.stash, stash::SIZE),
-            (types.locked_stash, stash::SIZE),
-            (types.collection, collection::SIZE),
+fn ids_are_asked_for_with_the_kernels_checks() {
+    same(|bpf| {
+        let mut answers = Vec::new();
+        for cmd in [
+            Cmd::PROG_GET_NEXT_ID,
+            Cmd::MAP_GET_NEXT_ID,
+            Cmd::BTF_GET_NEXT_ID,
+            Cmd::LINK_GET_NEXT_ID,
         ] {
-            let fd = create(bpf, btf_fd, &types, MapType::HASH, (value_id, size), 8, 0);
-            let key = 1_u32.to_ne_bytes();
-            let given = vec![0xff; size as usize];
-            calls::bpf_map_update_elem(bpf, fd, &key, &given, 0).expect("update");
-            let mut seen = vec![1; size as usize];
-            calls::bpf_map_lookup_elem(bpf, fd, &key, &mut seen).expect("there");
-            assert_eq!(seen[stash::PLAIN..16], [0xff; 8]);
-            if value_id == types.collection {
-                // A list head shows as an empty one: twice its own address, in a buffer of the kernel. Here that is 0.
-                for list in [collection::LIST, collection::OTHER_LIST] {
-                    let (one, two) = seen[list..list + 16].split_at_mut(8);
-                    assert_eq!(one, two);
-                    one.fill(0);
-                    two.fill(0);
+            for words in [
+                [(0, i32::MAX.cast_unsigned()), (4, 0)],
+                [(0, i32::MAX.cast_unsigned() - 1), (4, 0)],
+                [(0, i32::MAX.cast_unsigned() - 1), (4, 9)],
+                [(0, 0), (8, 1)],
+            ] {
+                answers.push((format!("{cmd} {words:?}"), ask::<12>(bpf, cmd, &words)));
+            }
+        }
+        for cmd in [
+            Cmd::PROG_GET_FD_BY_ID,
+            Cmd::MAP_GET_FD_BY_ID,
+            Cmd::BTF_GET_FD_BY_ID,
+            Cmd::LINK_GET_FD_BY_ID,
+        ] {
+            for id in [0, 0x7fff_ff00] {
+                for (at, value) in [
+                    (4, 0),
+                    (4, 1),
+                    (8, 1),
+                    (8, 1 << 16),
+                    (12, 1),
+                    (16, 1),
+                    (20, 1),
+                ] {
+                    let words = [(0, id), (at, value)];
+                    answers.push((format!("{cmd} {words:?}"), ask::<24>(bpf, cmd, &words)));
                 }
             }
-            assert_eq!(seen[16..], vec![0; size as usize - 16]);
-            assert_eq!(calls::bpf_map_freeze(bpf, fd), Err(Errno::ENOTSUPP));
         }
+        answers
     });
 }
 
 #[test]
-fn an_inner_map_with_kptrs_has_the_blob_of_the_template() {
+fn programs_and_btf_are_found_by_id_as_long_as_they_live() {
     on_both(|bpf| {
-        let types = types();
-        let [one, two] = [0; 2].map(|_| calls::bpf_btf_load(bpf, &types.blob).expect("BTF"));
-        let new = |btf_fd, id, size| create(bpf, btf_fd, &types, MapType::ARRAY, (id, size), 2, 0);
-        for (id, size) in [
-            (types.stash, stash::SIZE),
-            (types.collection, collection::SIZE),
-        ] {
-            let opts = CreateOpts {
-                inner_map_fd: new(one, id, size),
-                ..CreateOpts::default()
-            };
-            let outer = calls::bpf_map_create(bpf, MapType::ARRAY_OF_MAPS, "", 4, 4, 1, &opts);
-            let outer = outer.expect("a map");
-            let put = |inner: Fd| {
-                calls::bpf_map_update_elem(bpf, outer, &[0; 4], &inner.to_ne_bytes(), 0)
-            };
-            assert_eq!(put(new(one, id, size)), Ok(()));
-            assert_eq!(put(new(two, id, size)), Err(Errno::EINVAL));
+        let prog = prog(bpf);
+        let id = word(&Ask::new(232).run(bpf, prog).2, 4);
+        let next = |after| {
+            let mut attr = attr::<8>(&[(0, after)]);
+            raw(bpf, Cmd::PROG_GET_NEXT_ID, &mut attr, 8).map(|_| word(&attr, 4))
+        };
+        assert_eq!(next(id - 1), Ok(id));
+        let by_id = |cmd, id| raw(bpf, cmd, &mut attr::<4>(&[(0, id)]), 4);
+        let again = by_id(Cmd::PROG_GET_FD_BY_ID, id).expect("alive");
+        assert_eq!(bpf.close(prog), Ok(()));
+        assert_eq!(word(&Ask::new(232).run(bpf, again).2, 4), id);
+        assert_eq!(bpf.close(again), Ok(()));
+
+        let (fd, _) = btf(bpf);
+        let id = word(&Ask::new(32).run(bpf, fd).2, 12);
+        let again = by_id(Cmd::BTF_GET_FD_BY_ID, id).expect("alive");
+        for fd in [fd, again] {
+            assert_eq!(bpf.close(fd), Ok(()));
         }
     });
+    // The running kernel lets go of them a little later.
+    let bpf = Kernel::new();
+    let fd = prog(&bpf);
+    assert_eq!(bpf.close(fd), Ok(()));
+    let mut attr = attr::<4>(&[(0, 1)]);
+    let gone = raw(&bpf, Cmd::PROG_GET_FD_BY_ID, &mut attr, 4);
+    assert_eq!(gone, Err(Errno::ENOENT));
 }
 
 #[test]
-fn an_object_is_there_until_it_is_dropped() {
-    let world = World::new();
-    let (_, map) = world.stashes(MapType::HASH, 0);
-    let prog = Prog::sched_cls(0);
-    let object = pair(&prog, &map, &world.types, 7);
-    assert_eq!(object.value().size(), 16);
-    assert_eq!(object.value().load_u64(0), 7);
-    assert_eq!(object.value().load_u64(8), 0);
-    assert_eq!(world.objects(), 1);
-    prog.obj_drop(object);
-    assert_eq!(world.objects(), 0);
-}
-
-#[test]
-fn xchg_gives_the_old_object_back() {
-    for (map_type, flags) in WITH_KPTRS {
-        let world = World::new();
-        let (_, map) = world.stashes(map_type, flags);
-        let prog = Prog::sched_cls(1);
-        put(&prog, &map, 1);
-        let value = get(&prog, &map, 1);
-        assert!(!fill(&prog, &map, &world.types, &value));
-        let object = pair(&prog, &map, &world.types, 6);
-        assert_eq!(world.objects(), 2);
-        let old = prog
-            .kptr_xchg(&value, stash::PAIR, Some(object))
-            .expect("the first");
-        assert_eq!(old.value().load_u64(0), 5);
-        prog.obj_drop(old);
-        let new = prog
-            .kptr_xchg(&value, stash::PAIR, None)
-            .expect("the second");
-        assert_eq!(new.value().load_u64(0), 6);
-        prog.obj_drop(new);
-        assert!(!empty(&prog, &value));
-        assert_eq!(world.objects(), 0);
-    }
-}
-
-#[test]
-fn a_loaded_kptr_is_read_and_written_even_after_the_object_was_released() {
-    let world = World::new();
-    let (_, map) = world.stashes(MapType::ARRAY, 0);
-    let prog = Prog::sched_cls(0);
-    let value = get(&prog, &map, 0);
-    assert!(prog.kptr_load(&value, stash::PAIR).is_none());
-    fill(&prog, &map, &world.types, &value);
-    let found = prog.kptr_load(&value, stash::PAIR).expect("there");
-    assert_eq!(found.value().load_u64(0), 5);
-    found.value().store_u64(0, 9);
-    assert!(empty(&prog, &value));
-    assert_eq!(world.objects(), 0);
-    assert_eq!(found.value().load_u64(0), 9);
-}
-
-#[test]
-fn lookups_show_no_pointer() {
-    for (map_type, flags) in WITH_KPTRS {
-        let world = World::new();
-        let (fd, map) = world.stashes(map_type, flags);
-        let prog = Prog::sched_cls(0);
-        user_put(&world, fd, &map, 1, 0);
-        fill(&prog, &map, &world.types, &get(&prog, &map, 1));
-        let mut seen = vec![1; map.def.user_value_size(2)];
-        calls::bpf_map_lookup_elem(&world.kernel, fd, &1_u32.to_ne_bytes(), &mut seen)
-            .expect("there");
-        for part in seen.chunks(stash::SIZE as usize) {
-            assert_eq!(part[..stash::NODE], [0xff; stash::NODE]);
-            assert_eq!(part[stash::NODE..], [0; 32]);
-        }
-        assert_eq!(world.objects(), 1, "a look takes nothing");
-    }
-}
-
-/// An update by a system call releases what all CPUs' parts hold, one by a program what its own part holds.
-#[test]
-fn an_update_releases_what_it_overwrites() {
-    for (map_type, flags) in WITH_KPTRS {
-        let world = World::new();
-        let (fd, map) = world.stashes(map_type, flags);
-        let progs = [0, 1].map(Prog::sched_cls);
-        let fill_all = || {
-            for prog in &progs {
-                fill(prog, &map, &world.types, &get(prog, &map, 1));
+fn infos_have_the_kernels_sizes() {
+    same(|bpf| {
+        let mut answers = Vec::new();
+        let fds = [("program", prog(bpf)), ("BTF", btf(bpf).0)];
+        for (name, fd) in fds {
+            for len in [
+                0, 1, 4, 16, 31, 32, 33, 64, 100, 228, 231, 232, 233, 240, 4096, 4097,
+            ] {
+                let (answer, told, _) = Ask::new(len).run(bpf, fd);
+                answers.push((format!("{name}, {len} bytes"), (answer, told)));
+                // What ends inside of the struct can be the half of an address.
+                if len > 232 || name == "BTF" && len > 32 {
+                    let mut ask = Ask::new(len);
+                    ask.info[len - 1] = 1;
+                    let (answer, told, _) = ask.run(bpf, fd);
+                    answers.push((format!("{name}, {len} bytes, the last 1"), (answer, told)));
+                }
             }
-        };
-        let filled = if map_type.is_percpu() { 2 } else { 1 };
-        user_put(&world, fd, &map, 1, 0);
-        fill_all();
-        assert_eq!(world.objects(), filled);
-        user_put(&world, fd, &map, 1, 0);
-        assert_eq!(world.objects(), 0, "{map_type}");
-        fill_all();
-        put(&progs[0], &map, 1);
-        assert_eq!(world.objects(), filled - 1, "{map_type}");
-    }
-}
-
-/// Observed: in a hash the kptr is there afterwards, in an array it is not.
-#[test]
-fn an_update_under_the_lock_releases_in_arrays_only() {
-    for (map_type, flags, left) in [
-        (MapType::HASH, 0, 1),
-        (MapType::HASH, 1, 1),
-        (MapType::ARRAY, 0, 0),
-    ] {
-        let world = World::new();
-        let (fd, map) = world.map(map_type, world.types.locked_stash, stash::SIZE, flags);
-        let prog = Prog::sched_cls(0);
-        put(&prog, &map, 1);
-        fill(&prog, &map, &world.types, &get(&prog, &map, 1));
-        user_put(&world, fd, &map, 1, 4);
-        assert_eq!(world.objects(), left, "{map_type}");
-        assert_eq!(empty(&prog, &get(&prog, &map, 1)), left == 1);
-    }
+        }
+        answers
+    });
 }
 
 #[test]
-fn an_element_that_goes_releases_its_objects() {
-    for (map_type, flags) in WITH_KPTRS
-        .into_iter()
-        .filter(|(map_type, _)| !is_array(*map_type))
-    {
-        let world = World::new();
-        let (fd, map) = world.stashes(map_type, flags);
-        let prog = Prog::sched_cls(0);
-        let kernel = &world.kernel;
-        let key = 1_u32.to_ne_bytes();
-        let make = || {
-            put(&prog, &map, 1);
-            fill(&prog, &map, &world.types, &get(&prog, &map, 1));
-            assert_eq!(world.objects(), 1);
+fn the_info_of_a_program_is_the_kernels() {
+    /// Bytes that depend on the run: id, compiled and rewritten code, time, user.
+    const OTHER: [std::ops::Range<usize>; 4] = [4..8, 16..24, 40..48, 104..112];
+    same(|bpf| {
+        let map = small(bpf, MapType::HASH);
+        let insns = [&ld_imm64(1, 1, map, 0)[..], &[mov(0, 0), EXIT]].concat();
+        let programs = [
+            Load::new(ProgType::SOCKET_FILTER, &insns),
+            Load::new(
+                ProgType::XDP,
+                &[call(5), insn(0x05, 0, 0, 0, 0), mov(0, 2), EXIT],
+            ),
+            Load {
+                license: b"mine\0",
+                words: vec![
+                    (48, u32::from_ne_bytes(*b"na_m")),
+                    (52, u32::from_ne_bytes([b'e', 0, 7, 0])),
+                ],
+                ..Load::new(ProgType::TRACEPOINT, &[mov(0, 0), EXIT])
+            },
+        ];
+        let answer = |load: &Load| {
+            let fd = load.run(bpf).0.expect("loaded");
+            let (answer, len, mut info) = Ask::new(232).run(bpf, fd);
+            for range in OTHER {
+                info[range].fill(0);
+            }
+            (answer, len, info)
         };
-        let mut value = vec![0; map.def.user_value_size(2)];
-        make();
-        calls::bpf_map_delete_elem(kernel, fd, &key).expect("delete");
-        assert_eq!(world.objects(), 0, "{map_type}: by a system call");
-        make();
-        prog.map_delete_elem(&map, &key).expect("delete");
-        assert_eq!(world.objects(), 0, "{map_type}: by a program");
-        make();
-        calls::bpf_map_lookup_and_delete_elem(kernel, fd, &key, &mut value).expect("there");
-        assert_eq!(world.objects(), 0, "{map_type}: looked at");
-        make();
-        assert_eq!(calls::bpf_map_delete_batch(kernel, fd, &key, 1).count, 1);
-        assert_eq!(world.objects(), 0, "{map_type}: by a batch");
-        make();
-        let (mut keys, mut values) = (vec![0; 4 * 8], vec![0; 8 * value.len()]);
-        let mut token = [0; 4];
-        let done = calls::bpf_map_lookup_and_delete_batch(
-            kernel,
-            fd,
-            None,
-            &mut token,
-            &mut keys,
-            &mut values,
-            8,
+        programs
+            .iter()
+            .map(|load| (load.prog_type.to_string(), answer(load)))
+            .collect()
+    });
+}
+
+#[test]
+fn the_info_of_a_program_has_the_ids_of_its_maps() {
+    on_both(|bpf| {
+        let fd = small(bpf, MapType::HASH);
+        let id = calls::bpf_map_get_info_by_fd(bpf, fd).expect("info").id;
+        let insns = [&ld_imm64(1, 1, fd, 0)[..], &[mov(0, 0), EXIT]].concat();
+        let prog = Load::new(ProgType::SOCKET_FILTER, &insns)
+            .run(bpf)
+            .0
+            .expect("loaded");
+        let mut ids = [0; 8];
+        let (answer, len, info) = Ask::new(232).buffer(56, 52, 4, &mut ids).run(bpf, prog);
+        assert_eq!((answer, len, word(&info, 52)), (Ok(0), 232, 1));
+        assert_eq!(ids, [id.to_ne_bytes(), [0; 4]].concat()[..]);
+        let nowhere = Ask::new(232).word(52, 1).word(56, 1).run(bpf, prog).0;
+        assert_eq!(nowhere, Err(Errno::EFAULT));
+    });
+}
+
+#[test]
+fn record_sizes_in_the_info_of_a_program_are_the_kernels_or_none() {
+    same(|bpf| {
+        let fd = prog(bpf);
+        let mut answers = Vec::new();
+        // Lengths at the upper half of 8 bytes cannot be told from addresses in a call of the running kernel.
+        for at in [144, 168, 176] {
+            for value in [1, 4, 8, 16, 24] {
+                let (answer, len, info) = Ask::new(232).word(at, value).run(bpf, fd);
+                let sizes = [132, 172, 176].map(|at| word(&info, at));
+                answers.push((format!("{value} at {at}"), (answer, len, sizes)));
+            }
+        }
+        answers
+    });
+}
+
+#[test]
+fn the_info_of_btf_has_the_blob() {
+    on_both(|bpf| {
+        let (fd, bytes) = btf(bpf);
+        let size = u32::try_from(bytes.len()).expect("small");
+        let mut blob = vec![0; bytes.len() + 4];
+        let (answer, len, info) = Ask::new(32).buffer(0, 8, 1, &mut blob).run(bpf, fd);
+        assert_eq!((answer, len, word(&info, 8)), (Ok(0), 32, size));
+        assert_eq!(blob[..bytes.len()], bytes);
+        assert_eq!(
+            [word(&info, 24), word(&info, 28)],
+            [0, 0],
+            "no name, not the kernel's"
         );
-        assert_eq!(done.count, 1);
-        assert_eq!(world.objects(), 0, "{map_type}: by a batch that looks");
-    }
+        let mut short = [0; 10];
+        let (answer, _, info) = Ask::new(32).buffer(0, 8, 1, &mut short).run(bpf, fd);
+        assert_eq!((answer, word(&info, 8)), (Ok(0), size));
+        assert_eq!(short, bytes[..10]);
+        let mut name = [7; 4];
+        let (answer, _, info) = Ask::new(32).buffer(16, 24, 1, &mut name).run(bpf, fd);
+        assert_eq!((answer, word(&info, 24), name), (Ok(0), 0, [0, 7, 7, 7]));
+        let without_room = Ask::new(32).word(16, 1).run(bpf, fd).0;
+        assert_eq!(without_room, Err(Errno::EINVAL));
+        let without_name = Ask::new(32).word(24, 1).run(bpf, fd).0;
+        assert_eq!(without_name, Err(Errno::EINVAL));
+    });
+}
+
+/// Words of an attr that follow the program's fd.
+type Words = &'static [(usize, u32)];
+
+#[test]
+fn what_cannot_be_done_here_has_the_kernels_errnos_for_its_arguments() {
+    const PROBES: [(Cmd, Words); 31] = [
+        (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN)]),
+        (Cmd::PROG_TEST_RUN, &[(0, 0)]),
+        (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN), (40, 1)]),
+        (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN), (44, 1)]),
+        (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN), (48, 1)]),
+        (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN), (56, 1)]),
+        (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN), (76, 1)]),
+        (Cmd::ENABLE_STATS, &[]),
+        (Cmd::ENABLE_STATS, &[(0, 1)]),
+        (Cmd::ENABLE_STATS, &[(4, 1)]),
+        (Cmd::ITER_CREATE, &[(0, NOT_OPEN)]),
+        (Cmd::ITER_CREATE, &[(0, 0)]),
+        (Cmd::ITER_CREATE, &[(0, NOT_OPEN), (4, 1)]),
+        (Cmd::ITER_CREATE, &[(0, NOT_OPEN), (8, 1)]),
+        (Cmd::TASK_FD_QUERY, &[(4, NOT_OPEN)]),
+        (Cmd::TASK_FD_QUERY, &[(8, 1)]),
+        (Cmd::TASK_FD_QUERY, &[(48, 1)]),
+        (Cmd::RAW_TRACEPOINT_OPEN, &[(8, NOT_OPEN)]),
+        (Cmd::RAW_TRACEPOINT_OPEN, &[(8, 0)]),
+        (Cmd::RAW_TRACEPOINT_OPEN, &[(8, NOT_OPEN), (24, 1)]),
+        (Cmd::LINK_CREATE, &[(0, NOT_OPEN)]),
+        (Cmd::LINK_CREATE, &[(0, 0)]),
+        (Cmd::LINK_CREATE, &[(0, NOT_OPEN), (64, 1)]),
+        (Cmd::LINK_UPDATE, &[(0, NOT_OPEN)]),
+        (Cmd::LINK_DETACH, &[(0, 0)]),
+        (Cmd::TOKEN_CREATE, &[(4, NOT_OPEN)]),
+        (Cmd::TOKEN_CREATE, &[(0, 1)]),
+        (Cmd::PROG_QUERY, &[(0, NOT_OPEN), (4, 1)]),
+        (Cmd::PROG_QUERY, &[(0, 0), (4, 1)]),
+        (Cmd::PROG_QUERY, &[(0, NOT_OPEN), (4, 99)]),
+        (Cmd::PROG_QUERY, &[(0, NOT_OPEN), (4, 1), (8, 2)]),
+    ];
+    same(|bpf| {
+        let one =
+            |(cmd, words): (Cmd, Words)| (format!("{cmd} {words:?}"), ask::<80>(bpf, cmd, words));
+        PROBES.map(one).to_vec()
+    });
 }
 
 #[test]
-fn an_evicted_element_releases_its_objects() {
-    for map_type in [MapType::LRU_HASH, MapType::LRU_PERCPU_HASH] {
-        let world = World::new();
-        let (_, map) = world.stashes(map_type, 0);
-        let prog = Prog::sched_cls(0);
-        for key in 0..100 {
-            put(&prog, &map, key);
-            fill(&prog, &map, &world.types, &get(&prog, &map, key));
-            assert!(world.objects() <= 8, "{map_type}");
+fn a_program_of_the_wrong_type_is_refused_as_by_the_kernel() {
+    same(|bpf| {
+        let of = |prog_type, attach_type| {
+            let mut load = Load::new(prog_type, &[mov(0, 1), EXIT]);
+            load.attach_type = attach_type;
+            load.run(bpf).0.expect("loaded")
+        };
+        let mut answers = Vec::new();
+        for prog_type in [
+            ProgType::KPROBE,
+            ProgType::TRACEPOINT,
+            ProgType::PERF_EVENT,
+            ProgType::SOCK_OPS,
+            ProgType::SK_MSG,
+            ProgType::CGROUP_DEVICE,
+            ProgType::LWT_SEG6LOCAL,
+            ProgType::RAW_TRACEPOINT_WRITABLE,
+            ProgType::CGROUP_SYSCTL,
+        ] {
+            let fd = of(prog_type, 0);
+            let run = ask::<80>(bpf, Cmd::PROG_TEST_RUN, &[(0, fd)]);
+            answers.push((format!("test run of {prog_type}"), run));
         }
-        assert!(world.objects() > 0);
+        for prog_type in [
+            ProgType::KPROBE,
+            ProgType::TRACEPOINT,
+            ProgType::SOCKET_FILTER,
+        ] {
+            let open = ask::<24>(bpf, Cmd::RAW_TRACEPOINT_OPEN, &[(8, of(prog_type, 0))]);
+            answers.push((format!("tracepoint of {prog_type}"), open));
+        }
+        let tracepoint = of(ProgType::RAW_TRACEPOINT, 0);
+        let words = [(0, 1), (8, tracepoint)];
+        let open = ask::<24>(bpf, Cmd::RAW_TRACEPOINT_OPEN, &words);
+        answers.push(("name that cannot be read".into(), open));
+        for prog_type in [ProgType::KPROBE, ProgType::TRACEPOINT, ProgType::PERF_EVENT] {
+            let fd = of(prog_type, 0);
+            for (what, target, flags) in [
+                ("nothing", NOT_OPEN, 0),
+                ("no fd", u32::MAX, 0),
+                ("a file", 0, 0),
+                ("itself", fd, 0),
+                ("itself with flags", fd, 1),
+            ] {
+                let words = [(0, fd), (4, target), (8, 41), (12, flags)];
+                let link = ask::<64>(bpf, Cmd::LINK_CREATE, &words);
+                answers.push((format!("link of {prog_type} to {what}"), link));
+            }
+            for place in [1, 99] {
+                let words = [(0, fd), (4, NOT_OPEN), (8, place)];
+                let link = ask::<64>(bpf, Cmd::LINK_CREATE, &words);
+                answers.push((format!("link of {prog_type} at {place}"), link));
+            }
+        }
+        answers
+    });
+}
+
+#[test]
+fn probes_of_many_functions_judge_the_path_last() {
+    same(|bpf| {
+        /// `BPF_TRACE_UPROBE_MULTI`
+        const PLACE: u32 = 48;
+        let mut load = Load::new(ProgType::KPROBE, &[mov(0, 0), EXIT]);
+        load.attach_type = PLACE;
+        let fd = load.run(bpf).0.expect("loaded");
+        let link = |path: Option<&[u8]>, count: u32, flags: u32, pid: u32| {
+            let mut attr = attr::<64>(&[(0, fd), (8, PLACE), (48, count), (52, flags), (56, pid)]);
+            let mut mem = Memory::new();
+            let path = path.map_or(1, |path| mem.input(path));
+            attr[16..24].copy_from_slice(&path.to_ne_bytes());
+            attr[24..32].copy_from_slice(&mem.input(&[0; 8]).to_ne_bytes());
+            let addr = mem.output(&mut attr);
+            bpf.bpf(Cmd::LINK_CREATE, addr, 64, &mut mem)
+        };
+        let root = Some(&b"/\0"[..]);
+        vec![
+            ("directory".into(), link(root, 1, 0, 0)),
+            ("missing".into(), link(Some(b"/nonesuch\0"), 1, 0, 0)),
+            ("unreadable".into(), link(None, 1, 0, 0)),
+            ("no functions".into(), link(None, 0, 0, 0)),
+            ("flags".into(), link(None, 1, 2, 0)),
+            ("process".into(), link(None, 1, 0, u32::MAX)),
+        ]
+    });
+}
+
+#[test]
+fn btf_says_how_long_its_log_would_be_only_where_there_is_room() {
+    same(|bpf| {
+        let bytes = btf(bpf).1;
+        let size_of_log = |size: u32, level: u32| {
+            let mut attr = [0xaa; 40];
+            attr[..28].fill(0);
+            attr[32..].fill(0);
+            let mut mem = Memory::new();
+            attr[..8].copy_from_slice(&mem.input(&bytes).to_ne_bytes());
+            let len = u32::try_from(bytes.len()).expect("small");
+            attr[16..20].copy_from_slice(&len.to_ne_bytes());
+            attr[24..28].copy_from_slice(&level.to_ne_bytes());
+            let addr = mem.output(&mut attr[..size as usize]);
+            let answer = bpf.bpf(Cmd::BTF_LOAD, addr, size, &mut mem);
+            drop(mem);
+            (answer.map(drop), word(&attr, 28))
+        };
+        let (with_log, log_size) = size_of_log(40, 1);
+        vec![
+            ("28".into(), size_of_log(28, 0)),
+            ("32".into(), size_of_log(32, 0)),
+            ("40".into(), size_of_log(40, 0)),
+            ("with a level".into(), (with_log, u32::from(log_size > 0))),
+            ("no such level".into(), size_of_log(40, 16)),
+        ]
+    });
+}
+
+/// The emulated bpffs is where others have theirs: these are asked of the emulator alone.
+mod emulated {
+    use super::{Ask, btf, prog, word};
+    use mapemu::abi::{AttachType, Bpf, Cmd, Errno, MapType, ProgType};
+    use mapemu::calls;
+    use mapemu::sys::Kernel;
+
+    use crate::common::{raw, small};
+    use crate::prog_load::{EXIT, Load, ld_imm64, mov};
+
+    const EGRESS: u32 = AttachType::CGROUP_INET_EGRESS.0;
+
+    #[test]
+    fn programs_and_links_are_pinned_and_btf_is_not() {
+        let bpf = Kernel::new();
+        let fd = prog(&bpf);
+        assert_eq!(calls::bpf_obj_pin(&bpf, fd, "/sys/fs/bpf/prog"), Ok(()));
+        let id = word(&Ask::new(232).run(&bpf, fd).2, 4);
+        assert_eq!(bpf.close(fd), Ok(()));
+        let again = calls::bpf_obj_get(&bpf, "/sys/fs/bpf/prog").expect("pinned");
+        assert_eq!(word(&Ask::new(232).run(&bpf, again).2, 4), id);
+        let pin = calls::bpf_obj_pin(&bpf, btf(&bpf).0, "/sys/fs/bpf/btf");
+        assert_eq!(pin, Err(Errno::EINVAL));
     }
-}
 
-#[test]
-fn objects_stay_as_long_as_the_map() {
-    for (map_type, flags) in WITH_KPTRS {
-        let world = World::new();
-        let (fd, map) = world.stashes(map_type, flags);
-        let prog = Prog::sched_cls(0);
-        put(&prog, &map, 1);
-        fill(&prog, &map, &world.types, &get(&prog, &map, 1));
-        world.kernel.close(fd).expect("open");
-        assert_eq!(world.objects(), 1, "the program has the map");
-        drop(map);
-        assert_eq!(world.objects(), 0, "{map_type}");
+    /// The running kernel gives the same of its own form of the code.
+    #[test]
+    fn code_and_tags_in_the_info_of_a_program_are_cut_to_their_room() {
+        let bpf = Kernel::new();
+        let fd = small(&bpf, MapType::HASH);
+        let id = calls::bpf_map_get_info_by_fd(&bpf, fd).expect("info").id;
+        let insns = [&ld_imm64(1, 1, fd, 0)[..], &[mov(0, 0), EXIT]].concat();
+        let load = Load::new(ProgType::SOCKET_FILTER, &insns);
+        let prog = load.run(&bpf).0.expect("loaded");
+        let (mut code, mut tags) = ([0; 40], [0; 16]);
+        let ask = Ask::new(232)
+            .buffer(32, 20, 1, &mut code)
+            .buffer(184, 180, 8, &mut tags);
+        let (answer, len, info) = ask.run(&bpf, prog);
+        assert_eq!((answer, len), (Ok(0), 232));
+        assert_eq!((word(&info, 20), word(&info, 180)), (32, 1));
+        assert_eq!(tags[..8], info[8..16]);
+        let expected = [&ld_imm64(1, 1, id, 0)[..], &[mov(0, 0), EXIT]]
+            .concat()
+            .concat();
+        assert_eq!(code[..32], expected, "with the map's id");
+        let mut short = [0; 12];
+        let (answer, _, info) = Ask::new(232).buffer(32, 20, 1, &mut short).run(&bpf, prog);
+        assert_eq!((answer, word(&info, 20)), (Ok(0), 32));
+        assert_eq!(short, expected[..12]);
+        let ask = Ask::new(232).word(20, 1).word(32, 1);
+        assert_eq!(ask.run(&bpf, prog).0, Err(Errno::EFAULT));
     }
-}
 
-/// Observed: what is put into an element that is gone is found in the next one that gets its place.
-#[test]
-fn a_kptr_stays_with_the_place() {
-    let world = World::new();
-    let (_, map) = world.stashes(MapType::HASH, 0);
-    let prog = Prog::sched_cls(0);
-    put(&prog, &map, 3);
-    let gone = get(&prog, &map, 3);
-    prog.map_delete_elem(&map, &3_u32.to_ne_bytes())
-        .expect("there");
-    assert!(!fill(&prog, &map, &world.types, &gone));
-    put(&prog, &map, 4);
-    assert!(empty(&prog, &get(&prog, &map, 4)));
-    assert_eq!(world.objects(), 0);
-}
+    #[test]
+    fn fdinfo_has_the_kernels_lines() {
+        let bpf = Kernel::new();
+        let fd = prog(&bpf);
+        let lines = bpf.fdinfo(fd).expect("a program");
+        // As the running kernel shows the same program, but for what depends on the run and on compiling.
+        let expected = "prog_type:\t1\nprog_jited:\t0\nprog_tag:\t59f4a931744dcdc6\nmemlock:\t4096\nprog_id:\t1\n\
+            run_time_ns:\t0\nrun_cnt:\t0\nrecursion_misses:\t0\nverified_insns:\t2\n";
+        assert_eq!(lines, expected);
+        assert_eq!(bpf.fdinfo(btf(&bpf).0), Ok("btf_id:\t1\n".to_owned()));
+        assert_eq!(bpf.fdinfo(0), Err(Errno::EINVAL));
+    }
 
-#[test]
-fn a_process_that_ends_releases_what_its_storage_holds() {
-    let world = World::new();
-    let (fd, map) = world.map(MapType::TASK_STORAGE, world.types.stash, stash::SIZE, 1);
-    let prog = Prog::sched_cls(0);
-    let process = world.kernel.open(OtherKind::Pidfd);
-    let object = world.kernel.object(process).expect("open");
-    let make = || {
-        let value = prog.storage_get(&map, &object, None, 1).expect("made");
-        fill(&prog, &map, &world.types, &value);
-        assert_eq!(world.objects(), 1);
-    };
-    make();
-    calls::bpf_map_update_elem(&world.kernel, fd, &process.to_ne_bytes(), &VALUE, 0)
-        .expect("update");
-    assert_eq!(world.objects(), 0, "another value is in its place");
-    make();
-    prog.storage_delete(&map, &object).expect("there");
-    assert_eq!(world.objects(), 0);
-    make();
-    world.kernel.end_owner(process);
-    assert_eq!(world.objects(), 0);
-}
+    /// A cgroup with two programs at it, and their ids.
+    struct Attached {
+        bpf: Kernel,
+        cgroup: u32,
+        progs: [u32; 2],
+        ids: [u32; 2],
+    }
 
-/// Observed: within a run the object is there after the delete. In the other maps it is not.
-#[test]
-fn a_storage_keeps_its_objects_while_a_program_has_it() {
-    let world = World::new();
-    let (_, storages) = world.map(MapType::TASK_STORAGE, world.types.stash, stash::SIZE, 1);
-    let prog = Prog::sched_cls(0);
-    let process = world.kernel.open(OtherKind::Pidfd);
-    let process = world.kernel.object(process).expect("open");
-    let value = prog
-        .storage_get(&storages, &process, None, 1)
-        .expect("made");
-    fill(&prog, &storages, &world.types, &value);
-    prog.storage_delete(&storages, &process).expect("there");
-    assert!(empty(&prog, &value));
-    fill(&prog, &storages, &world.types, &value);
-    drop(value);
-    assert_eq!(world.objects(), 0);
-    for (map_type, flags) in WITH_KPTRS {
-        let (_, map) = world.stashes(map_type, flags);
-        put(&prog, &map, 1);
-        let value = get(&prog, &map, 1);
-        fill(&prog, &map, &world.types, &value);
-        if !is_array(map_type) {
-            let deleted = prog.map_delete_elem(&map, &1_u32.to_ne_bytes());
-            assert_eq!(deleted, Ok(()));
-            assert!(!empty(&prog, &value), "{map_type}");
+    const NONE: u32 = 0xeeee_eeee;
+
+    /// The answer; flags, count and revision; ids; flags of each.
+    type Told = (mapemu::abi::Result<u32>, [u32; 3], [u32; 3], [u32; 3]);
+
+    impl Attached {
+        fn new() -> Self {
+            let bpf = Kernel::new();
+            let cgroup = bpf.cgroup_create("a", None).expect("new");
+            let mut load = Load::new(ProgType::CGROUP_SKB, &[mov(0, 1), EXIT]);
+            load.attach_type = EGRESS;
+            let progs = [(); 2].map(|()| load.run(&bpf).0.expect("loaded"));
+            let ids = progs.map(|fd| word(&Ask::new(232).run(&bpf, fd).2, 4));
+            Self {
+                bpf,
+                cgroup,
+                progs,
+                ids,
+            }
+        }
+
+        fn attach(&self) {
+            for fd in self.progs {
+                let attached = calls::bpf_prog_attach(&self.bpf, fd, self.cgroup, EGRESS, 2);
+                assert_eq!(attached, Ok(()));
+            }
+        }
+
+        fn query(&self, flags: u32, room: u32, with_flags: bool) -> Told {
+            let (mut attr, mut ids, mut each) = ([0; 64], [0xee; 12], [0xee; 12]);
+            let words = [(0, self.cgroup), (4, EGRESS), (8, flags), (24, room)];
+            for (at, word) in words {
+                attr[at..at + 4].copy_from_slice(&u32::to_ne_bytes(word));
+            }
+            let mut mem = mapemu::abi::Memory::new();
+            attr[16..24].copy_from_slice(&mem.output(&mut ids).to_ne_bytes());
+            if with_flags {
+                attr[32..40].copy_from_slice(&mem.output(&mut each).to_ne_bytes());
+            }
+            let addr = mem.output(&mut attr);
+            let answer = self.bpf.bpf(Cmd::PROG_QUERY, addr, 64, &mut mem);
+            drop(mem);
+            let words = [word(&attr, 12), word(&attr, 24), word(&attr, 56)];
+            let of = |bytes: &[u8]| [word(bytes, 0), word(bytes, 4), word(bytes, 8)];
+            (answer, words, of(&ids), of(&each))
         }
     }
-}
 
-#[test]
-fn references_are_counted() {
-    let world = World::new();
-    let (_, map) = world.stashes(MapType::ARRAY, 0);
-    let prog = Prog::sched_cls(0);
-    let value = get(&prog, &map, 0);
-    let one = prog.obj_new(&map, world.types.node).expect("memory");
-    one.value().store_u64(node::KEY, 11);
-    let two = prog.refcount_acquire(&one).expect("it is there");
-    assert!(prog.kptr_xchg(&value, stash::NODE, Some(one)).is_none());
-    prog.obj_drop(two);
-    assert_eq!(world.objects(), 1);
-    let found = prog.kptr_load(&value, stash::NODE).expect("there");
-    let three = prog.refcount_acquire(&found).expect("it is there");
-    let one = prog.kptr_xchg(&value, stash::NODE, None).expect("there");
-    prog.obj_drop(one);
-    assert_eq!(three.value().load_u64(node::KEY), 11);
-    prog.obj_drop(three);
-    assert_eq!(world.objects(), 0);
-    assert!(
-        prog.refcount_acquire(&found).is_none(),
-        "the last one is gone"
-    );
-}
-
-#[test]
-fn an_object_owns_what_its_fields_hold() {
-    let world = World::new();
-    let (fd, map) = world.stashes(MapType::HASH, 0);
-    let prog = Prog::sched_cls(0);
-    put(&prog, &map, 1);
-    let owner = prog.obj_new(&map, world.types.owner).expect("memory");
-    let inside = owner.value();
-    let object = pair(&prog, &map, &world.types, 77);
-    assert!(prog.kptr_xchg(&inside, owner::PAIR, Some(object)).is_none());
-    let single = prog.obj_new(&map, world.types.single).expect("memory");
-    let lock = prog.spin_lock(&inside);
-    assert_eq!(lock.list_push_back(owner::LIST, single), Ok(()));
-    lock.spin_unlock();
-    assert_eq!(world.objects(), 3);
-    let value = get(&prog, &map, 1);
-    assert!(prog.kptr_xchg(&value, stash::OWNER, Some(owner)).is_none());
-    calls::bpf_map_delete_elem(&world.kernel, fd, &1_u32.to_ne_bytes()).expect("there");
-    assert_eq!(world.objects(), 0);
-}
-
-/// Observed: zeros at first; a part for each CPU; no part of a CPU that there is not.
-#[test]
-fn a_percpu_object_has_a_part_for_each_cpu() {
-    let world = World::new();
-    let (_, map) = world.stashes(MapType::ARRAY, 0);
-    let (prog, other) = (Prog::sched_cls(1), Prog::sched_cls(0));
-    let value = get(&prog, &map, 0);
-    let object = prog.percpu_obj_new(&map, world.types.pair).expect("memory");
-    assert_eq!(world.objects(), 1);
-    assert!(
-        prog.kptr_xchg(&value, stash::PERCPU_PAIR, Some(object))
-            .is_none()
-    );
-    let found = prog.kptr_load(&value, stash::PERCPU_PAIR).expect("there");
-    prog.this_cpu_ptr(&found).fetch_add_u64(0, 4);
-    assert_eq!(other.this_cpu_ptr(&found).load_u64(0), 0);
-    assert_eq!(other.per_cpu_ptr(&found, 1).expect("a CPU").load_u64(0), 4);
-    assert!(prog.per_cpu_ptr(&found, 2).is_none());
-    let object = prog
-        .kptr_xchg(&value, stash::PERCPU_PAIR, None)
-        .expect("there");
-    prog.percpu_obj_drop(object);
-    assert_eq!(world.objects(), 0);
-}
-
-#[test]
-fn the_types_of_programs_that_have_objects_are_known() {
-    let world = World::new();
-    let (_, map) = world.stashes(MapType::ARRAY, 0);
-    let may = |prog_type| {
-        let prog = Prog::new(prog_type, 0);
-        catch_unwind(AssertUnwindSafe(|| {
-            let object = prog.obj_new(&map, world.types.pair).expect("memory");
-            prog.obj_drop(object);
-        }))
-        .is_ok()
-    };
-    for prog_type in [
-        ProgType::SCHED_CLS,
-        ProgType::XDP,
-        ProgType::TRACEPOINT,
-        ProgType::PERF_EVENT,
-        ProgType::CGROUP_SKB,
-        ProgType::CGROUP_SOCK,
-        ProgType::CGROUP_DEVICE,
-        ProgType::SOCK_OPS,
-    ] {
-        assert!(may(prog_type), "{prog_type}");
+    /// These numbers are those that Linux 6.18.44 gave for the same calls.
+    #[test]
+    fn a_query_tells_what_is_attached_to_a_cgroup() {
+        let at = Attached::new();
+        let none = [NONE; 3];
+        assert_eq!(at.query(0, 5, false), (Ok(0), [0, 0, 1], none, none));
+        at.attach();
+        assert_eq!(at.query(0, 0, false), (Ok(0), [2, 2, 3], none, none));
+        let both = [at.ids[0], at.ids[1], NONE];
+        let flags = [2, 2, NONE];
+        assert_eq!(at.query(0, 5, true), (Ok(0), [2, 2, 3], both, flags));
+        let one = [at.ids[0], NONE, NONE];
+        let short = (Err(Errno::ENOSPC), [2, 2, 3], one, none);
+        assert_eq!(at.query(0, 1, false), short);
+        assert_eq!(at.query(1, 5, false), (Ok(0), [0, 2, 0], both, none));
+        let effective = at.query(1, 5, true).0;
+        assert_eq!(
+            effective,
+            Err(Errno::EINVAL),
+            "flags are not told of all that run"
+        );
     }
-    for prog_type in [
-        ProgType::SOCKET_FILTER,
-        ProgType::KPROBE,
-        ProgType::SCHED_ACT,
-        ProgType::LWT_IN,
-        ProgType::SK_SKB,
-        ProgType::SK_MSG,
-        ProgType::RAW_TRACEPOINT,
-        ProgType::SK_REUSEPORT,
-        ProgType::FLOW_DISSECTOR,
-    ] {
-        assert!(!may(prog_type), "{prog_type}");
+
+    /// As Linux 6.18.44 does, too.
+    #[test]
+    fn a_link_tells_its_program_and_its_cgroup_until_it_is_detached() {
+        let at = Attached::new();
+        at.attach();
+        let bpf = &at.bpf;
+        let mut attr = [at.progs[0], at.cgroup, EGRESS, 0]
+            .map(u32::to_ne_bytes)
+            .concat();
+        let link = raw(bpf, Cmd::LINK_CREATE, &mut attr, 16).expect("a link");
+        assert_eq!(at.query(0, 0, false).1, [2, 3, 4]);
+        let (answer, len, info) = Ask::new(64).run(bpf, link);
+        assert_eq!((answer, len), (Ok(0), 64));
+        let told = [0, 4, 8, 16, 24].map(|at| word(&info, at));
+        assert_eq!(told, [3, 1, at.ids[0], 2, EGRESS]);
+        let lines = bpf.fdinfo(link).expect("a link");
+        let begins = "link_type:\tcgroup\nlink_id:\t1\nprog_tag:\tb11459a0e11ca14c\n";
+        assert!(lines.starts_with(begins), "{lines}");
+        assert!(
+            lines.ends_with("cgroup_id:\t2\nattach_type:\t1\n"),
+            "{lines}"
+        );
+        assert_eq!(
+            raw(bpf, Cmd::LINK_DETACH, &mut link.to_ne_bytes(), 4),
+            Ok(0)
+        );
+        assert_eq!(
+            word(&Ask::new(64).run(bpf, link).2, 16),
+            0,
+            "no cgroup any more"
+        );
+        assert_eq!(at.query(0, 0, false).1, [2, 2, 5]);
     }
-}
-
-#[test]
-fn programs_that_break_a_rule_are_refused() {
-    let world = World::new();
-    let (_, map) = world.map(MapType::ARRAY, world.types.locked_stash, stash::SIZE, 0);
-    let prog = Prog::sched_cls(0);
-    let value = get(&prog, &map, 0);
-    let types = &world.types;
-    let new = |type_id| prog.obj_new(&map, type_id).expect("memory");
-    refuses("(EINVAL): the program ends with a reference", || {
-        drop(new(types.pair))
-    });
-    refuses("(EACCES): the kptr is for objects of another type", || {
-        prog.kptr_xchg(&value, stash::NODE, Some(new(types.pair)));
-    });
-    refuses("takes an object for a per-CPU one", || {
-        prog.kptr_xchg(&value, stash::PERCPU_PAIR, Some(new(types.pair)));
-    });
-    refuses("(EACCES): the kptr is for objects of another type", || {
-        let percpu = prog.percpu_obj_new(&map, types.pair).expect("memory");
-        prog.kptr_xchg(&value, stash::PAIR, Some(percpu));
-    });
-    refuses("(EINVAL): this is not where the value has a kptr", || {
-        prog.kptr_xchg(&value, stash::PLAIN, None);
-    });
-    refuses("(EFAULT): the object has no struct bpf_refcount", || {
-        prog.refcount_acquire(&new(types.pair));
-    });
-    refuses("(EINVAL): an object is a struct", || {
-        drop(prog.obj_new(&map, types.u32_id))
-    });
-    refuses("(EINVAL): a per-CPU object has numbers only", || {
-        drop(prog.percpu_obj_new(&map, types.node));
-    });
-    refuses("(EINVAL): obj_drop is for objects", || {
-        prog.obj_drop(prog.percpu_obj_new(&map, types.pair).expect("memory"));
-    });
-    refuses("(EACCES)", || {
-        new(types.pair).value().load_u64(16);
-    });
-    refuses("a special field is not loaded or stored", || {
-        new(types.node).value().load_u32(node::REFCOUNT);
-    });
-    refuses("a special field is not loaded or stored", || {
-        new(types.node).value().store_u64(node::LIST_NODE, 0);
-    });
-    assert_eq!(world.objects(), 0, "who is refused keeps nothing");
-}
-
-#[test]
-fn under_a_lock_nothing_is_allocated_released_or_exchanged() {
-    let world = World::new();
-    let (_, map) = world.map(MapType::ARRAY, world.types.locked_stash, stash::SIZE, 0);
-    let prog = Prog::sched_cls(0);
-    let value = get(&prog, &map, 0);
-    let locked = |program: &dyn Fn()| {
-        refuses("while a bpf_spin_lock is held", || {
-            let _lock = prog.spin_lock(&value);
-            program();
-        });
-    };
-    locked(&|| drop(prog.obj_new(&map, world.types.pair)));
-    locked(&|| drop(prog.kptr_xchg(&value, stash::PAIR, None)));
-    let object = prog.obj_new(&map, world.types.node).expect("memory");
-    let lock = prog.spin_lock(&value);
-    let again = prog.refcount_acquire(&object).expect("this may be done");
-    lock.spin_unlock();
-    prog.obj_drop(again);
-    let kept = std::cell::Cell::new(Some(object));
-    locked(&|| prog.obj_drop(kept.take().expect("once")));
-    assert_eq!(world.objects(), 0);
-}
-
-#[test]
-fn fields_of_a_loaded_object_are_out_of_reach() {
-    let world = World::new();
-    let (_, map) = world.stashes(MapType::ARRAY, 0);
-    let prog = Prog::sched_cls(0);
-    let value = get(&prog, &map, 0);
-    let owner = prog.obj_new(&map, world.types.owner).expect("memory");
-    prog.kptr_xchg(&value, stash::OWNER, Some(owner));
-    let found = prog.kptr_load(&value, stash::OWNER).expect("there");
-    let rule = "(EACCES): the fields of an object are used by who has a reference";
-    refuses(rule, || drop(prog.spin_lock(&found.value())));
-    refuses(rule, || {
-        drop(prog.kptr_xchg(&found.value(), owner::PAIR, None))
-    });
-    let percpu = prog.percpu_obj_new(&map, world.types.pair).expect("memory");
-    prog.kptr_xchg(&value, stash::PERCPU_PAIR, Some(percpu));
-    let found = prog.kptr_load(&value, stash::PERCPU_PAIR).expect("there");
-    refuses("(EACCES): of a per-CPU object, this_cpu_ptr", || {
-        found.value();
-    });
 }

@@ -13,7 +13,7 @@ use mapemu::map::object::{Object, OtherKind};
 use mapemu::map::{Map, Value};
 use mapemu::sys::Kernel;
 
-use crate::objects::refuses;
+use crate::allocated::refuses;
 
 const VALUE_SIZE: u32 = 16;
 

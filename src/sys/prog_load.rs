@@ -1,0 +1,543 @@
+//! `BPF_PROG_LOAD`: from the attr to an fd.
+//!
+//! Programs do not run, and are not verified: see [`straight`] for what is refused of what they do. Their form, what they
+//! refer to and the rights they take are judged as the kernel does.
+//!
+//! Kernel: `kernel/bpf/syscall.c:bpf_prog_load`, `kernel/bpf/verifier.c:bpf_check` (v6.18).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+use super::call::Call;
+use super::insn::{INSN_SIZE, Insn, LD_IMM64, pseudo};
+use super::log::Log;
+use super::records::Records;
+use super::straight::{self, Kind};
+use super::{structure, user_string};
+use crate::abi::{
+    Attr, Caps, Errno, Fd, MapType, ProgFlags, ProgLoadAttr, ProgType, Result, UserMem,
+};
+use crate::btf::Btf;
+use crate::map::object::{Code, Object, Prog};
+use crate::map::{Map, obj_name};
+
+/// `BPF_COMPLEXITY_LIMIT_INSNS`: instructions of a program at most, with `CAP_BPF`.
+const MAX_INSNS: u32 = 1_000_000;
+/// `BPF_MAXINSNS`: without.
+const MAX_INSNS_UNPRIVILEGED: u32 = 4096;
+/// `MAX_USED_MAPS`
+const MAX_MAPS: usize = 64;
+/// Bytes of a licence that are looked at.
+const LICENSE_LEN: usize = 127;
+/// Offsets of values are below this.
+const MAX_VALUE_OFF: u32 = 1 << 29;
+/// Licences that are compatible with the GPL.
+///
+/// Kernel: `include/linux/license.h`.
+const GPL_COMPATIBLE: [&[u8]; 6] = [
+    b"GPL",
+    b"GPL v2",
+    b"GPL and additional rights",
+    b"Dual BSD/GPL",
+    b"Dual MIT/GPL",
+    b"Dual MPL/GPL",
+];
+
+/// A program on its way: what the caller says of it, and what was found so far.
+struct Candidate<'a> {
+    attr: &'a ProgLoadAttr,
+    kind: Kind,
+    /// The program that it is attached to.
+    dst: Option<Arc<Prog>>,
+    insns: Vec<Insn>,
+    maps: Vec<Arc<Map>>,
+    btf: Option<Arc<Btf>>,
+    records: Records,
+    tag: [u8; 8],
+    /// Instructions that were looked at.
+    count: usize,
+}
+
+impl Call<'_> {
+    /// Kernel: `bpf_prog_load`. `given` is how many bytes of the attr the caller has.
+    pub(super) fn prog_load(
+        &self,
+        addr: u64,
+        given: usize,
+        attr: Attr<'_>,
+        mem: &mut dyn UserMem,
+    ) -> Result<u32> {
+        let attr = ProgLoadAttr::decode(attr);
+        let kind = self.judge(&attr)?;
+        let dst = self.target(&attr)?;
+        fits_target(&attr, dst.as_ref())?;
+        let attach_type = super::prog::expected_attach_type(kind, attr.expected_attach_type)?;
+        let license = user_string(mem, attr.license, LICENSE_LEN)?;
+        let insns = read_insns(mem, &attr)?;
+        if attr.signature != 0 || attr.signature_size != 0 {
+            let what = format_args!("signatures of programs");
+            return Err(self.inner.env.unsupported(what));
+        }
+        if attr.prog_ifindex != 0 || attr.prog_flags.contains(ProgFlags::XDP_DEV_BOUND_ONLY) {
+            let what = format_args!("programs for a device");
+            return Err(self.inner.env.unsupported(what));
+        }
+        if !is_known(kind) {
+            return Err(Errno::EINVAL);
+        }
+        let name = obj_name(&attr.prog_name)?;
+        let kind = Kind {
+            prog_type: kind,
+            attach_type,
+            gpl_compatible: GPL_COMPATIBLE.contains(&&*license),
+            sleepable: attr.prog_flags.contains(ProgFlags::SLEEPABLE),
+            nr_cpus: self.inner.env.nr_cpus,
+        };
+        let mut candidate = Candidate {
+            attr: &attr,
+            kind,
+            dst,
+            insns,
+            maps: Vec::new(),
+            btf: None,
+            records: Records::default(),
+            tag: [0; 8],
+            count: 0,
+        };
+        self.verify(addr, given, &mut candidate, mem)?;
+        let insns = candidate.dumped();
+        let (func_info, line_info) = candidate.records.into_bytes();
+        let prog = Prog {
+            id: self.inner.progs.reserve(),
+            name: name
+                .iter()
+                .take_while(|&&byte| byte != 0)
+                .map(|&byte| char::from(byte))
+                .collect(),
+            prog_type: kind.prog_type,
+            expected_attach_type: attach_type,
+            code: Code {
+                insns,
+                func_info,
+                line_info,
+                tag: candidate.tag,
+                verified_insns: u32::try_from(candidate.count).expect("a million at most"),
+                gpl_compatible: kind.gpl_compatible,
+                load_time_ns: self.inner.env.now_ns(),
+                btf: candidate.btf,
+                attach_btf_id: attr.attach_btf_id,
+            },
+            maps: candidate.maps,
+            bound: Mutex::new(Vec::new()),
+        };
+        self.add_prog(prog)
+    }
+
+    /// Flags, rights and size.
+    fn judge(&self, attr: &ProgLoadAttr) -> Result<ProgType> {
+        let prog_type = attr.prog_type;
+        if attr.prog_flags.bits() & !KNOWN_FLAGS.bits() != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if attr.prog_flags.contains(ProgFlags::TOKEN_FD) {
+            // No file here is a token.
+            self.file(attr.prog_token_fd)?;
+            return Err(Errno::EINVAL);
+        }
+        let caps = self.inner.caps();
+        let bpf = caps.capable(Caps::BPF);
+        let disabled = self.inner.unprivileged_bpf_disabled.load(Ordering::Relaxed) != 0;
+        if disabled && !bpf {
+            return Err(Errno::EPERM);
+        }
+        let most = if bpf {
+            MAX_INSNS
+        } else {
+            MAX_INSNS_UNPRIVILEGED
+        };
+        if attr.insn_cnt == 0 || attr.insn_cnt > most {
+            return Err(Errno::E2BIG);
+        }
+        let for_all = matches!(prog_type, ProgType::SOCKET_FILTER | ProgType::CGROUP_SKB);
+        if !for_all && !bpf
+            || NET_ADMIN_TYPES.contains(&prog_type) && !caps.capable(Caps::NET_ADMIN)
+            || PERFMON_TYPES.contains(&prog_type) && !caps.capable(Caps::PERFMON)
+        {
+            return Err(Errno::EPERM);
+        }
+        Ok(prog_type)
+    }
+
+    /// What `attach_prog_fd` stands for, if it is given.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for anything but a program; `ENOTSUPP`'s kin `EOPNOTSUPP` for BTF that is not the kernel's.
+    fn target(&self, attr: &ProgLoadAttr) -> Result<Option<Arc<Prog>>> {
+        if attr.attach_prog_fd == 0 {
+            return Ok(None);
+        }
+        match self.object(attr.attach_prog_fd) {
+            Ok(Object::Prog(prog)) => Ok(Some(prog)),
+            Ok(Object::Btf(_)) => Err(Errno::EOPNOTSUPP),
+            _ => Err(Errno::EINVAL),
+        }
+    }
+
+    /// Everything between the instructions and a program; then the log is written.
+    ///
+    /// Kernel: `bpf_check`.
+    fn verify(
+        &self,
+        addr: u64,
+        given: usize,
+        candidate: &mut Candidate<'_>,
+        mem: &mut dyn UserMem,
+    ) -> Result<()> {
+        let attr = candidate.attr;
+        let mut log = Log::new(attr.log_level, attr.log_size, attr.log_buf)?;
+        let found = self.check(candidate, mem, &mut log);
+        let count = candidate.count;
+        log.line(format_args!(
+            "processed {count} insns (limit {MAX_INSNS}) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0"
+        ));
+        let (true_size, written) = log.write(mem);
+        let at = ProgLoadAttr::LOG_TRUE_SIZE_AT;
+        if given >= at + size_of::<u32>() {
+            mem.write(addr.wrapping_add(at as u64), &true_size.to_ne_bytes())?;
+        }
+        written.and(found)
+    }
+
+    fn check(&self, candidate: &mut Candidate<'_>, mem: &dyn UserMem, log: &mut Log) -> Result<()> {
+        let attr = candidate.attr;
+        for index in 0..attr.fd_array_cnt {
+            self.hold(fd_at(mem, attr, index)?, &mut candidate.maps)?;
+        }
+        candidate.btf = self.prog_btf(attr)?;
+        if let Some(btf) = &candidate.btf {
+            candidate.records = Records::of_functions(attr, btf, mem, log)?;
+        }
+        if structure::has_calls(&candidate.insns) && !self.inner.caps().capable(Caps::BPF) {
+            return Err(Errno::EPERM);
+        }
+        let starts = structure::functions(&candidate.insns, log)?;
+        structure::check_functions(&candidate.insns, &starts, log)?;
+        if let Some(btf) = &candidate.btf {
+            let program = (&*candidate.insns, &*starts);
+            candidate.records.check(attr, program, btf, mem, log)?;
+        }
+        candidate.tag = tag(&candidate.insns);
+        self.resolve(candidate, mem, log)?;
+        structure::check_reach(&candidate.insns, log)?;
+        candidate.check_attach(log)?;
+        let (count, followed) = straight::follow(&candidate.insns, candidate.kind, log);
+        candidate.count = count;
+        followed
+    }
+
+    /// The BTF of the program, if there is information that needs it.
+    ///
+    /// Kernel: `check_btf_info_early`.
+    fn prog_btf(&self, attr: &ProgLoadAttr) -> Result<Option<Arc<Btf>>> {
+        if attr.func_info_cnt == 0 && attr.line_info_cnt == 0 {
+            return Ok(None);
+        }
+        match self.object(attr.prog_btf_fd)? {
+            Object::Btf(btf) => Ok(Some(btf)),
+            Object::Map(_) | Object::Prog(_) | Object::Cgroup(_) | Object::Other(_) => {
+                Err(Errno::EINVAL)
+            }
+        }
+    }
+
+    /// What the numbers of the instructions stand for; maps are held from here on.
+    ///
+    /// Kernel: `resolve_pseudo_ldimm64`.
+    fn resolve(
+        &self,
+        candidate: &mut Candidate<'_>,
+        mem: &dyn UserMem,
+        log: &mut Log,
+    ) -> Result<()> {
+        let attr = candidate.attr;
+        let mut at = 0;
+        while at < candidate.insns.len() {
+            structure::check_form(&candidate.insns, at, log)?;
+            let insn = candidate.insns[at];
+            if insn.code != LD_IMM64 {
+                at += 1;
+                continue;
+            }
+            let second = candidate.insns[at + 1].number();
+            let by_index = matches!(insn.src, pseudo::MAP_IDX | pseudo::MAP_IDX_VALUE);
+            let value = matches!(insn.src, pseudo::MAP_VALUE | pseudo::MAP_IDX_VALUE);
+            let map = matches!(insn.src, pseudo::MAP_FD | pseudo::MAP_IDX) && second == 0;
+            if value || map {
+                let fd = if by_index {
+                    fd_of_index(mem, attr, insn.number(), log)?
+                } else {
+                    insn.number()
+                };
+                let held = self.hold_map(fd, &mut candidate.maps, log)?;
+                if value {
+                    check_value_offset(&held, second, log)?;
+                }
+                // The id, as a dump of the program shows.
+                let src = if value {
+                    pseudo::MAP_VALUE
+                } else {
+                    pseudo::MAP_FD
+                };
+                candidate.insns[at].src = src;
+                candidate.insns[at].imm = held.id.cast_signed();
+            } else if !matches!(insn.src, 0 | pseudo::BTF_ID | pseudo::FUNC) {
+                let what = format_args!("unrecognized bpf_ld_imm64 insn");
+                return Err(log.refuse(Errno::EINVAL, what));
+            }
+            at += 2;
+        }
+        Ok(())
+    }
+
+    /// An fd of the array that is held whole.
+    ///
+    /// Kernel: `process_fd_array`.
+    fn hold(&self, fd: Fd, maps: &mut Vec<Arc<Map>>) -> Result<()> {
+        match self.object(fd)? {
+            Object::Map(map) => add_map(map, maps),
+            Object::Btf(_) => Ok(()),
+            Object::Prog(_) | Object::Cgroup(_) | Object::Other(_) => Err(Errno::EINVAL),
+        }
+    }
+
+    fn hold_map(&self, fd: Fd, maps: &mut Vec<Arc<Map>>, log: &mut Log) -> Result<Arc<Map>> {
+        let map = self.map(fd).map_err(|errno| {
+            log.refuse(
+                errno,
+                format_args!("fd {fd} is not pointing to valid bpf_map"),
+            )
+        })?;
+        add_map(Arc::clone(&map), maps)?;
+        Ok(map)
+    }
+
+    /// The map of an fd that a program holds from now on, though no instruction names it.
+    ///
+    /// Kernel: `kernel/bpf/syscall.c:bpf_prog_bind_map`.
+    pub(super) fn prog_bind_map(&self, attr: Attr<'_>) -> Result<u32> {
+        let (prog_fd, map_fd, flags) = (attr.u32(0), attr.u32(4), attr.u32(8));
+        if flags != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let prog = self.prog(prog_fd)?;
+        let map = self.map(map_fd)?;
+        let mut bound = prog.bound.lock();
+        let mut held = prog.maps.iter().chain(bound.iter());
+        if !held.any(|held| Arc::ptr_eq(held, &map)) {
+            bound.push(map);
+        }
+        Ok(0)
+    }
+}
+
+impl Candidate<'_> {
+    /// What the place asks of the program. Which functions the kernel has is not known: all but `void` and the first type, which
+    /// is a number in every kernel, are taken for one.
+    ///
+    /// Kernel: `check_attach_btf_id`, `bpf_check_attach_target`.
+    fn check_attach(&self, log: &mut Log) -> Result<()> {
+        let Self {
+            attr, kind, dst, ..
+        } = self;
+        let mut refuse = |what: &str| Err(log.refuse(Errno::EINVAL, format_args!("{what}")));
+        let sleeps = matches!(
+            kind.prog_type,
+            ProgType::TRACING | ProgType::LSM | ProgType::KPROBE | ProgType::STRUCT_OPS
+        );
+        match kind.prog_type {
+            ProgType::SYSCALL if !kind.sleepable => {
+                return refuse("Syscall programs can only be sleepable");
+            }
+            ProgType::SYSCALL => return Ok(()),
+            _ if kind.sleepable && !sleeps => {
+                return refuse(
+                    "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable",
+                );
+            }
+            ProgType::STRUCT_OPS if attr.attach_btf_id == 0 => return Err(Errno::ENOTSUPP),
+            prog_type if !AT_FUNCTIONS.contains(&prog_type) => return Ok(()),
+            ProgType::EXT if dst.is_none() => return refuse("Cannot replace kernel functions"),
+            _ => {}
+        }
+        match attr.attach_btf_id {
+            0 => refuse("Tracing programs must provide btf_id"),
+            1 if dst.is_none() => refuse("attach_btf_id 1 is not a function"),
+            _ => Ok(()),
+        }
+    }
+
+    /// The instructions as `BPF_OBJ_GET_INFO_BY_FD` shows them.
+    fn dumped(&self) -> Vec<u8> {
+        self.insns.iter().flat_map(|insn| insn.encode()).collect()
+    }
+}
+
+/// All flags but the token's, which is looked at before.
+const KNOWN_FLAGS: ProgFlags = ProgFlags::from_bits_retain(0x100ff);
+
+/// Kernel: `is_net_admin_prog_type`.
+const NET_ADMIN_TYPES: [ProgType; 19] = [
+    ProgType::SCHED_CLS,
+    ProgType::SCHED_ACT,
+    ProgType::XDP,
+    ProgType::LWT_IN,
+    ProgType::LWT_OUT,
+    ProgType::LWT_XMIT,
+    ProgType::LWT_SEG6LOCAL,
+    ProgType::SK_SKB,
+    ProgType::SK_MSG,
+    ProgType::LIRC_MODE2,
+    ProgType::FLOW_DISSECTOR,
+    ProgType::CGROUP_DEVICE,
+    ProgType::CGROUP_SOCK,
+    ProgType::CGROUP_SOCK_ADDR,
+    ProgType::CGROUP_SOCKOPT,
+    ProgType::CGROUP_SYSCTL,
+    ProgType::SOCK_OPS,
+    ProgType::EXT,
+    ProgType::NETFILTER,
+];
+
+/// Kernel: `is_perfmon_prog_type`.
+const PERFMON_TYPES: [ProgType; 9] = [
+    ProgType::KPROBE,
+    ProgType::TRACEPOINT,
+    ProgType::PERF_EVENT,
+    ProgType::RAW_TRACEPOINT,
+    ProgType::RAW_TRACEPOINT_WRITABLE,
+    ProgType::TRACING,
+    ProgType::LSM,
+    ProgType::STRUCT_OPS,
+    ProgType::EXT,
+];
+
+/// Types that are attached to functions of the kernel, or of other programs.
+const AT_FUNCTIONS: [ProgType; 4] = [
+    ProgType::TRACING,
+    ProgType::LSM,
+    ProgType::STRUCT_OPS,
+    ProgType::EXT,
+];
+
+/// The types that there are; remote controls (`LIRC_MODE2`) are seldom built in.
+fn is_known(prog_type: ProgType) -> bool {
+    !matches!(prog_type, ProgType::UNSPEC | ProgType::LIRC_MODE2)
+        && prog_type.0 <= ProgType::NETFILTER.0
+}
+
+/// Kernel: `bpf_prog_load_check_attach`, the first half.
+fn fits_target(attr: &ProgLoadAttr, dst: Option<&Arc<Prog>>) -> Result<()> {
+    /// `BTF_MAX_TYPE`
+    const MAX_TYPE: u32 = 0x000f_ffff;
+    let id = attr.attach_btf_id;
+    if id > MAX_TYPE || id != 0 && !AT_FUNCTIONS.contains(&attr.prog_type) {
+        return Err(Errno::EINVAL);
+    }
+    if dst.is_some() && !matches!(attr.prog_type, ProgType::TRACING | ProgType::EXT) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// The instructions.
+fn read_insns(mem: &dyn UserMem, attr: &ProgLoadAttr) -> Result<Vec<Insn>> {
+    let mut bytes = vec![0; attr.insn_cnt as usize * INSN_SIZE];
+    mem.read(attr.insns, &mut bytes)?;
+    let (insns, _) = bytes.as_chunks::<INSN_SIZE>();
+    Ok(insns.iter().copied().map(Insn::decode).collect())
+}
+
+/// An fd of the caller's array.
+fn fd_at(mem: &dyn UserMem, attr: &ProgLoadAttr, index: u32) -> Result<Fd> {
+    let mut fd = [0; 4];
+    let at = u64::from(index) * fd.len() as u64;
+    mem.read(attr.fd_array.wrapping_add(at), &mut fd)?;
+    Ok(u32::from_ne_bytes(fd))
+}
+
+fn fd_of_index(mem: &dyn UserMem, attr: &ProgLoadAttr, index: u32, log: &mut Log) -> Result<Fd> {
+    if attr.fd_array == 0 {
+        let what = format_args!("fd_idx without fd_array is invalid");
+        return Err(log.refuse(Errno::EPROTO, what));
+    }
+    fd_at(mem, attr, index)
+}
+
+/// Kernel: `__add_used_map`.
+pub(super) fn add_map(map: Arc<Map>, maps: &mut Vec<Arc<Map>>) -> Result<()> {
+    if maps.iter().any(|held| Arc::ptr_eq(held, &map)) {
+        return Ok(());
+    }
+    if maps.len() >= MAX_MAPS {
+        return Err(Errno::E2BIG);
+    }
+    let kind = map.def.map_type;
+    if super::prog::is_cgroup_storage(&map) && maps.iter().any(|held| held.def.map_type == kind) {
+        return Err(Errno::EBUSY);
+    }
+    maps.push(map);
+    Ok(())
+}
+
+/// The address of a value's byte, as a number in an instruction.
+///
+/// Kernel: the `map_direct_value_addr` of each type.
+fn check_value_offset(map: &Map, off: u32, log: &mut Log) -> Result<()> {
+    if off >= MAX_VALUE_OFF {
+        let what = format_args!("direct value offset of {off} is not allowed");
+        return Err(log.refuse(Errno::EINVAL, what));
+    }
+    let size = map.def.value_size;
+    match map.def.map_type {
+        MapType::ARENA => return Ok(()),
+        MapType::ARRAY => {}
+        _ => {
+            let what = format_args!("no direct value access support for this map type");
+            return Err(log.refuse(Errno::EINVAL, what));
+        }
+    }
+    let errno = if map.def.max_entries != 1 {
+        Errno::ENOTSUPP
+    } else if off >= size {
+        Errno::EINVAL
+    } else {
+        return Ok(());
+    };
+    let what = format_args!("invalid access to map value pointer, value_size={size} off={off}");
+    Err(log.refuse(errno, what))
+}
+
+/// The beginning of the SHA-256 of the instructions, without the fds of maps.
+///
+/// Kernel: `kernel/bpf/core.c:bpf_prog_calc_tag`.
+fn tag(insns: &[Insn]) -> [u8; 8] {
+    let mut hash = Sha256::new();
+    let mut of_map = false;
+    for insn in insns {
+        let begins =
+            insn.code == LD_IMM64 && matches!(insn.src, pseudo::MAP_FD | pseudo::MAP_VALUE);
+        let mut insn = *insn;
+        if begins || of_map {
+            insn.imm = 0;
+        }
+        of_map = begins;
+        hash.update(insn.encode());
+    }
+    let mut tag = [0; 8];
+    tag.copy_from_slice(&hash.finalize()[..8]);
+    tag
+}
