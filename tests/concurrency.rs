@@ -98,6 +98,79 @@ fn a_replaced_key_is_never_absent() {
 }
 
 #[test]
+fn a_batch_has_each_key_once_while_values_are_replaced() {
+    let kernel = Kernel::new();
+    // Two buckets, so that most have neighbours.
+    let fd = hash(&kernel, 8, 2, 0);
+    for key in 0..2_u32 {
+        calls::bpf_map_update_elem(&kernel, fd, &key.to_ne_bytes(), &[0; 8], BPF_ANY).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    on_two_cpus(
+        |cpu| {
+            let kernel = kernel.on_cpu(cpu);
+            for step in 0..STEPS {
+                let key = (step % 2).to_ne_bytes();
+                calls::bpf_map_update_elem(&kernel, fd, &key, &[1; 8], BPF_ANY).unwrap();
+            }
+            done.store(true, Ordering::Release);
+        },
+        || {
+            while !done.load(Ordering::Acquire) {
+                let (mut keys, mut values, mut next) = ([0; 16], [0; 32], [0; 4]);
+                let read = calls::bpf_map_lookup_batch(
+                    &kernel,
+                    fd,
+                    None,
+                    &mut next,
+                    &mut keys,
+                    &mut values,
+                    4,
+                );
+                assert_eq!((read.count, read.result), (2, Err(Errno::ENOENT)));
+                assert_ne!(keys[..4], keys[4..8], "each once");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_frozen_hash_does_not_change() {
+    for _ in 0..20 {
+        let kernel = Kernel::new();
+        let fd = hash(&kernel, 8, 4, 0);
+        let key = 7_u32.to_ne_bytes();
+        calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 8], BPF_ANY).unwrap();
+        let begun = AtomicU32::new(0);
+        on_two_cpus(
+            |cpu| {
+                let kernel = kernel.on_cpu(cpu);
+                begun.fetch_add(1, Ordering::Relaxed);
+                for step in 0_u64.. {
+                    let value = step.to_ne_bytes();
+                    match calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_ANY) {
+                        Ok(()) => {}
+                        Err(errno) => return assert_eq!(errno, Errno::EPERM),
+                    }
+                }
+            },
+            || {
+                while begun.load(Ordering::Relaxed) < 2 {
+                    thread::yield_now();
+                }
+                calls::bpf_map_freeze(&kernel, fd).unwrap();
+                let values = [(); 100].map(|()| {
+                    let mut value = [0; 8];
+                    calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value).unwrap();
+                    value
+                });
+                assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+            },
+        );
+    }
+}
+
+#[test]
 fn of_two_writers_with_noexist_one_wins() {
     let kernel = Kernel::new();
     let fd = hash(&kernel, 8, 4, 0);
