@@ -23,6 +23,8 @@ pub struct Env {
     pub memory_limit: u64,
     /// What happens where this crate does not know the kernel's answer.
     pub unsupported: Unsupported,
+    /// The memory of ring buffers holds their data twice.
+    pub doubled_rings: bool,
     random: AtomicU64,
     memory_used: AtomicU64,
     /// Indexes of the network interfaces.
@@ -83,6 +85,7 @@ impl Env {
             release,
             memory_limit,
             unsupported,
+            doubled_rings: false,
             random: AtomicU64::new(seed),
             memory_used: AtomicU64::new(0),
             interfaces: RwLock::new(BTreeSet::from([LOOPBACK])),

@@ -217,6 +217,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         btf,
         fields,
         env: Arc::clone(request.env),
+        exclusive: None,
         frozen: AtomicBool::new(false),
         writers: AtomicU32::new(0),
         counts_writes: ops.table().is_none(),

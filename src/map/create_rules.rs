@@ -169,6 +169,7 @@ pub(super) fn inner_map(request: &CreateRequest<'_>) -> Result<()> {
     let map_type = inner.def.map_type;
     valid(!map_type.is_map_in_map())?;
     match map_type {
+        _ if inner.exclusive.is_some() => Err(Errno::ENOTSUPP),
         MapType::PROG_ARRAY
         | MapType::CGROUP_STORAGE
         | MapType::PERCPU_CGROUP_STORAGE

@@ -31,11 +31,13 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// `EBADF` if it is not open; `EINVAL` if it is no map, or one that does not fit.
+    /// `EBADF` if it is not open; `ENOTSUPP` if it is for one program only; `EINVAL` if it is no map, or one that
+    /// does not fit.
     ///
     /// Kernel: `kernel/bpf/map_in_map.c:bpf_map_fd_get_ptr`.
     fn map(&self, caller: &Caller<'_>, fd: Fd) -> Result<Arc<Map>> {
         match caller.files.object(fd)? {
+            Object::Map(map) if map.exclusive.is_some() => Err(Errno::ENOTSUPP),
             Object::Map(map) if self.is_fit_by(&map) => Ok(map),
             Object::Map(_)
             | Object::Btf(_)

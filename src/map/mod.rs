@@ -122,6 +122,8 @@ pub struct Map {
     pub fields: Fields,
     /// The environment of its kernel.
     pub env: Arc<Env>,
+    /// The SHA-256 of the instructions of the only program that may use it.
+    pub exclusive: Option<[u8; 32]>,
     /// System calls cannot write any more.
     pub frozen: AtomicBool,
     /// Writable mappings and write commands in flight; `BPF_MAP_FREEZE` waits for none.

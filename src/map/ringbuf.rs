@@ -135,10 +135,10 @@ impl Ringbuf {
     /// `ENOMEM`.
     ///
     /// Kernel: `ringbuf_map_alloc`.
-    pub(super) fn new(def: &MapDef, _env: &Arc<Env>) -> Result<Self> {
+    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
         let size = def.max_entries as usize;
         Ok(Self {
-            ring: Ring::new(size, PAGE_SIZE).map_err(|_| Errno::ENOMEM)?,
+            ring: Ring::new(size, PAGE_SIZE, env.doubled_rings).map_err(|_| Errno::ENOMEM)?,
             user_produces: def.map_type == MapType::USER_RINGBUF,
             pending: Mutex::new(0),
             draining: AtomicBool::new(false),
@@ -461,10 +461,12 @@ impl MapOps for Ringbuf {
 
     /// The data is there twice.
     fn mapped_page(&self, page: usize) -> usize {
-        let data_pages = self.ring.words().len() * crate::store::WORD / PAGE_SIZE - POSITION_PAGES;
+        let bytes = usize::try_from(self.ring.size()).expect("the ring is in memory");
         match page.checked_sub(POSITION_PAGES) {
-            Some(data_page) => POSITION_PAGES + data_page % data_pages,
-            None => page,
+            Some(data_page) if !self.ring.is_doubled() => {
+                POSITION_PAGES + data_page % (bytes / PAGE_SIZE)
+            }
+            _ => page,
         }
     }
 

@@ -1,7 +1,9 @@
 //! A ring of records in memory that can be mapped: a page with the consumer's position, a page with the producer's, the data.
 //!
 //! Positions only grow; the place in the data is the position modulo the size. Whoever maps it puts the pages of data there
-//! twice in a row, so that a record that goes around the end lies in one piece. Here it is copied in two.
+//! twice in a row, so that a record that goes around the end lies in one piece. Here it is copied in two; or, for those who
+//! cannot map pages twice, the memory holds the data twice (doubled): what is written here goes to both places, and what they
+//! write lies in one piece from the first on.
 //!
 //! Kernel: `kernel/bpf/ringbuf.c:struct bpf_ringbuf` (v6.18).
 
@@ -18,6 +20,7 @@ pub struct Ring {
     /// Bytes of data, a power of two.
     size: u64,
     page_size: usize,
+    doubled: bool,
 }
 
 /// What stands before a record's data.
@@ -35,19 +38,26 @@ impl Ring {
     /// # Errors
     ///
     /// Those of the system.
-    pub fn new(size: usize, page_size: usize) -> io::Result<Self> {
+    pub fn new(size: usize, page_size: usize, doubled: bool) -> io::Result<Self> {
         assert!(size.is_power_of_two() && size.is_multiple_of(page_size));
-        let words = Words::in_file((2 * page_size + size) / WORD)?;
+        let data = if doubled { 2 * size } else { size };
+        let words = Words::in_file((2 * page_size + data) / WORD)?;
         Ok(Self {
             words: Arc::new(words),
             size: size as u64,
             page_size,
+            doubled,
         })
     }
 
-    /// The memory, without the second copy of the data.
+    /// The memory; it has a second copy of the data if that is doubled.
     pub fn words(&self) -> &Arc<Words> {
         &self.words
+    }
+
+    /// The memory holds the data twice.
+    pub fn is_doubled(&self) -> bool {
+        self.doubled
     }
 
     /// Bytes of data.
@@ -102,9 +112,10 @@ impl Ring {
         let [a, b, c, d] = header.len.to_ne_bytes();
         let [e, f, g, h] = header.page.to_ne_bytes();
         let word = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-        self.words
-            .word(self.byte(position) / WORD)
-            .store(word, Ordering::SeqCst);
+        // The first copy last: who finds the header there finds all that belongs to it.
+        for at in self.places(self.byte(position)).rev() {
+            self.words.word(at / WORD).store(word, Ordering::SeqCst);
+        }
     }
 
     /// Copies bytes out, from a position on.
@@ -112,7 +123,13 @@ impl Ring {
         let mut position = position;
         let mut rest = out;
         while !rest.is_empty() {
-            let (now, later) = rest.split_at_mut(self.piece(position, rest.len()));
+            let len = rest.len();
+            let piece = if self.doubled {
+                len
+            } else {
+                self.piece(position, len)
+            };
+            let (now, later) = rest.split_at_mut(piece);
             let from = self.byte(position);
             if from.is_multiple_of(WORD) {
                 self.words.read(from / WORD, now);
@@ -130,11 +147,12 @@ impl Ring {
         let mut rest = bytes;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(self.piece(position, rest.len()));
-            let to = self.byte(position);
-            if to.is_multiple_of(WORD) {
-                self.words.write(to / WORD, now);
-            } else {
-                self.words.write_bytes(to, now);
+            for to in self.places(self.byte(position)) {
+                if to.is_multiple_of(WORD) {
+                    self.words.write(to / WORD, now);
+                } else {
+                    self.words.write_bytes(to, now);
+                }
             }
             position = position.wrapping_add(now.len() as u64);
             rest = later;
@@ -145,6 +163,13 @@ impl Ring {
     fn piece(&self, position: u64, len: usize) -> usize {
         let left = self.size - self.place(position);
         usize::try_from(left).map_or(len, |left| left.min(len))
+    }
+
+    /// Where a byte of the first copy of the data is: there, and in the second.
+    fn places(&self, byte: usize) -> impl DoubleEndedIterator<Item = usize> {
+        let size = usize::try_from(self.size).expect("the ring is in memory");
+        let copies = if self.doubled { 2 } else { 1 };
+        (0..copies).map(move |copy| byte + copy * size)
     }
 
     /// The byte of the memory at a position.
@@ -160,13 +185,33 @@ mod tests {
 
     #[test]
     fn goes_around_the_end() {
-        let ring = Ring::new(4096, 4096).expect("memory");
-        let bytes: Vec<u8> = (0..=255).collect();
-        for position in [4096 * 3 - 100, 4096 * 5 - 96, 7] {
-            ring.write(position, &bytes);
-            let mut out = [0; 256];
-            ring.read(position, &mut out);
-            assert_eq!(out.as_slice(), bytes, "at {position}");
+        for doubled in [false, true] {
+            let ring = Ring::new(4096, 4096, doubled).expect("memory");
+            let bytes: Vec<u8> = (0..=255).collect();
+            for position in [4096 * 3 - 100, 4096 * 5 - 96, 7] {
+                ring.write(position, &bytes);
+                let mut out = [0; 256];
+                ring.read(position, &mut out);
+                assert_eq!(out.as_slice(), bytes, "at {position}");
+            }
         }
+    }
+
+    #[test]
+    fn both_copies_are_written_and_one_piece_is_read() {
+        let ring = Ring::new(4096, 4096, true).expect("memory");
+        let bytes: Vec<u8> = (0..16).collect();
+        ring.write(4088, &bytes);
+        for copy in [8192, 8192 + 4096] {
+            let (mut first, mut last) = ([0; 8], [0; 8]);
+            ring.words().read_bytes(copy + 4088, &mut first);
+            ring.words().read_bytes(copy, &mut last);
+            assert_eq!([first, last].concat(), bytes);
+        }
+        // Who maps it writes past the end of the first copy.
+        ring.words().write_bytes(8192 + 4096, &[7; 8]);
+        let mut out = [0; 16];
+        ring.read(4088, &mut out);
+        assert_eq!(out[8..], [7; 8]);
     }
 }

@@ -92,6 +92,10 @@ pub(super) fn padded(bytes: &[u8]) -> u64 {
 pub struct Words {
     words: NonNull<AtomicU64>,
     len: usize,
+    #[cfg_attr(
+        any(not(target_os = "linux"), shuttle),
+        expect(dead_code, reason = "kept, not read")
+    )]
     memory: Memory,
 }
 

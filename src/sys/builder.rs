@@ -21,6 +21,7 @@ pub struct Builder {
     memory_limit: u64,
     unsupported: Unsupported,
     unprivileged_bpf_disabled: u32,
+    doubled_rings: bool,
 }
 
 impl Default for Builder {
@@ -33,6 +34,7 @@ impl Default for Builder {
             memory_limit: 1 << 40,
             unsupported: Unsupported::default(),
             unprivileged_bpf_disabled: 2,
+            doubled_rings: false,
         }
     }
 }
@@ -94,6 +96,14 @@ impl Builder {
         self
     }
 
+    /// The memory of ring buffers holds their data twice, so that one mapping of its file is laid out as the kernel's: for a
+    /// front end that cannot map the same pages at two places. User space has to read and write records in one piece from
+    /// their first byte's first place on, as all libraries do. Default: no.
+    pub fn doubled_rings(mut self, doubled: bool) -> Self {
+        self.doubled_rings = doubled;
+        self
+    }
+
     /// The kernel: no maps, an empty bpffs, one cgroup.
     ///
     /// # Panics
@@ -101,13 +111,14 @@ impl Builder {
     /// Without a CPU.
     pub fn build(self) -> Kernel {
         assert!(self.cpus > 0, "a kernel has at least one CPU");
-        let env = Env::new(
+        let mut env = Env::new(
             self.cpus,
             self.release,
             self.seed,
             self.memory_limit,
             self.unsupported,
         );
+        env.doubled_rings = self.doubled_rings;
         Kernel::with(Arc::new(env), self.caps, self.unprivileged_bpf_disabled)
     }
 }

@@ -105,7 +105,8 @@ impl OpenFile {
 
     /// The file without a name that a mappable map's memory lies in, sealed at its size: what is mapped of it is that memory.
     ///
-    /// The data of a ring buffer is in there once: see [`Granted::pieces`](super::Granted::pieces). No check is made.
+    /// The data of a ring buffer is in there once (see [`Granted::pieces`](super::Granted::pieces)), or twice
+    /// ([`Builder::doubled_rings`](super::Builder::doubled_rings)). No check is made.
     #[cfg(all(target_os = "linux", not(shuttle)))]
     pub fn memory(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.0.map().ok()?.ops.mappable()?.file()

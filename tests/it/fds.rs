@@ -155,6 +155,26 @@ mod files {
     }
 
     #[test]
+    fn doubled_data_is_mapped_in_one_piece() {
+        let mut front = FrontEnd::new();
+        front.kernel = mapemu::sys::Kernel::builder().doubled_rings(true).build();
+        let fd = map(&front, MapType::RINGBUF, 0, 0, 4096, 0);
+        let offset = PAGE_SIZE as u64;
+        let all = MapRequest::shared(offset, PAGE_SIZE + 2 * 4096, false);
+        let mapping = granted(&front, fd, all);
+        assert_eq!(mapping.pieces(), [(PAGE_SIZE + 2 * 4096, offset)]);
+        let mapemu::map::object::Object::Map(ring) = front.get(fd).expect("open").object() else {
+            panic!("a map");
+        };
+        let prog = Prog::sched_cls(0);
+        assert_eq!(prog.ringbuf_output(&ring, &5_u64.to_ne_bytes(), 0), Ok(()));
+        for copy in [2 * offset, 3 * offset] {
+            let bytes = read(mapping.memory().expect("a file"), copy + 8);
+            assert_eq!(bytes, 5_u64.to_ne_bytes());
+        }
+    }
+
+    #[test]
     fn who_waits_for_a_ring_is_told() {
         let front = FrontEnd::new();
         let fd = map(&front, MapType::RINGBUF, 0, 0, 4096, 0);

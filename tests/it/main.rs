@@ -26,6 +26,9 @@ mod perf_event_array;
 mod playing;
 mod prog_array;
 mod prog_load;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod prog_random;
+mod prog_records;
 mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod props;
