@@ -31,15 +31,6 @@ pub fn column<'a>(mut op: impl FnMut(usize) + 'a) -> Column<'a> {
     Box::new(move |at| burst(|i| op(at + i)))
 }
 
-/// What is beside the own column.
-#[derive(Default)]
-pub struct Beside<'a> {
-    /// The same in the running kernel.
-    pub kernel: Option<Column<'a>>,
-    /// The own HASH.
-    pub hash: Option<Column<'a>>,
-}
-
 pub fn heading(text: &str) {
     println!(
         "\n{text:<44} {:>8} {:>9} {:>8} {:>7}  goal",
@@ -47,34 +38,46 @@ pub fn heading(text: &str) {
     );
 }
 
-pub fn row(name: &str, goal: &str, mut own: Column<'_>, mut beside: Beside<'_>) {
+/// A row of the table: beside the own column, the same in the running kernel and of the own HASH.
+pub fn row(
+    name: &str,
+    goal: &str,
+    mut own: Column<'_>,
+    mut kernel: Option<Column<'_>>,
+    mut hash: Option<Column<'_>>,
+) {
     let mut rounds: Vec<[f64; 3]> = Vec::new();
     for number in 0..=ROUNDS {
         let at = number * common::burst::BURST;
         rounds.push([
             own(at),
-            beside.kernel.as_mut().map_or(f64::NAN, |kernel| kernel(at)),
-            beside.hash.as_mut().map_or(f64::NAN, |hash| hash(at)),
+            kernel.as_mut().map_or(f64::NAN, |kernel| kernel(at)),
+            hash.as_mut().map_or(f64::NAN, |hash| hash(at)),
         ]);
     }
     // The first one only makes everything warm.
     rounds.remove(0);
-    let figure = |of: &dyn Fn(&[f64; 3]) -> f64, width: usize, digits: usize| {
-        let mut figures: Vec<f64> = rounds.iter().map(of).collect();
-        let figure = median(&mut figures);
-        if figure.is_nan() {
-            " ".repeat(width)
-        } else {
-            format!("{figure:>width$.digits$}")
-        }
-    };
+    let ratio = |of: &dyn Fn(&[f64; 3]) -> f64| median_of(rounds.iter().map(of));
     println!(
         "{name:<44} {} {} {} {}  {goal}",
-        figure(&|round| round[0], 8, 1),
-        figure(&|round| round[1], 9, 1),
-        figure(&|round| round[1] / round[0], 8, 1),
-        figure(&|round| round[0] / round[2], 7, 2),
+        shown(ratio(&|round| round[0]), 8, 1),
+        shown(ratio(&|round| round[1]), 9, 1),
+        shown(ratio(&|round| round[1] / round[0]), 8, 1),
+        shown(ratio(&|round| round[0] / round[2]), 7, 2),
     );
+}
+
+pub fn median_of(figures: impl Iterator<Item = f64>) -> f64 {
+    median(&mut figures.collect::<Vec<_>>())
+}
+
+/// A figure; blanks where there is none.
+pub fn shown(figure: f64, width: usize, digits: usize) -> String {
+    if figure.is_nan() {
+        " ".repeat(width)
+    } else {
+        format!("{figure:>width$.digits$}")
+    }
 }
 
 fn main() {

@@ -18,6 +18,18 @@ pub struct Spec {
     pub max_entries: usize,
 }
 
+impl Spec {
+    /// Keys of `K` bytes, values of `V`.
+    pub const fn of<const K: usize, const V: usize>(map_type: MapType, max_entries: usize) -> Self {
+        Self {
+            map_type,
+            key_size: K,
+            value_size: V,
+            max_entries,
+        }
+    }
+}
+
 /// See the module.
 pub struct Pair {
     pub own: Box<dyn MapHandle>,

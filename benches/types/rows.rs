@@ -12,7 +12,7 @@ use super::common::burst::{BURST, burst};
 use super::common::keys;
 use super::pair::{Pair, Spec};
 use super::programs::{KEY_SIZE, KEYS, Op, Positions, Timed, VALUE_SIZE, scrambled};
-use super::{Beside, Column, column, heading, row};
+use super::{Column, column, heading, row};
 
 const ANY: UpdateFlags = UpdateFlags::ANY;
 /// The largest LRU map of small elements that the running kernel is asked for takes less than 32 MiB.
@@ -106,85 +106,77 @@ fn filled<const K: usize>(host: Option<&Host>, spec: Spec, keys: &[[u8; K]], siz
 
 pub fn hashes(host: Option<&Host>) {
     heading("hashes, by the handle and by bpf(2)");
-    hashes_of::<16, 64>(host, 10_000);
-    hashes_of::<4, 8>(host, 10_000);
-    hashes_of::<4, 8>(host, LARGE);
+    lru_hash::<16, 64>(host, 10_000);
+    lru_hash::<4, 8>(host, 10_000);
+    lru_hash::<4, 8>(host, LARGE);
+    percpu_hash::<16, 64>(host, 10_000);
+    percpu_hash::<4, 8>(host, 10_000);
 }
 
-fn hashes_of<const K: usize, const V: usize>(host: Option<&Host>, max_entries: usize) {
-    let spec = |map_type| Spec {
-        map_type,
-        key_size: K,
-        value_size: V,
-        max_entries,
-    };
+fn lru_hash<const K: usize, const V: usize>(host: Option<&Host>, max_entries: usize) {
     let all = keys::<K>(max_entries * 96 / 100, 0);
     // The running kernel has one large map at a time.
-    let hash = filled(None, spec(MapType::HASH), &all, V);
-    let name = |what: &str| format!("{what} {K}/{V} {max_entries}");
-
-    let map = filled(host, spec(MapType::LRU_HASH), &all, V);
+    let hash = filled(None, Spec::of::<K, V>(MapType::HASH, max_entries), &all, V);
+    let map = filled(
+        host,
+        Spec::of::<K, V>(MapType::LRU_HASH, max_entries),
+        &all,
+        V,
+    );
     let keys = present(&map, &all, V);
     row(
-        &name("LRU_HASH hit"),
+        &format!("LRU_HASH hit {K}/{V} {max_entries}"),
         "÷HASH 1.3",
         hits(&map, &keys, V),
-        Beside {
-            kernel: kernel_hits(&map, &keys, V),
-            hash: Some(hits(&hash, &keys, V)),
-        },
+        kernel_hits(&map, &keys, V),
+        Some(hits(&hash, &keys, V)),
     );
     row(
-        &name("LRU_HASH update"),
+        &format!("LRU_HASH update {K}/{V} {max_entries}"),
         "",
         updates(&map, &keys, V),
-        Beside {
-            kernel: kernel_updates(&map, &keys, V),
-            hash: Some(updates(&hash, &keys, V)),
-        },
+        kernel_updates(&map, &keys, V),
+        Some(updates(&hash, &keys, V)),
     );
     row(
-        &name("LRU_HASH insert that evicts"),
+        &format!("LRU_HASH insert that evicts {K}/{V} {max_entries}"),
         "kernel÷ 6",
         evictions::<K>(&map, V),
-        Beside {
-            kernel: kernel_evictions::<K>(&map, V),
-            hash: None,
-        },
+        kernel_evictions::<K>(&map, V),
+        None,
     );
-    drop(map);
-    if max_entries == LARGE {
-        return;
-    }
+}
 
+fn percpu_hash<const K: usize, const V: usize>(host: Option<&Host>, max_entries: usize) {
+    let all = keys::<K>(max_entries * 96 / 100, 0);
+    let hash = filled(None, Spec::of::<K, V>(MapType::HASH, max_entries), &all, V);
     let size = CPUS * V;
-    let map = filled(host, spec(MapType::PERCPU_HASH), &all, size);
+    let map = filled(
+        host,
+        Spec::of::<K, V>(MapType::PERCPU_HASH, max_entries),
+        &all,
+        size,
+    );
     row(
-        &name("PERCPU_HASH hit"),
+        &format!("PERCPU_HASH hit {K}/{V} {max_entries}"),
         "÷HASH 1.6",
         hits(&map, &all, size),
-        Beside {
-            kernel: kernel_hits(&map, &all, size),
-            hash: Some(hits(&hash, &all, V)),
-        },
+        kernel_hits(&map, &all, size),
+        Some(hits(&hash, &all, V)),
     );
     row(
-        &name("PERCPU_HASH update"),
+        &format!("PERCPU_HASH update {K}/{V} {max_entries}"),
         "",
         updates(&map, &all, size),
-        Beside {
-            kernel: kernel_updates(&map, &all, size),
-            hash: Some(updates(&hash, &all, V)),
-        },
+        kernel_updates(&map, &all, size),
+        Some(updates(&hash, &all, V)),
     );
     row(
-        &name("PERCPU_HASH delete and insert"),
+        &format!("PERCPU_HASH delete and insert {K}/{V} {max_entries}"),
         "",
         cycles(&map, &all, size),
-        Beside {
-            kernel: kernel_cycles(&map, &all, size),
-            hash: Some(cycles(&hash, &all, V)),
-        },
+        kernel_cycles(&map, &all, size),
+        Some(cycles(&hash, &all, V)),
     );
 }
 
@@ -223,14 +215,8 @@ pub fn arrays(host: Option<&Host>) {
 
 fn arrays_of<const V: usize>(host: Option<&Host>, max_entries: usize) {
     for (map_type, size) in [(MapType::ARRAY, V), (MapType::PERCPU_ARRAY, CPUS * V)] {
-        let spec = Spec {
-            map_type,
-            key_size: 4,
-            value_size: V,
-            max_entries,
-        };
         let keys = keys::<4>(max_entries, 0);
-        let map = filled(host, spec, &keys, size);
+        let map = filled(host, Spec::of::<4, V>(map_type, max_entries), &keys, size);
         let percpu = if map_type == MapType::ARRAY {
             ""
         } else {
@@ -244,19 +230,15 @@ fn arrays_of<const V: usize>(host: Option<&Host>, max_entries: usize) {
                 ""
             },
             hits(&map, &keys, size),
-            Beside {
-                kernel: kernel_hits(&map, &keys, size),
-                hash: None,
-            },
+            kernel_hits(&map, &keys, size),
+            None,
         );
         row(
             &format!("{percpu}ARRAY update {V} {max_entries}"),
             "",
             updates(&map, &keys, size),
-            Beside {
-                kernel: kernel_updates(&map, &keys, size),
-                hash: None,
-            },
+            kernel_updates(&map, &keys, size),
+            None,
         );
     }
 }
@@ -264,13 +246,7 @@ fn arrays_of<const V: usize>(host: Option<&Host>, max_entries: usize) {
 pub fn keyless(host: Option<&Host>) {
     heading("types without keys");
     for (map_type, name) in [(MapType::QUEUE, "QUEUE"), (MapType::STACK, "STACK")] {
-        let spec = Spec {
-            map_type,
-            key_size: 0,
-            value_size: 64,
-            max_entries: 1024,
-        };
-        let map = Pair::new(host, spec);
+        let map = Pair::new(host, Spec::of::<0, 64>(map_type, 1024));
         for _ in 0..512 {
             map.update(&[], &[7; 64]);
         }
@@ -288,20 +264,13 @@ pub fn keyless(host: Option<&Host>) {
                 assert!(running.take(&[], &mut value));
             })
         });
-        row(
-            &format!("{name} push and pop 64"),
-            "",
-            own,
-            Beside { kernel, hash: None },
-        );
+        row(&format!("{name} push and pop 64"), "", own, kernel, None);
     }
-    let spec = Spec {
-        map_type: MapType::BLOOM_FILTER,
-        key_size: 0,
-        value_size: 16,
-        max_entries: 10_000,
-    };
-    let map = Pair::new(host, spec);
+    bloom_filter(host);
+}
+
+fn bloom_filter(host: Option<&Host>) {
+    let map = Pair::new(host, Spec::of::<0, 16>(MapType::BLOOM_FILTER, 10_000));
     let values = keys::<16>(10_000, 0);
     let pushes = column(|i| {
         let value = black_box(&values[i % values.len()]);
@@ -311,12 +280,7 @@ pub fn keyless(host: Option<&Host>) {
         let values = &values;
         column(move |i| running.update(&[], black_box(&values[i % values.len()])))
     });
-    row(
-        "BLOOM_FILTER push 16 10000",
-        "",
-        pushes,
-        Beside { kernel, hash: None },
-    );
+    row("BLOOM_FILTER push 16 10000", "", pushes, kernel, None);
     let peeks = column(|i| {
         let mut value = values[i % values.len()];
         map.own.lookup_elem(&[], &mut value, ANY).expect("there");
@@ -328,16 +292,11 @@ pub fn keyless(host: Option<&Host>) {
             assert!(running.lookup(&[], &mut value));
         })
     });
-    row(
-        "BLOOM_FILTER peek 16 10000",
-        "",
-        peeks,
-        Beside { kernel, hash: None },
-    );
+    row("BLOOM_FILTER peek 16 10000", "", peeks, kernel, None);
 }
 
 pub fn tries(host: Option<&Host>) {
-    heading("LPM_TRIE, 10,000 random prefixes, values of 8 bytes");
+    heading("LPM_TRIE, 10000 random prefixes, values of 8");
     tries_of::<8>(host, "IPv4 /8 to /32", 8..=32);
     tries_of::<20>(host, "IPv6 /16 to /64", 16..=64);
 }
@@ -366,31 +325,32 @@ fn tries_of<const K: usize>(host: Option<&Host>, name: &str, lens: std::ops::Ran
         key[..4].copy_from_slice(&(8 * (K as u32 - 4)).to_ne_bytes());
         addresses.push(key);
     }
-    let spec = Spec {
-        map_type: MapType::LPM_TRIE,
-        key_size: K,
-        value_size: 8,
-        max_entries: 10_000,
-    };
-    let map = filled(host, spec, &prefixes, 8);
-    let beside = |kernel| Beside { kernel, hash: None };
+    let map = filled(
+        host,
+        Spec::of::<K, 8>(MapType::LPM_TRIE, 10_000),
+        &prefixes,
+        8,
+    );
     row(
         &format!("{name} lookup"),
         "",
         hits(&map, &addresses, 8),
-        beside(kernel_hits(&map, &addresses, 8)),
+        kernel_hits(&map, &addresses, 8),
+        None,
     );
     row(
         &format!("{name} update"),
         "",
         updates(&map, &prefixes, 8),
-        beside(kernel_updates(&map, &prefixes, 8)),
+        kernel_updates(&map, &prefixes, 8),
+        None,
     );
     row(
         &format!("{name} delete and insert"),
         "",
         cycles(&map, &prefixes, 8),
-        beside(kernel_cycles(&map, &prefixes, 8)),
+        kernel_cycles(&map, &prefixes, 8),
+        None,
     );
 }
 
@@ -417,7 +377,7 @@ fn by_prog<'a>(map: &'a Map, prog: &'a Prog, keys: &'a [[u8; KEY_SIZE]], op: Op)
 }
 
 pub fn program_side(host: Option<&Host>) {
-    heading("programs, 16/64 10000 (kernel: its helper, without a system call)");
+    heading("programs, 16/64 10000, and the kernel's own");
     let mut number = 0;
     let keys: Vec<[u8; KEY_SIZE]> = (0..KEYS)
         .map(|_| {
@@ -434,12 +394,7 @@ pub fn program_side(host: Option<&Host>) {
         (MapType::PERCPU_HASH, "PERCPU_HASH", CPUS * VALUE_SIZE),
     ];
     for (map_type, name, size) in types {
-        let spec = Spec {
-            map_type,
-            key_size: KEY_SIZE,
-            value_size: VALUE_SIZE,
-            max_entries: 10_000,
-        };
+        let spec = Spec::of::<KEY_SIZE, VALUE_SIZE>(map_type, 10_000);
         let pair = filled(host, spec, &keys, size);
         let map = pair.kernel.map(pair.fd).expect("it is open");
         let ops = [
@@ -456,7 +411,8 @@ pub fn program_side(host: Option<&Host>) {
                 &format!("{name} {what}"),
                 if map_type == MapType::HASH { goal } else { "" },
                 by_prog(&map, &prog, &keys, op),
-                Beside { kernel, hash: None },
+                kernel,
+                None,
             );
         }
     }
@@ -464,13 +420,7 @@ pub fn program_side(host: Option<&Host>) {
 
 pub fn rings(host: Option<&Host>) {
     heading("RINGBUF, 1 MiB, records of 64 bytes");
-    let spec = Spec {
-        map_type: MapType::RINGBUF,
-        key_size: 0,
-        value_size: 0,
-        max_entries: 1 << 20,
-    };
-    let pair = Pair::new(host, spec);
+    let pair = Pair::new(host, Spec::of::<0, 0>(MapType::RINGBUF, 1 << 20));
     let map = pair.kernel.map(pair.fd).expect("it is open");
     let prog = Prog::sched_cls(0);
     let consume = || {
@@ -505,7 +455,8 @@ pub fn rings(host: Option<&Host>) {
             assert_eq!(consume(), BURST, "all fitted");
             ns
         }),
-        Beside { kernel, hash: None },
+        kernel,
+        None,
     );
     row(
         "reserve, write and submit, by a program",
@@ -520,7 +471,8 @@ pub fn rings(host: Option<&Host>) {
             consume();
             ns
         }),
-        Beside::default(),
+        None,
+        None,
     );
     row(
         "consume, each",
@@ -533,6 +485,7 @@ pub fn rings(host: Option<&Host>) {
             let read = consume();
             start.elapsed().as_nanos() as f64 / read as f64
         }),
-        Beside::default(),
+        None,
+        None,
     );
 }

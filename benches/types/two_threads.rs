@@ -5,9 +5,10 @@ use std::hint::black_box;
 use mapemu::abi::{MapHandle, MapType, UpdateFlags};
 use mapemu::host::{self, Host};
 
-use super::common::burst::{BURST, ROUNDS, burst, median};
+use super::common::burst::{BURST, ROUNDS, burst, scaling};
 use super::common::keys;
 use super::pair::{Pair, Running, Spec};
+use super::{median_of, shown};
 
 /// What a thread does with the keys that are its own.
 #[derive(Clone, Copy)]
@@ -41,22 +42,9 @@ fn running<const K: usize, const V: usize>(map: Running, keys: &[[u8; K]], op: O
     })
 }
 
-/// How many operations two threads do in the time in which one thread does one; `work(cpu, part)` is a burst on keys of that
-/// part, of which each is done once.
-fn scaling(first_part: usize, work: &(dyn Fn(u32, usize) -> f64 + Sync)) -> f64 {
-    let on = |cpu, part| {
-        // A refusal costs exactness, nothing else.
-        let _ = host::run_on(cpu);
-        // The other thread has begun when the first burst is over.
-        (work(cpu, part), work(cpu, part + 1)).1
-    };
-    let alone = on(0, first_part);
-    let together = std::thread::scope(|scope| {
-        let other = scope.spawn(|| on(1, first_part + 2));
-        let here = on(0, first_part + 2);
-        f64::midpoint(here, other.join().expect("it does not panic"))
-    });
-    2.0 * alone / together
+fn pin(cpu: usize) {
+    // A refusal costs exactness, nothing else.
+    let _ = host::run_on(cpu as u32);
 }
 
 pub fn writes(host: Option<&Host>) {
@@ -72,13 +60,7 @@ pub fn writes(host: Option<&Host>) {
 }
 
 fn of_size<const K: usize, const V: usize>(host: Option<&Host>, max_entries: usize, goal: &str) {
-    let spec = Spec {
-        map_type: MapType::HASH,
-        key_size: K,
-        value_size: V,
-        max_entries,
-    };
-    let pair = Pair::new(host, spec);
+    let pair = Pair::new(host, Spec::of::<K, V>(MapType::HASH, max_entries));
     let all = keys::<K>(max_entries * 96 / 100, 0);
     for key in &all {
         pair.update(key, &[7; V]);
@@ -101,21 +83,24 @@ fn of_size<const K: usize, const V: usize>(host: Option<&Host>, max_entries: usi
                 &keys[part * BURST % keys.len()..]
             };
             figures.push([
-                scaling(4 * round, &|cpu, number| {
-                    own::<K, V>(&*handles[cpu as usize], part(cpu, number), op)
+                scaling(&|cpu, number| {
+                    pin(cpu);
+                    own::<K, V>(&*handles[cpu], part(cpu, 6 * round + number), op)
                 }),
                 pair.running.map_or(f64::NAN, |map| {
-                    scaling(4 * round, &|cpu, number| {
-                        running::<K, V>(map, part(cpu, number), op)
+                    scaling(&|cpu, number| {
+                        pin(cpu);
+                        running::<K, V>(map, part(cpu, 6 * round + number), op)
                     })
                 }),
             ]);
         }
-        let column = |index: usize| {
-            let mut column: Vec<f64> = figures.iter().map(|round| round[index]).collect();
-            median(&mut column)
-        };
+        let column = |index: usize| median_of(figures.iter().map(|round| round[index]));
         let name = format!("{name} {K}/{V} {max_entries}");
-        println!("{name:<44} {:>8.2} {:>9.2}  {goal}", column(0), column(1));
+        println!(
+            "{name:<44} {} {}  {goal}",
+            shown(column(0), 8, 2),
+            shown(column(1), 9, 2)
+        );
     }
 }

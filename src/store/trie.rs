@@ -7,6 +7,8 @@
 //!
 //! Kernel: `kernel/bpf/lpm_trie.c` (v6.18).
 
+use std::fmt;
+
 use super::Full;
 
 /// The number that stands for no node.
@@ -101,7 +103,68 @@ pub enum Entry<'a, V> {
     /// The value of this very prefix, and the bytes stored with it.
     Stored(&'a mut V, &'a mut [u8]),
     /// No value.
-    Missing,
+    Missing(Vacant<'a, V>),
+}
+
+/// Where a prefix would be that is not stored.
+pub struct Vacant<'a, V> {
+    trie: &'a mut Trie<V>,
+    prefix_len: u32,
+    data: &'a [u8],
+    place: Place,
+}
+
+impl<V> fmt::Debug for Vacant<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vacant for {} bits of {:?}", self.prefix_len, self.data)
+    }
+}
+
+impl<V> Vacant<'_, V> {
+    /// Puts the prefix in.
+    ///
+    /// # Errors
+    ///
+    /// If there are as many as may be.
+    pub fn insert(self, value: V) -> Result<(), Full> {
+        let Self {
+            trie,
+            prefix_len,
+            data,
+            place: Place {
+                slot, node, common, ..
+            },
+        } = self;
+        if trie.len == trie.max_len {
+            return Err(Full);
+        }
+        trie.len += 1;
+        if node == NONE {
+            let new = trie.new_node(prefix_len, data, Some(value));
+            trie.put(slot, new);
+            return Ok(());
+        }
+        let range = trie.range(node);
+        if common == prefix_len && common == trie.nodes[node as usize].prefix_len {
+            trie.data[range].copy_from_slice(data);
+            trie.nodes[node as usize].value = Some(value);
+            return Ok(());
+        }
+        let new = trie.new_node(prefix_len, data, Some(value));
+        if common == prefix_len {
+            let side = bit(&trie.data[range], common);
+            trie.nodes[new as usize].children[side] = node;
+            trie.put(slot, new);
+        } else {
+            // Its bytes begin with what both have in common.
+            let fork = trie.new_node(common, data, None);
+            let side = bit(data, common);
+            trie.nodes[fork as usize].children[side] = new;
+            trie.nodes[fork as usize].children[1 - side] = node;
+            trie.put(slot, fork);
+        }
+        Ok(())
+    }
 }
 
 impl<V> Trie<V> {
@@ -157,59 +220,22 @@ impl<V> Trie<V> {
     }
 
     /// What is stored for exactly this prefix.
-    pub fn entry(&mut self, prefix_len: u32, data: &[u8]) -> Entry<'_, V> {
+    pub fn entry<'a>(&'a mut self, prefix_len: u32, data: &'a [u8]) -> Entry<'a, V> {
         let place = self.walk(prefix_len, data);
-        if place.node == NONE || place.common != prefix_len {
-            return Entry::Missing;
+        let node = self.nodes.get(place.node as usize);
+        if !node.is_some_and(|node| node.prefix_len == prefix_len && node.value.is_some())
+            || place.common != prefix_len
+        {
+            return Entry::Missing(Vacant {
+                trie: self,
+                prefix_len,
+                data,
+                place,
+            });
         }
         let range = self.range(place.node);
-        let node = &mut self.nodes[place.node as usize];
-        match &mut node.value {
-            Some(value) if node.prefix_len == prefix_len => {
-                Entry::Stored(value, &mut self.data[range])
-            }
-            _ => Entry::Missing,
-        }
-    }
-
-    /// Puts a prefix in that is not stored.
-    ///
-    /// # Errors
-    ///
-    /// If there are as many as may be.
-    pub fn insert(&mut self, prefix_len: u32, data: &[u8], value: V) -> Result<(), Full> {
-        if self.len == self.max_len {
-            return Err(Full);
-        }
-        self.len += 1;
-        let Place {
-            slot, node, common, ..
-        } = self.walk(prefix_len, data);
-        if node == NONE {
-            let new = self.new_node(prefix_len, data, Some(value));
-            self.put(slot, new);
-            return Ok(());
-        }
-        let found_len = self.nodes[node as usize].prefix_len;
-        if common == prefix_len && common == found_len {
-            let range = self.range(node);
-            self.data[range].copy_from_slice(data);
-            self.nodes[node as usize].value = Some(value);
-            return Ok(());
-        }
-        let new = self.new_node(prefix_len, data, Some(value));
-        let found_data = self.data[self.range(node)].to_vec();
-        if common == prefix_len {
-            self.nodes[new as usize].children[bit(&found_data, common)] = node;
-            self.put(slot, new);
-        } else {
-            let fork = self.new_node(common, &found_data, None);
-            let side = bit(data, common);
-            self.nodes[fork as usize].children[side] = new;
-            self.nodes[fork as usize].children[1 - side] = node;
-            self.put(slot, fork);
-        }
-        Ok(())
+        let value = self.nodes[place.node as usize].value.as_mut();
+        Entry::Stored(value.expect("looked at above"), &mut self.data[range])
     }
 
     /// Takes a prefix out.
@@ -511,10 +537,10 @@ mod tests {
                                 stored.copy_from_slice(&data);
                                 prop_assert!(model.insert(key(prefix), (prefix, number)).is_some());
                             }
-                            Entry::Missing => {
+                            Entry::Missing(vacant) => {
                                 prop_assert!(!model.contains_key(&key(prefix)));
                                 let full = model.len() == max_len;
-                                let inserted = trie.insert(len, &data, number);
+                                let inserted = vacant.insert(number);
                                 prop_assert_eq!(inserted, if full { Err(Full) } else { Ok(()) });
                                 if !full {
                                     model.insert(key(prefix), (prefix, number));
