@@ -12,7 +12,7 @@ use super::common::burst::{BURST, burst};
 use super::common::keys;
 use super::pair::{Pair, Spec};
 use super::programs::{KEY_SIZE, KEYS, Op, Positions, Timed, VALUE_SIZE, scrambled};
-use super::{Column, column, heading, row};
+use super::{Column, column, column_of, heading, row};
 
 const ANY: UpdateFlags = UpdateFlags::ANY;
 /// The largest LRU map of small elements that the running kernel is asked for takes less than 32 MiB.
@@ -23,7 +23,7 @@ const CPUS: usize = 2;
 /// Lookups of keys that are there, by the handle.
 fn hits<'a, const K: usize>(pair: &'a Pair, keys: &'a [[u8; K]], size: usize) -> Column<'a> {
     let mut value = vec![0; size];
-    column(move |i| {
+    column_of(keys.len(), move |i| {
         let key = black_box(&keys[i % keys.len()]);
         pair.own.lookup_elem(key, &mut value, ANY).expect("a hit");
     })
@@ -36,14 +36,14 @@ fn kernel_hits<'a, const K: usize>(
 ) -> Option<Column<'a>> {
     let running = pair.running?;
     let mut value = vec![0; size];
-    Some(column(move |i| {
+    Some(column_of(keys.len(), move |i| {
         assert!(running.lookup(black_box(&keys[i % keys.len()]), &mut value));
     }))
 }
 
 fn updates<'a, const K: usize>(pair: &'a Pair, keys: &'a [[u8; K]], size: usize) -> Column<'a> {
     let value = vec![1; size];
-    column(move |i| {
+    column_of(keys.len(), move |i| {
         let key = black_box(&keys[i % keys.len()]);
         pair.own.update_elem(key, &value, ANY).expect("room");
     })
@@ -56,7 +56,7 @@ fn kernel_updates<'a, const K: usize>(
 ) -> Option<Column<'a>> {
     let running = pair.running?;
     let value = vec![1; size];
-    Some(column(move |i| {
+    Some(column_of(keys.len(), move |i| {
         running.update(black_box(&keys[i % keys.len()]), &value);
     }))
 }
@@ -64,7 +64,7 @@ fn kernel_updates<'a, const K: usize>(
 /// Takes each key out and puts it in again.
 fn cycles<'a, const K: usize>(pair: &'a Pair, keys: &'a [[u8; K]], size: usize) -> Column<'a> {
     let value = vec![1; size];
-    column(move |i| {
+    column_of(keys.len(), move |i| {
         let key = black_box(&keys[i % keys.len()]);
         // Of an LRU map it may be gone.
         let _ = pair.own.delete_elem(key);
@@ -79,7 +79,7 @@ fn kernel_cycles<'a, const K: usize>(
 ) -> Option<Column<'a>> {
     let running = pair.running?;
     let value = vec![1; size];
-    Some(column(move |i| {
+    Some(column_of(keys.len(), move |i| {
         let key = black_box(&keys[i % keys.len()]);
         running.delete(key);
         running.update(key, &value);
@@ -405,7 +405,7 @@ pub fn program_side(host: Option<&Host>) {
         for (op, what, goal) in ops {
             let kernel = host.zip(pair.running).map(|(host, running)| {
                 let timed = Timed::new(host, running, op);
-                Box::new(move |_| timed.run()) as Column<'_>
+                Box::new(move |_| (timed.run(), timed.run()).1) as Column<'_>
             });
             row(
                 &format!("{name} {what}"),
