@@ -62,6 +62,15 @@ impl Pair {
             running.update(key, value);
         }
     }
+
+    /// Puts all keys in, in another order than they are looked up in: elements lie in the order of insertion.
+    pub fn fill<const K: usize>(&self, keys: &[[u8; K]], value: &[u8]) {
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        for key in &keys {
+            self.update(key, value);
+        }
+    }
 }
 
 fn create(bpf: &dyn Bpf, spec: Spec) -> u32 {

@@ -98,9 +98,7 @@ fn present<const K: usize>(pair: &Pair, keys: &[[u8; K]], size: usize) -> Vec<[u
 
 fn filled<const K: usize>(host: Option<&Host>, spec: Spec, keys: &[[u8; K]], size: usize) -> Pair {
     let pair = Pair::new(host, spec);
-    for key in keys {
-        pair.update(key, &vec![7; size]);
-    }
+    pair.fill(keys, &vec![7; size]);
     pair
 }
 

@@ -62,9 +62,7 @@ pub fn writes(host: Option<&Host>) {
 fn of_size<const K: usize, const V: usize>(host: Option<&Host>, max_entries: usize, goal: &str) {
     let pair = Pair::new(host, Spec::of::<K, V>(MapType::HASH, max_entries));
     let all = keys::<K>(max_entries * 96 / 100, 0);
-    for key in &all {
-        pair.update(key, &[7; V]);
-    }
+    pair.fill(&all, &[7; V]);
     let halves = all.split_at(all.len() / 2);
     let keys = |cpu| if cpu == 0 { halves.0 } else { halves.1 };
     let handles = [0, 1].map(|cpu| {
