@@ -15,11 +15,32 @@ mod common;
 use std::hint::black_box;
 use std::time::Instant;
 
-use common::burst::{BURST, ROUNDS, burst, median};
 use common::{Column, DashArr, DashBox, Emulated, EmulatedBpf, Limit, Running, keys};
 
+const ROUNDS: usize = 9;
+const BURST: usize = 4096;
+const CHUNK: usize = 128;
 /// Maps of so many elements fit into the caches.
 const SMALL: usize = 20_000;
+
+/// Median of what one operation took, in ns, over chunks of a burst.
+fn burst(mut op: impl FnMut(usize)) -> f64 {
+    let mut chunks: Vec<f64> = (0..BURST / CHUNK)
+        .map(|chunk| {
+            let start = Instant::now();
+            for i in 0..CHUNK {
+                op(chunk * CHUNK + i);
+            }
+            start.elapsed().as_nanos() as f64 / CHUNK as f64
+        })
+        .collect();
+    median(&mut chunks)
+}
+
+fn median(figures: &mut [f64]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
+}
 
 const OPS: [&str; 6] = [
     "hit",

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 pub const ROUNDS: usize = 9;
 pub const BURST: usize = 4096;
-const CHUNK: usize = 128;
+pub const CHUNK: usize = 128;
 
 /// Median of what one operation took, in ns, over chunks of a burst.
 #[inline]
