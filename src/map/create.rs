@@ -6,7 +6,7 @@
 //! Kernel: `kernel/bpf/syscall.c:map_create` (v6.18), and the `map_alloc_check` and `map_alloc` of each type.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use super::arena::Arena;
 use super::array::Array;
@@ -223,6 +223,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         counts_writes: ops.table().is_none(),
         user_references: AtomicU32::new(0),
         charge,
+        judged: AtomicU64::new(0),
         ops,
     })
 }

@@ -48,7 +48,7 @@ pub mod xskmap;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::abi::{
     Caps, Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
@@ -134,6 +134,8 @@ pub struct Map {
     pub user_references: AtomicU32,
     /// The memory it takes.
     pub charge: Charge,
+    /// Calls of programs that were judged before, and may be made: bits that the program side gives a meaning.
+    pub judged: AtomicU64,
     /// What its type does.
     pub ops: Box<dyn MapOps>,
 }

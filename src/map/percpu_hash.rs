@@ -14,7 +14,7 @@ use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{Table, WORD};
+use crate::store::{Table, WORD, Words};
 
 /// See the module.
 #[derive(Debug)]
@@ -122,12 +122,23 @@ impl Parts {
             New::Of(cpu, value) => {
                 self.write_part(table, self.at(table, slot, cpu), value, fresh);
                 if fresh {
-                    let zeros = vec![0; self.value_size as usize];
                     for other in (0..self.nr_cpus).filter(|other| *other != cpu) {
-                        words.write(self.at(table, slot, other), &zeros);
+                        self.zero_part(words, self.at(table, slot, other));
                     }
                 }
             }
+        }
+    }
+
+    /// The bytes behind the value stay.
+    fn zero_part(&self, words: &Words, mut at: usize) {
+        const ZEROS: [u8; 64] = [0; 64];
+        let mut left = self.value_size as usize;
+        while left > 0 {
+            let len = left.min(ZEROS.len());
+            words.write(at, &ZEROS[..len]);
+            at += len / WORD;
+            left -= len;
         }
     }
 

@@ -25,7 +25,7 @@ pub use rbtree::{RbTree, Side};
 pub use ring::{Header, Ring};
 pub(crate) use sync::AtomicU64;
 pub use table::{Bucket, Hash, MAX_SLOTS, Place, Table};
-pub use trie::{Entry, Trie};
+pub use trie::{Entry, Trie, Vacant};
 pub use words::{WORD, Words};
 
 /// There is no room.
