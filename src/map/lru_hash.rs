@@ -19,7 +19,7 @@ use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{Lru, Table, WORD};
+use crate::store::{Elems, Lru, Table, WORD};
 
 /// See the module.
 #[derive(Debug)]
@@ -127,21 +127,7 @@ impl LruHash {
 
     /// A slot for a new element; another one may have to go.
     fn take(&self, cpu: u32) -> Result<u32> {
-        let evict = |slot| self.evict(slot);
-        self.lru.take(cpu, evict).ok_or(Errno::ENOMEM)
-    }
-
-    /// Takes the element of a slot out; false if it is none at the moment.
-    ///
-    /// Kernel: `htab_lru_map_delete_node`.
-    fn evict(&self, slot: u32) -> bool {
-        let mut bucket = self.table.lock(self.table.hash_of(slot));
-        let place = bucket.find_slot(slot);
-        if let Some(place) = place {
-            bucket.remove(place);
-            self.free_fields(slot);
-        }
-        place.is_some()
+        self.lru.take(cpu, self).ok_or(Errno::ENOMEM)
     }
 
     /// Kernel: `htab_lru_map_update_elem`.
@@ -154,6 +140,8 @@ impl LruHash {
         flags: UpdateFlags,
     ) -> Result<()> {
         checks::update_flags(flags)?;
+        let hash = self.table.hash(key);
+        self.table.prefetch_bucket(hash);
         let slot = self.take(cpu)?;
         self.table.write_key(slot, key);
         let at = self.table.value_at(slot);
@@ -165,7 +153,6 @@ impl LruHash {
             fields.clear(&mut fresh);
             self.table.words().fill(at, &fresh);
         }
-        let hash = self.table.hash(key);
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
         let done = checks::existence(old.is_some(), flags);
@@ -242,6 +229,23 @@ impl LruHash {
         self.free_fields(place.slot);
         self.lru.give_back(place.slot);
         Ok(())
+    }
+}
+
+impl Elems for &LruHash {
+    /// Kernel: `htab_lru_map_delete_node`.
+    fn evict(&mut self, slot: u32) -> bool {
+        let mut bucket = self.table.lock(self.table.hash_of(slot));
+        let place = bucket.find_slot(slot);
+        if let Some(place) = place {
+            bucket.remove(place);
+            self.free_fields(slot);
+        }
+        place.is_some()
+    }
+
+    fn bring_near(&mut self, slots: &[u32]) {
+        self.table.prefetch_chains(slots);
     }
 }
 

@@ -379,6 +379,25 @@ impl Table {
         }
     }
 
+    /// Tells the processor that the elements of these slots will be looked for soon.
+    pub fn prefetch_chains(&self, slots: &[u32]) {
+        let buckets = || slots.iter().map(|&slot| self.bucket_of(self.hash_of(slot)));
+        for bucket in buckets() {
+            self.buckets.prefetch(bucket);
+        }
+        for bucket in buckets() {
+            if let Some(front) = front_of(self.buckets.word(bucket).load(Ordering::Relaxed)) {
+                self.slots.prefetch(self.header_at(front));
+            }
+        }
+    }
+
+    /// Tells the processor that the bucket of a hash will be locked soon.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: Hash) {
+        self.buckets.prefetch(self.bucket_of(hash));
+    }
+
     /// Copies the key behind `key` out: the next of its bucket, or the first of the buckets behind; the first of all if
     /// there is no such key. False if there is none. Takes no lock.
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
