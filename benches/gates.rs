@@ -15,7 +15,7 @@ mod common;
 use std::hint::black_box;
 use std::time::Instant;
 
-use common::{Column, DashArr, DashBox, Emulated, EmulatedBpf, Limit, Running, keys};
+use common::{Column, DashArr, DashBox, Emulated, EmulatedBpf, Limit, Running, keys, shuffle};
 
 const ROUNDS: usize = 9;
 const BURST: usize = 4096;
@@ -42,29 +42,60 @@ fn median(figures: &mut [f64]) -> f64 {
     figures[figures.len() / 2]
 }
 
-const OPS: [&str; 6] = [
+const OPS: [&str; 9] = [
     "hit",
     "miss",
     "update",
-    "insert+delete",
+    "insert",
+    "delete",
+    "ins.+del.",
+    "take",
     "next key",
     "batch, each",
 ];
 
 /// One round of one column: ns of each of [`OPS`]; 0 where the column has no such operation.
+type Figures = [f64; OPS.len()];
+
+/// Insertion, deletion, and lookup with deletion, in turns of a chunk each: a map that always changes the same key would have
+/// its places, and the allocator's, at hand.
+fn changes<const K: usize, const V: usize, C: Column<K, V>>(
+    column: &C,
+    keys: &[[u8; K]],
+) -> [f64; 4] {
+    let mut value = [1; V];
+    let chunks = keys.chunks(CHUNK).map(|keys| {
+        let timed = |op: &mut dyn FnMut(&[u8; K])| {
+            let start = Instant::now();
+            keys.iter().for_each(op);
+            start.elapsed().as_nanos() as f64 / keys.len() as f64
+        };
+        let delete = timed(&mut |key| assert!(column.delete(black_box(key))));
+        let insert = timed(&mut |key| column.update(black_box(key), &[1; V]));
+        let take = timed(&mut |key| assert!(column.take(black_box(key), &mut value)));
+        for key in keys {
+            column.update(key, &value);
+        }
+        [insert, delete, insert + delete, take]
+    });
+    let chunks: Vec<[f64; 4]> = chunks.collect();
+    std::array::from_fn(|op| median(&mut chunks.iter().map(|chunk| chunk[op]).collect::<Vec<_>>()))
+}
+
 fn round<const K: usize, const V: usize, C: Column<K, V>>(
     column: &C,
     present: &[[u8; K]],
     absent: &[[u8; K]],
     at: usize,
-) -> [f64; 6] {
+) -> Figures {
     // Each operation has keys of its own, so that those of a large map are cold; a small map is warm.
     let part = |op: usize| at + op * BURST * ROUNDS;
     let of = |keys: &[[u8; K]], i: usize| keys[i % keys.len()];
+    let small = present.len() <= SMALL;
     let mut value = [1; V];
     let warm = |op: usize| {
         let mut value = [1; V];
-        let burst = if present.len() <= SMALL { BURST } else { 0 };
+        let burst = if small { BURST } else { 0 };
         for i in 0..burst {
             column.lookup(&of(present, part(op) + i), &mut value);
         }
@@ -75,11 +106,8 @@ fn round<const K: usize, const V: usize, C: Column<K, V>>(
     warm(1);
     let update = burst(|i| column.update(black_box(&of(present, part(1) + i)), &value));
     warm(2);
-    let cycle = burst(|i| {
-        let key = of(present, part(2) + i);
-        column.delete(black_box(&key));
-        column.update(&key, &value);
-    });
+    let changed: Vec<[u8; K]> = (0..BURST).map(|i| of(present, part(2) + i)).collect();
+    let [insert, delete, cycle, take] = changes(column, &changed);
     let mut next = [0; K];
     let walks = column.next(None, &mut next);
     let walk = if walks {
@@ -92,6 +120,9 @@ fn round<const K: usize, const V: usize, C: Column<K, V>>(
     } else {
         0.0
     };
+    if small {
+        column.batch();
+    }
     let start = Instant::now();
     let read = column.batch();
     let batch = if read == 0 {
@@ -99,7 +130,7 @@ fn round<const K: usize, const V: usize, C: Column<K, V>>(
     } else {
         start.elapsed().as_nanos() as f64 / read as f64
     };
-    [hit, miss, update, cycle, walk, batch]
+    [hit, miss, update, insert, delete, cycle, take, walk, batch]
 }
 
 fn filled<const K: usize, const V: usize, C: Column<K, V>>(
@@ -107,7 +138,9 @@ fn filled<const K: usize, const V: usize, C: Column<K, V>>(
     present: &[[u8; K]],
 ) -> Option<C> {
     let column = C::new(entries as u32)?;
-    for key in present {
+    let mut order: Vec<&[u8; K]> = present.iter().collect();
+    shuffle(&mut order, 0x0fed_cba9_8765_4321);
+    for key in order {
         column.update(key, &[7; V]);
     }
     Some(column)
@@ -143,13 +176,13 @@ fn cell<const K: usize, const V: usize>(entries: usize) {
     let boxed: DashBox = filled::<K, V, _>(entries, &present).expect("always there");
     let limit: Limit<K, V> = filled(entries, &present).expect("always there");
 
-    let mut rounds: Vec<[[f64; 6]; 6]> = Vec::new();
+    let mut rounds: Vec<[Figures; 6]> = Vec::new();
     for number in 0..ROUNDS {
         let at = number * BURST;
         rounds.push([
             round::<K, V, _>(&emulated, &present, &absent, at),
             round::<K, V, _>(&by_bpf, &present, &absent, at),
-            running.as_ref().map_or([0.0; 6], |kernel| {
+            running.as_ref().map_or([0.0; OPS.len()], |kernel| {
                 round::<K, V, _>(kernel, &present, &absent, at)
             }),
             round::<K, V, _>(&arr, &present, &absent, at),

@@ -32,6 +32,7 @@ pub struct Env {
     /// Indexes of the network interfaces.
     interfaces: RwLock<BTreeSet<u32>>,
     socket_cookies: AtomicU64,
+    allocated_objects: AtomicU64,
     agenda: Mutex<Agenda>,
 }
 
@@ -92,6 +93,7 @@ impl Env {
             memory_used: AtomicU64::new(0),
             interfaces: RwLock::new(BTreeSet::from([LOOPBACK])),
             socket_cookies: AtomicU64::new(1),
+            allocated_objects: AtomicU64::new(0),
             agenda: Mutex::new(Agenda::default()),
         }
     }
@@ -114,6 +116,21 @@ impl Env {
     /// The number of the next socket that is asked for one.
     pub fn next_socket_cookie(&self) -> u64 {
         self.socket_cookies.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// How many objects there are that programs allocated (`bpf_obj_new`) and nothing released yet.
+    pub fn allocated_objects(&self) -> u64 {
+        self.allocated_objects.load(Ordering::Relaxed)
+    }
+
+    /// A program allocated an object.
+    pub fn object_allocated(&self) {
+        self.allocated_objects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The last reference to such an object is gone.
+    pub fn object_freed(&self) {
+        self.allocated_objects.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The next random number: of a hash's seed, say. (SplitMix64 of the environment's seed.)

@@ -11,6 +11,7 @@ use mapemu::btf::Writer;
 use mapemu::calls::{self, CreateOpts};
 use mapemu::helper::Prog;
 use mapemu::store::Words;
+use mapemu::typed::PerfEventArray;
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 const BPF_ANY: u64 = 0;
@@ -91,6 +92,79 @@ fn a_replaced_key_is_never_absent() {
                     let found = calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value);
                     assert_eq!(found, Ok(()), "map_flags {map_flags}");
                 }
+            },
+        );
+    }
+}
+
+#[test]
+fn a_batch_has_each_key_once_while_values_are_replaced() {
+    let kernel = Kernel::new();
+    // Two buckets, so that most have neighbours.
+    let fd = hash(&kernel, 8, 2, 0);
+    for key in 0..2_u32 {
+        calls::bpf_map_update_elem(&kernel, fd, &key.to_ne_bytes(), &[0; 8], BPF_ANY).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    on_two_cpus(
+        |cpu| {
+            let kernel = kernel.on_cpu(cpu);
+            for step in 0..STEPS {
+                let key = (step % 2).to_ne_bytes();
+                calls::bpf_map_update_elem(&kernel, fd, &key, &[1; 8], BPF_ANY).unwrap();
+            }
+            done.store(true, Ordering::Release);
+        },
+        || {
+            while !done.load(Ordering::Acquire) {
+                let (mut keys, mut values, mut next) = ([0; 16], [0; 32], [0; 4]);
+                let read = calls::bpf_map_lookup_batch(
+                    &kernel,
+                    fd,
+                    None,
+                    &mut next,
+                    &mut keys,
+                    &mut values,
+                    4,
+                );
+                assert_eq!((read.count, read.result), (2, Err(Errno::ENOENT)));
+                assert_ne!(keys[..4], keys[4..8], "each once");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_frozen_hash_does_not_change() {
+    for _ in 0..20 {
+        let kernel = Kernel::new();
+        let fd = hash(&kernel, 8, 4, 0);
+        let key = 7_u32.to_ne_bytes();
+        calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 8], BPF_ANY).unwrap();
+        let begun = AtomicU32::new(0);
+        on_two_cpus(
+            |cpu| {
+                let kernel = kernel.on_cpu(cpu);
+                begun.fetch_add(1, Ordering::Relaxed);
+                for step in 0_u64.. {
+                    let value = step.to_ne_bytes();
+                    match calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_ANY) {
+                        Ok(()) => {}
+                        Err(errno) => return assert_eq!(errno, Errno::EPERM),
+                    }
+                }
+            },
+            || {
+                while begun.load(Ordering::Relaxed) < 2 {
+                    thread::yield_now();
+                }
+                calls::bpf_map_freeze(&kernel, fd).unwrap();
+                let values = [(); 100].map(|()| {
+                    let mut value = [0; 8];
+                    calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value).unwrap();
+                    value
+                });
+                assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
             },
         );
     }
@@ -260,4 +334,59 @@ fn no_word_is_torn_wherever_it_is_copied_to() {
         torn
     });
     assert_eq!(torn, 0);
+}
+
+#[test]
+fn perf_records_are_read_whole_in_order_and_none_is_lost_untold() {
+    let kernel = Kernel::new();
+    let events = PerfEventArray::builder().max_entries(2);
+    let events = events.create(&kernel).unwrap();
+    let map = kernel.map(events.map().fd()).unwrap();
+    let mut buffers = [0, 1].map(|cpu| events.open(cpu, 1).unwrap());
+    let mut next = [0_u64; 2];
+    let mut read = |all: bool| {
+        for (buffer, next) in buffers.iter_mut().zip(&mut next) {
+            let mut numbers = Vec::new();
+            let found = buffer.read_events(|sample| {
+                let words = sample.as_chunks::<8>().0;
+                assert!(words.iter().all(|word| *word == words[0]), "torn");
+                numbers.push(u64::from_ne_bytes(words[0]));
+            });
+            *next += found.unwrap().lost;
+            // What is lost was written between those samples.
+            let last = numbers.last().copied();
+            assert!(numbers.is_sorted_by(|a, b| a < b), "out of order");
+            *next += numbers.len() as u64;
+            if all && let Some(last) = last {
+                assert_eq!(last + 1, *next, "each is read or told");
+            }
+        }
+    };
+    let done = AtomicU32::new(0);
+    on_two_cpus(
+        |cpu| {
+            let prog = Prog::sched_cls(cpu);
+            let output = |number: u64| {
+                let data = number.to_ne_bytes().repeat(9);
+                prog.perf_event_output(&map, 0xffff_ffff, &data)
+            };
+            for number in 0..u64::from(STEPS) {
+                let _ = output(number);
+            }
+            done.fetch_add(1, Ordering::Release);
+        },
+        || {
+            while done.load(Ordering::Acquire) < 2 {
+                read(false);
+            }
+            read(false);
+        },
+    );
+    // The last ones that found no room are told with these.
+    for cpu in 0..2 {
+        let data = u64::from(STEPS).to_ne_bytes().repeat(9);
+        let prog = Prog::sched_cls(cpu);
+        prog.perf_event_output(&map, 0xffff_ffff, &data).unwrap();
+    }
+    read(true);
 }

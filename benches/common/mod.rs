@@ -10,6 +10,8 @@
     reason = "a bench: each uses its own part; the limit is what no lock and no check costs"
 )]
 
+pub mod burst;
+
 use std::cell::UnsafeCell;
 use std::hint::black_box;
 
@@ -25,6 +27,8 @@ pub trait Column<const K: usize, const V: usize>: Sync + Sized {
     fn lookup(&self, key: &[u8; K], value: &mut [u8; V]) -> bool;
     fn update(&self, key: &[u8; K], value: &[u8; V]);
     fn delete(&self, key: &[u8; K]) -> bool;
+    /// Looks up and deletes.
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool;
     /// The key after `key`, or the first; false at the end.
     fn next(&self, _key: Option<&[u8; K]>, _next: &mut [u8; K]) -> bool {
         false
@@ -35,7 +39,7 @@ pub trait Column<const K: usize, const V: usize>: Sync + Sized {
     }
 }
 
-/// `ops` keys in an order that is the same in every run.
+/// `n` keys in random order, the same in every run.
 pub fn keys<const K: usize>(n: usize, from: u64) -> Vec<[u8; K]> {
     let mut keys: Vec<[u8; K]> = (from..from + n as u64)
         .map(|number| {
@@ -46,14 +50,20 @@ pub fn keys<const K: usize>(n: usize, from: u64) -> Vec<[u8; K]> {
             key
         })
         .collect();
-    let mut state = 0x1234_5678_9abc_def1_u64;
-    for i in (1..keys.len()).rev() {
+    shuffle(&mut keys, 0x1234_5678_9abc_def1);
+    keys
+}
+
+/// Another order, the same in every run. What is looked up in the order in which it was inserted lies in memory in that
+/// order, too, and the processor has it ready.
+pub fn shuffle<T>(items: &mut [T], seed: u64) {
+    let mut state = seed;
+    for i in (1..items.len()).rev() {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        keys.swap(i, (state % (i as u64 + 1)) as usize);
+        items.swap(i, (state % (i as u64 + 1)) as usize);
     }
-    keys
 }
 
 /// The emulated map by the handle that typed front ends hold.
@@ -110,6 +120,13 @@ impl<const K: usize, const V: usize> Column<K, V> for Emulated {
     #[inline]
     fn delete(&self, key: &[u8; K]) -> bool {
         self.handle.delete_elem(key).is_ok()
+    }
+
+    #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        self.handle
+            .lookup_and_delete_elem(key, value, UpdateFlags::ANY)
+            .is_ok()
     }
 
     #[inline]
@@ -174,6 +191,10 @@ impl<const K: usize, const V: usize> Column<K, V> for EmulatedBpf {
 
     fn delete(&self, key: &[u8; K]) -> bool {
         calls::bpf_map_delete_elem(&self.kernel, self.fd, key).is_ok()
+    }
+
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        calls::bpf_map_lookup_and_delete_elem(&self.kernel, self.fd, key, value).is_ok()
     }
 }
 
@@ -266,6 +287,12 @@ impl<const K: usize, const V: usize> Column<K, V> for Running {
     }
 
     #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        let cmd = Cmd::MAP_LOOKUP_AND_DELETE_ELEM;
+        self.elem(cmd, key.as_ptr(), value.as_mut_ptr())
+    }
+
+    #[inline]
     fn next(&self, key: Option<&[u8; K]>, next: &mut [u8; K]) -> bool {
         let key = key.map_or(std::ptr::null(), |key| key.as_ptr());
         self.elem(Cmd::MAP_GET_NEXT_KEY, key, next.as_mut_ptr())
@@ -332,6 +359,14 @@ impl<const K: usize, const V: usize> Column<K, V> for DashArr<K, V> {
     fn delete(&self, key: &[u8; K]) -> bool {
         self.0.remove(key).is_some()
     }
+
+    #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        self.0
+            .remove(key)
+            .map(|(_, found)| *value = found)
+            .is_some()
+    }
 }
 
 /// dashmap as it comes, with keys and values whose sizes are known at run time: what a mock is made of.
@@ -363,6 +398,14 @@ impl<const K: usize, const V: usize> Column<K, V> for DashBox {
     #[inline]
     fn delete(&self, key: &[u8; K]) -> bool {
         self.0.remove(black_box(&key[..])).is_some()
+    }
+
+    #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        self.0
+            .remove(black_box(&key[..]))
+            .map(|(_, found)| value.copy_from_slice(&found))
+            .is_some()
     }
 }
 
@@ -525,5 +568,10 @@ impl<const K: usize, const V: usize> Column<K, V> for Limit<K, V> {
             (before, at) = (at, next);
         }
         false
+    }
+
+    #[inline]
+    fn take(&self, key: &[u8; K], value: &mut [u8; V]) -> bool {
+        self.lookup(key, value) && self.delete(key)
     }
 }

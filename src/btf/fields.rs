@@ -1,5 +1,7 @@
 //! Special fields of values: what the rule books ask about them.
 
+use super::kernel_types;
+
 /// Special fields of a value, in the order of their offsets.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Fields(pub Vec<Field>);
@@ -13,6 +15,13 @@ pub struct Field {
     pub offset: u32,
     /// Its size in bytes.
     pub size: u32,
+    /// The blob of the struct that it points to, or that it is a list or tree of; 0 if that is the kernel's, and for the
+    /// rest.
+    pub btf_id: u32,
+    /// That struct: a type of the blob, or a number that stands for a struct of the kernel; 0 for the rest.
+    pub target: u32,
+    /// Of a list or tree: where in that struct the node is that goes in, in bytes.
+    pub node: u32,
 }
 
 /// What a special field is.
@@ -32,10 +41,18 @@ pub enum FieldKind {
     Refcount,
     /// `struct bpf_list_head`
     ListHead,
+    /// `struct bpf_list_node`, of objects that programs allocate
+    ListNode,
     /// `struct bpf_rb_root`
     RbRoot,
-    /// A pointer to a kernel object
+    /// `struct bpf_rb_node`, of objects that programs allocate
+    RbNode,
+    /// A pointer to an object, with a reference to it (tag `kptr`)
     Kptr,
+    /// A pointer to an object of which each CPU has one, with a reference to it (`percpu_kptr`)
+    KptrPercpu,
+    /// A pointer to an object without a reference (`kptr_untrusted`)
+    KptrUntrusted,
     /// A pointer to user memory
     Uptr,
 }
@@ -45,6 +62,12 @@ impl Field {
     pub const fn bytes(&self) -> std::ops::Range<usize> {
         let start = self.offset as usize;
         start..start + self.size as usize
+    }
+
+    /// The struct of the kernel that it points to.
+    pub fn kernel_struct(&self) -> Option<&'static str> {
+        let is_of_kernel = self.btf_id == 0;
+        kernel_types::name(self.target).filter(|_| is_of_kernel)
     }
 }
 
@@ -63,7 +86,15 @@ impl Fields {
             .map(|field| field.offset)
     }
 
+    /// The field of that kind that begins at that byte.
+    pub fn at(&self, offset: usize, kind: FieldKind) -> Option<&Field> {
+        self.0
+            .iter()
+            .find(|field| field.kind == kind && field.offset as usize == offset)
+    }
+
     /// The field that has one of `len` bytes from `offset` on.
+    #[inline]
     pub fn touched_by(&self, offset: usize, len: usize) -> Option<&Field> {
         self.0.iter().find(|field| {
             let bytes = field.bytes();

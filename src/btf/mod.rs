@@ -161,7 +161,56 @@ impl Btf {
     /// Kernel: `kernel/bpf/syscall.c:map_check_btf`, `kernel/bpf/btf.c:btf_parse_fields`.
     pub fn fields(&self, value_type_id: u32) -> Fields {
         self.value_record(value_type_id)
-            .map_or_else(Fields::default, |record| record.to_fields())
+            .map_or_else(Fields::default, |record| record.to_fields(self))
+    }
+
+    /// Size and special fields of a struct that programs allocate objects of; `None` if that is no struct.
+    ///
+    /// Only structs that hold a special field by themselves have any: those in structs within do not count.
+    ///
+    /// Kernel: `kernel/bpf/btf.c:btf_find_struct_meta`.
+    pub fn object(&self, type_id: u32) -> Option<(u32, Fields)> {
+        let t = self.type_by_id(type_id)?;
+        let record = self.metas.get(&type_id);
+        (t.kind() == Kind::STRUCT).then(|| {
+            let fields = record.map_or_else(Fields::default, |record| record.to_fields(self));
+            (t.size_or_type, fields)
+        })
+    }
+
+    /// A struct of numbers, of arrays of them, and of such structs.
+    ///
+    /// Kernel: `kernel/bpf/verifier.c:__btf_type_is_scalar_struct`.
+    pub fn is_scalar_struct(&self, type_id: u32) -> bool {
+        self.is_scalar_struct_at(type_id, 0)
+    }
+
+    fn is_scalar_struct_at(&self, type_id: u32, depth: u32) -> bool {
+        let t = self.type_of(type_id);
+        let is_scalar = |id: u32| {
+            let id = self.sized(id).map_or(id, |(id, _)| id);
+            match self.type_of(id).kind() {
+                Kind::INT | Kind::ENUM | Kind::ENUM64 => true,
+                Kind::STRUCT => depth < 3 && self.is_scalar_struct_at(id, depth + 1),
+                _ => false,
+            }
+        };
+        t.kind() == Kind::STRUCT
+            && (0..t.vlen()).all(|index| {
+                let id = self.member(t, index).type_id;
+                let id = self.sized(id).map_or(id, |(id, _)| id);
+                let member = self.type_of(id);
+                if member.kind() == Kind::ARRAY {
+                    is_scalar(self.array(member).0)
+                } else {
+                    is_scalar(id)
+                }
+            })
+    }
+
+    /// The first struct of that name.
+    pub fn struct_named(&self, name: &str) -> Option<u32> {
+        self.structs.get(name.as_bytes()).copied()
     }
 
     /// Whether a map may own what its special fields own.

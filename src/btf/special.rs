@@ -86,6 +86,8 @@ struct Found {
     target: u32,
     /// Of a list or tree: the tag that says what it is of.
     tag: u32,
+    /// Of a list or tree: where in the target the node is.
+    node: u32,
 }
 
 /// The fields of one struct or section, in order.
@@ -96,8 +98,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    pub(super) fn to_fields(&self) -> Fields {
+    pub(super) fn to_fields(&self, btf: &Btf) -> Fields {
         let field = |found: &Found| {
+            let name = btf.name_of(found.target);
+            let (btf_id, target) = match kernel_types::number(name) {
+                _ if found.target == 0 => (0, 0),
+                Some(number) => (0, number),
+                None => (btf.id, found.target),
+            };
             let kind = match found.kind {
                 Mask::SPIN_LOCK => FieldKind::SpinLock,
                 Mask::RES_SPIN_LOCK => FieldKind::ResSpinLock,
@@ -106,14 +114,21 @@ impl Record {
                 Mask::TASK_WORK => FieldKind::TaskWork,
                 Mask::REFCOUNT => FieldKind::Refcount,
                 Mask::LIST_HEAD => FieldKind::ListHead,
+                Mask::LIST_NODE => FieldKind::ListNode,
                 Mask::RB_ROOT => FieldKind::RbRoot,
+                Mask::RB_NODE => FieldKind::RbNode,
                 Mask::UPTR => FieldKind::Uptr,
+                Mask::KPTR_UNTRUSTED => FieldKind::KptrUntrusted,
+                Mask::KPTR_PERCPU => FieldKind::KptrPercpu,
                 _ => FieldKind::Kptr,
             };
             Field {
                 kind,
                 offset: found.offset,
                 size: found.size,
+                btf_id,
+                target,
+                node: found.node,
             }
         };
         Fields(self.fields.iter().map(field).collect())
@@ -230,7 +245,7 @@ impl<'b> Finder<'b> {
         }
         let mut end = 0;
         let mut mask = Mask::empty();
-        for found in &fields {
+        for found in &mut fields {
             if u64::from(found.offset) + u64::from(found.size) > u64::from(size) {
                 return Err(Errno::EFAULT);
             }
@@ -242,7 +257,7 @@ impl<'b> Finder<'b> {
             if Mask::POINTERS.contains(found.kind) {
                 self.check_pointer(found)?;
             } else if Mask::ROOTS.contains(found.kind) {
-                self.check_root(found)?;
+                found.node = self.check_root(found)?;
             }
         }
         let locks = Mask::SPIN_LOCK | Mask::RES_SPIN_LOCK;
@@ -351,6 +366,7 @@ impl<'b> Finder<'b> {
                 size,
                 target,
                 tag,
+                node: 0,
             })
         };
         let Some(found) = found else {
@@ -439,6 +455,7 @@ impl<'b> Finder<'b> {
             size: 8,
             target: tagged,
             tag: 0,
+            node: 0,
         }))
     }
 
@@ -478,8 +495,8 @@ impl<'b> Finder<'b> {
         if may_leak { Err(Errno::ENOENT) } else { Ok(()) }
     }
 
-    /// Judges the member that a list or tree goes through.
-    fn check_root(&self, found: &Found) -> Result<()> {
+    /// Judges the member that a list or tree goes through; where it is.
+    fn check_root(&self, found: &Found) -> Result<u32> {
         let node_type: &[u8] = if found.kind == Mask::LIST_HEAD {
             b"bpf_list_node"
         } else {
@@ -487,23 +504,23 @@ impl<'b> Finder<'b> {
         };
         let (_, node_name) = self.split_tag(found.tag).expect("split when it was found");
         let t = self.btf.type_of(found.target);
-        let mut is_there = false;
+        let mut at = None;
         for index in 0..t.vlen() {
             let member = self.btf.member(t, index);
             if self.btf.name(member.name_off) != node_name {
                 continue;
             }
             let node = self.btf.type_of(member.type_id);
-            let fits = !is_there
+            let fits = at.is_none()
                 && node.kind() == Kind::STRUCT
                 && self.btf.name(node.name_off) == node_type
                 && member.bit_offset(node).is_multiple_of(64);
             if !fits {
                 return Err(Errno::EINVAL);
             }
-            is_there = true;
+            at = Some(member.bit_offset(t) / 8);
         }
-        if is_there { Ok(()) } else { Err(Errno::ENOENT) }
+        at.ok_or(Errno::ENOENT)
     }
 }
 

@@ -22,7 +22,10 @@ pub struct Writer {
 }
 
 const KIND_INT: u32 = 1;
+const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
+const KIND_DECL_TAG: u32 = 17;
+const KIND_TYPE_TAG: u32 = 18;
 
 impl Writer {
     /// No types; the string table begins with the empty string.
@@ -58,6 +61,18 @@ impl Writer {
         id
     }
 
+    /// A pointer to a type with a tag, such as `kptr`; its id.
+    pub fn tagged_pointer(&mut self, tag: &str, type_id: u32) -> u32 {
+        let tagged = self.header(tag, KIND_TYPE_TAG << 24, type_id);
+        self.header("", KIND_PTR << 24, tagged)
+    }
+
+    /// Puts a tag on a member of a struct, such as `contains:STRUCT:NODE` on a list.
+    pub fn member_tag(&mut self, tag: &str, struct_id: u32, member: u32) {
+        self.header(tag, KIND_DECL_TAG << 24, struct_id);
+        self.word(member);
+    }
+
     /// The blob, for [`bpf_btf_load`](crate::calls::bpf_btf_load).
     ///
     /// # Panics
@@ -78,7 +93,11 @@ impl Writer {
     }
 
     fn header(&mut self, name: &str, info: u32, size: u32) -> u32 {
-        let name = self.string(name);
+        let name = if name.is_empty() {
+            0
+        } else {
+            self.string(name)
+        };
         for word in [name, info, size] {
             self.word(word);
         }

@@ -6,13 +6,17 @@
 //!
 //! Kernel: `kernel/bpf/helpers.c` (v6.18).
 
+mod acquired;
+mod allocated;
 mod cgroup;
+mod graph;
 mod perf;
 mod redirect;
 mod ring;
 mod stack;
 mod storage;
 mod tail_call;
+mod task_work;
 mod timer;
 pub mod verifier;
 
@@ -24,6 +28,8 @@ use std::sync::Arc;
 use crate::abi::{Errno, Helper, ProgType, Result, UpdateFlags};
 use crate::map::lock::SpinGuard;
 use crate::map::{Map, Target, Value};
+pub use acquired::Acquired;
+pub use allocated::{Obj, ObjRef, Reference};
 pub use ring::Record;
 use storage::Storages;
 pub use tail_call::{End, Programs};
@@ -35,6 +41,7 @@ use verifier::Refused;
 #[derive(Debug)]
 pub struct Prog {
     prog_type: ProgType,
+    kind: verifier::Kind,
     cpu: u32,
     holds_lock: Cell<bool>,
     storages: RefCell<Storages>,
@@ -49,6 +56,7 @@ impl Prog {
     pub const fn new(prog_type: ProgType, cpu: u32) -> Self {
         Self {
             prog_type,
+            kind: verifier::Kind::of(prog_type),
             cpu,
             holds_lock: Cell::new(false),
             storages: RefCell::new(Storages::OfRun(Vec::new())),
@@ -78,6 +86,7 @@ impl Prog {
     ///
     /// What the verifier refuses; for maps of maps, see [`Prog::map_lookup_inner`].
     #[doc(alias = "bpf_map_lookup_elem")]
+    #[inline]
     pub fn map_lookup_elem<'m>(&self, map: &'m Map, key: &[u8]) -> Option<Value<'m>> {
         self.enter(map, Helper::MAP_LOOKUP_ELEM);
         assert!(
@@ -110,6 +119,7 @@ impl Prog {
     ///
     /// What the verifier refuses.
     #[doc(alias = "bpf_map_lookup_percpu_elem")]
+    #[inline]
     pub fn map_lookup_percpu_elem<'m>(
         &self,
         map: &'m Map,
@@ -132,6 +142,7 @@ impl Prog {
     ///
     /// What the verifier refuses.
     #[doc(alias = "bpf_map_update_elem")]
+    #[inline]
     pub fn map_update_elem(
         &self,
         map: &Map,
@@ -155,6 +166,7 @@ impl Prog {
     ///
     /// What the verifier refuses.
     #[doc(alias = "bpf_map_delete_elem")]
+    #[inline]
     pub fn map_delete_elem(&self, map: &Map, key: &[u8]) -> Result<()> {
         self.enter(map, Helper::MAP_DELETE_ELEM);
         key_of(map, key);
@@ -245,6 +257,7 @@ impl Prog {
     pub fn spin_lock<'v>(&'v self, value: &'v Value<'_>) -> SpinLockGuard<'v> {
         let allowed = match value.fields().spin_lock() {
             _ if self.holds_lock.get() => Err(verifier::LOCK_IS_HELD),
+            _ if !value.has_fields() => Err(allocated::NO_FIELDS),
             Some(offset) => Ok(offset as usize),
             None => Err(Refused {
                 errno: Errno::EINVAL,
@@ -256,12 +269,15 @@ impl Prog {
         self.holds_lock.set(true);
         SpinLockGuard {
             prog: self,
+            value,
+            calls_back: Cell::new(false),
             guard: Some(guard),
             _on_one_cpu: PhantomData,
         }
     }
 
     /// What holds for every helper that takes a map.
+    #[inline]
     #[track_caller]
     fn enter(&self, map: &Map, helper: Helper) {
         assert!(
@@ -271,20 +287,24 @@ impl Prog {
             map.env.nr_cpus
         );
         self.no_lock_held();
-        if let Err(refused) = verifier::helper_allowed(map, helper, self.prog_type) {
+        if let Err(refused) = verifier::judge(map, helper, self.prog_type, self.kind) {
             panic!("{helper} on {}: {refused}", map.def.map_type);
         }
     }
 
+    #[inline]
     #[track_caller]
     fn no_lock_held(&self) {
         assert!(!self.holds_lock.get(), "{}", verifier::LOCK_IS_HELD);
     }
 }
 
-/// Holds the `bpf_spin_lock` of a value. No helper can be called meanwhile.
+/// Holds the `bpf_spin_lock` of a value. No helper can be called meanwhile; the lists and trees of the value can be used.
 pub struct SpinLockGuard<'v> {
     prog: &'v Prog,
+    value: &'v Value<'v>,
+    /// The order of a tree is asked for.
+    calls_back: Cell<bool>,
     guard: Option<SpinGuard<'v>>,
     /// Not for other threads.
     _on_one_cpu: PhantomData<*const ()>,
@@ -312,6 +332,7 @@ impl fmt::Debug for SpinLockGuard<'_> {
 }
 
 /// A key has as many bytes as the map says.
+#[inline]
 #[track_caller]
 fn key_of(map: &Map, key: &[u8]) {
     assert_eq!(
@@ -322,6 +343,7 @@ fn key_of(map: &Map, key: &[u8]) {
 }
 
 /// A value has as many bytes as the map says.
+#[inline]
 #[track_caller]
 fn value_of(map: &Map, value: &[u8]) {
     assert_eq!(

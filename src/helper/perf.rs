@@ -17,7 +17,7 @@ impl Prog {
     ///
     /// # Panics
     ///
-    /// What the verifier refuses; for a record of 64 KiB or more.
+    /// What the verifier refuses.
     #[doc(alias = "bpf_perf_event_output")]
     pub fn perf_event_output(&self, map: &Map, flags: u64, data: &[u8]) -> Result<()> {
         self.perf_event_output_packet(map, flags, data, &[])

@@ -10,7 +10,7 @@ use crate::abi::{
     Errno, Helper, MapType, REDIRECT_BROADCAST, REDIRECT_EXCLUDE_INGRESS, REDIRECT_INGRESS, Result,
     SkAction, UpdateFlags, XdpAction,
 };
-use crate::map::object::{Object, OtherKind, OtherObject};
+use crate::map::object::{Object, Socket};
 use crate::map::sockmap::Sockmap;
 use crate::map::{Map, Target};
 
@@ -101,11 +101,8 @@ impl Prog {
     }
 
     fn msg_redirect(&self, map: &Map, key: &[u8], flags: u64) -> SkAction {
-        let takes_message = |socket: &OtherObject| {
-            let tcp = matches!(&socket.kind, OtherKind::Socket(socket) if socket.is_tcp());
-            tcp || flags & REDIRECT_INGRESS != 0
-        };
-        self.sk_redirect(map, key, flags, takes_message)
+        let to_queue = flags & REDIRECT_INGRESS != 0;
+        self.sk_redirect(map, key, flags, |socket| socket.is_tcp() || to_queue)
     }
 
     fn sk_redirect(
@@ -113,28 +110,27 @@ impl Prog {
         map: &Map,
         key: &[u8],
         flags: u64,
-        is_fit: impl FnOnce(&OtherObject) -> bool,
+        is_fit: impl FnOnce(Socket) -> bool,
     ) -> SkAction {
         super::key_of(map, key);
         if flags & !REDIRECT_INGRESS != 0 {
             return SkAction::DROP;
         }
-        let connected = |socket: &OtherObject| match &socket.kind {
-            OtherKind::Socket(socket) if socket.is_tcp() => !socket.listening,
-            OtherKind::Socket(socket) => socket.connected,
-            _ => false,
-        };
-        let socket = map.ops.socket(key);
-        match socket.filter(|socket| connected(socket) && is_fit(socket)) {
-            Some(socket) => {
-                self.target.set(Some(Target::Socket(socket.id)));
+        let found = map.ops.socket(key).filter(|object| {
+            let socket = object.socket();
+            socket.is_some_and(|socket| socket.takes_redirects() && is_fit(socket))
+        });
+        match found {
+            Some(object) => {
+                self.target.set(Some(Target::Socket(object.id)));
                 SkAction::PASS
             }
             None => SkAction::DROP,
         }
     }
 
-    /// Puts the socket that the program runs for in a map.
+    /// Puts the socket that the program runs for in a map. The run has to be for a connection that is made, or a socket that
+    /// begins to listen: of others the answer is `EOPNOTSUPP`.
     ///
     /// # Errors
     ///
@@ -193,7 +189,7 @@ impl Prog {
         self.enter(map, Helper::SK_SELECT_REUSEPORT);
         super::key_of(map, key);
         let object = map.ops.socket(key).ok_or(Errno::ENOENT)?;
-        if !matches!(&object.kind, OtherKind::Socket(socket) if socket.reuseport) {
+        if !object.socket().is_some_and(|socket| socket.reuseport) {
             return Err(Errno::EINVAL);
         }
         self.target.set(Some(Target::Socket(object.id)));

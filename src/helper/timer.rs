@@ -93,7 +93,7 @@ impl Prog {
     }
 
     /// A callback of this program: each call is a run of its own.
-    fn callback(
+    pub(super) fn callback(
         &self,
         callback: impl Fn(&Self, &Arc<Map>, &[u8], &Value<'_>) + Send + Sync + 'static,
     ) -> Arc<Callback> {

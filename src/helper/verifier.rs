@@ -7,6 +7,7 @@
 //! (v6.18).
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use crate::abi::{Errno, Helper, MapFlags, MapType, ProgType};
 use crate::btf::{Field, FieldKind};
@@ -32,6 +33,62 @@ impl std::error::Error for Refused {}
 
 const fn refuse(errno: Errno, rule: &'static str) -> Result<(), Refused> {
     Err(Refused { errno, rule })
+}
+
+/// A type of programs, as far as the rules of the helpers in [`number`] tell one from the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Tracing,
+    SocketFilter,
+    Other,
+}
+
+impl Kind {
+    pub(super) const fn of(prog_type: ProgType) -> Self {
+        match prog_type {
+            ProgType::SOCKET_FILTER => Self::SocketFilter,
+            ProgType::KPROBE
+            | ProgType::TRACEPOINT
+            | ProgType::PERF_EVENT
+            | ProgType::RAW_TRACEPOINT
+            | ProgType::RAW_TRACEPOINT_WRITABLE => Self::Tracing,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The number of a helper whose verdicts are remembered: those that a program calls for each packet.
+const fn number(helper: Helper) -> Option<u32> {
+    Some(match helper {
+        Helper::MAP_LOOKUP_ELEM => 0,
+        Helper::MAP_UPDATE_ELEM => 1,
+        Helper::MAP_DELETE_ELEM => 2,
+        Helper::MAP_LOOKUP_PERCPU_ELEM => 3,
+        Helper::MAP_PUSH_ELEM => 4,
+        Helper::MAP_POP_ELEM => 5,
+        Helper::MAP_PEEK_ELEM => 6,
+        Helper::RINGBUF_OUTPUT => 7,
+        Helper::RINGBUF_RESERVE => 8,
+        _ => return None,
+    })
+}
+
+/// As [`helper_allowed`], for a program that calls it again and again: the map remembers what was allowed, as neither it nor
+/// the rules change.
+#[inline]
+pub(super) fn judge(
+    map: &Map,
+    helper: Helper,
+    prog_type: ProgType,
+    kind: Kind,
+) -> Result<(), Refused> {
+    let bit = number(helper).map_or(0, |number| 1 << (16 * kind as u32 + number));
+    if map.judged.load(Ordering::Relaxed) & bit != 0 {
+        return Ok(());
+    }
+    helper_allowed(map, helper, prog_type)?;
+    map.judged.fetch_or(bit, Ordering::Relaxed);
+    Ok(())
 }
 
 /// Whether a program of that type may call that helper on that map.
@@ -111,14 +168,7 @@ pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
             "an arena has no address before user space mapped it",
         );
     }
-    let is_tracing = matches!(
-        prog_type,
-        ProgType::KPROBE
-            | ProgType::TRACEPOINT
-            | ProgType::PERF_EVENT
-            | ProgType::RAW_TRACEPOINT
-            | ProgType::RAW_TRACEPOINT_WRITABLE
-    );
+    let is_tracing = Kind::of(prog_type) == Kind::Tracing;
     for field in &map.fields.0 {
         match field.kind {
             FieldKind::SpinLock | FieldKind::ResSpinLock => {
@@ -137,10 +187,52 @@ pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
                     );
                 }
             }
-            FieldKind::TaskWork | FieldKind::Refcount | FieldKind::Kptr | FieldKind::Uptr => {}
+            FieldKind::TaskWork
+            | FieldKind::Refcount
+            | FieldKind::ListNode
+            | FieldKind::RbNode
+            | FieldKind::Kptr
+            | FieldKind::KptrPercpu
+            | FieldKind::KptrUntrusted
+            | FieldKind::Uptr => {}
         }
     }
     Ok(())
+}
+
+/// Whether a program of that type may allocate objects, and have lists and trees of them.
+///
+/// # Errors
+///
+/// `EACCES` if it may not call these functions of the kernel.
+///
+/// Kernel: `kernel/bpf/helpers.c:kfunc_init`.
+pub fn objects_allowed(prog_type: ProgType) -> Result<(), Refused> {
+    let may = matches!(
+        prog_type,
+        ProgType::SCHED_CLS
+            | ProgType::XDP
+            | ProgType::TRACEPOINT
+            | ProgType::PERF_EVENT
+            | ProgType::TRACING
+            | ProgType::LSM
+            | ProgType::STRUCT_OPS
+            | ProgType::SYSCALL
+            | ProgType::CGROUP_SKB
+            | ProgType::CGROUP_SOCK
+            | ProgType::CGROUP_SOCK_ADDR
+            | ProgType::CGROUP_DEVICE
+            | ProgType::CGROUP_SYSCTL
+            | ProgType::CGROUP_SOCKOPT
+            | ProgType::SOCK_OPS
+    );
+    if may {
+        return Ok(());
+    }
+    refuse(
+        Errno::EACCES,
+        "programs of this type cannot call this function of the kernel",
+    )
 }
 
 /// Whether a program may load `len` bytes at `offset` of a value.

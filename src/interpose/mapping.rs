@@ -108,7 +108,7 @@ pub(super) unsafe fn map(entry: &Entry, of: Arguments) -> Result<usize> {
 type Piece = (usize, u64, c_int);
 
 fn pieces(granted: &Granted, prot: c_int) -> Vec<Piece> {
-    let mut left = granted.writable_size();
+    let mut left = granted.write_end();
     let mut pieces = Vec::new();
     for (len, offset) in granted.pieces() {
         let writable = len.min(left);

@@ -6,11 +6,11 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::checks::{self, index_below, next_index};
+use super::holdings::{self, Holdings};
 use super::lock::SpinGuard;
-use super::timer::{self, Timers};
 use super::{Batches, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::{Env, PAGE_SIZE};
 use crate::store::{WORD, Words};
 
@@ -24,7 +24,7 @@ pub struct Array {
     /// Words of one element.
     stride: usize,
     fields: Fields,
-    timers: Option<Box<Timers>>,
+    holdings: Option<Box<Holdings>>,
 }
 
 impl Array {
@@ -46,7 +46,7 @@ impl Array {
             value_size: def.value_size,
             stride,
             fields: Fields::default(),
-            timers: None,
+            holdings: None,
         })
     }
 
@@ -58,7 +58,7 @@ impl Array {
 
     fn value(&self, index: u32) -> Value<'_> {
         Value::in_block(&self.elems, self.at(index), self.value_size, &self.fields)
-            .with_timers(self.timers.as_deref())
+            .with_holdings(self.holdings.as_deref())
     }
 
     /// Out of the way of the common lookup.
@@ -110,7 +110,7 @@ impl MapOps for Array {
             let guard = self.guard(at, flags);
             self.fields.write_around(&self.elems, at, value);
             drop(guard);
-            timer::free(self.timers.as_deref(), at);
+            holdings::free(self.holdings.as_deref(), &self.elems, at);
         }
         Ok(())
     }
@@ -164,16 +164,16 @@ impl MapOps for Array {
     }
 
     fn release_user_references(&self) {
-        timer::free_all(self.timers.as_deref());
+        holdings::release_user_references(self.holdings.as_deref());
     }
 
-    fn set_fields(&mut self, fields: Fields) {
-        self.timers = Timers::of(&fields);
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.holdings = Holdings::of(&fields, btf);
         self.fields = fields;
     }
 
-    fn timers(&self) -> Option<&Timers> {
-        self.timers.as_deref()
+    fn holdings(&self) -> Option<&Holdings> {
+        self.holdings.as_deref()
     }
 
     fn elem_at(&self, at: usize) -> Option<(Vec<u8>, Value<'_>)> {

@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 use super::lock::SpinGuard;
 use super::{Caller, MapDef, MapOps, Value};
 use crate::abi::{AttachType, Errno, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{WORD, Words};
 
@@ -273,7 +273,7 @@ impl MapOps for CgroupStorage {
         });
     }
 
-    fn set_fields(&mut self, fields: Fields) {
+    fn set_fields(&mut self, fields: Fields, _btf: Option<&Arc<Btf>>) {
         self.fields = fields;
     }
 

@@ -6,7 +6,7 @@
 //! Kernel: `kernel/bpf/syscall.c:map_create` (v6.18), and the `map_alloc_check` and `map_alloc` of each type.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use super::arena::Arena;
 use super::array::Array;
@@ -209,7 +209,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     obj_name(&attr.map_name)?;
     let (btf, fields) = create_btf::check(request, &def, rules.btf)?;
     if !fields.0.is_empty() {
-        ops.set_fields(fields.clone());
+        ops.set_fields(fields.clone(), btf.as_ref().map(|btf| &btf.btf));
     }
     Ok(Map {
         id: 0,
@@ -220,8 +220,10 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         exclusive: None,
         frozen: AtomicBool::new(false),
         writers: AtomicU32::new(0),
+        counts_writes: ops.table().is_none(),
         user_references: AtomicU32::new(0),
         charge,
+        judged: AtomicU64::new(0),
         ops,
     })
 }

@@ -42,7 +42,10 @@ fn is_allowed(map_type: MapType, kind: FieldKind) -> bool {
         | FieldKind::TaskWork
         | FieldKind::ListHead
         | FieldKind::RbRoot => is_hash_or_array || is_lru_hash,
-        FieldKind::Kptr | FieldKind::Refcount => {
+        FieldKind::Kptr
+        | FieldKind::KptrPercpu
+        | FieldKind::KptrUntrusted
+        | FieldKind::Refcount => {
             is_hash_or_array
                 || is_lru_hash
                 || is_local_storage
@@ -52,6 +55,7 @@ fn is_allowed(map_type: MapType, kind: FieldKind) -> bool {
                 )
         }
         FieldKind::Uptr => map_type == MapType::TASK_STORAGE,
+        FieldKind::ListNode | FieldKind::RbNode => false,
     }
 }
 

@@ -9,11 +9,11 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::holdings::{self, Holdings};
 use super::lock::SpinGuard;
-use super::timer::{self, Timers};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{FreeLists, Hash as KeyHash, Place, Table, WORD};
 
@@ -26,13 +26,16 @@ pub(super) const RESERVED: usize = 1 << 40;
 /// A batch is about to read the bucket so many behind the one that it reads.
 const AHEAD: u32 = 8;
 
+/// Who changes an element: the CPU, and the system call, if it is one.
+pub(super) type Writer<'a> = (u32, Option<&'a Caller<'a>>);
+
 /// See the module.
 #[derive(Debug)]
 pub struct Hash {
     slots: Slots,
     value_size: u32,
     fields: Fields,
-    timers: Option<Box<Timers>>,
+    holdings: Option<Box<Holdings>>,
 }
 
 /// A table and its free slots: what the hash types but the LRU ones share.
@@ -65,6 +68,7 @@ impl Slots {
     }
 
     /// A slot for a new key.
+    #[inline(always)]
     pub(super) fn take(&self, cpu: u32) -> Result<u32> {
         let Some(count) = &self.count else {
             return self.free.pop(&self.table, cpu).ok_or(Errno::E2BIG);
@@ -81,6 +85,7 @@ impl Slots {
     }
 
     /// Frees the slot of a key that is gone.
+    #[inline(always)]
     fn give_back(&self, cpu: u32, slot: u32) {
         self.free.push(&self.table, cpu, slot);
         if let Some(count) = &self.count {
@@ -96,10 +101,17 @@ impl Slots {
     }
 
     /// Finds a key under its bucket's lock, does something with its slot, and takes it out.
-    pub(super) fn remove(&self, cpu: u32, key: &[u8], before: impl FnOnce(u32)) -> Result<()> {
+    #[inline(always)]
+    pub(super) fn remove(
+        &self,
+        (cpu, caller): Writer<'_>,
+        key: &[u8],
+        before: impl FnOnce(u32),
+    ) -> Result<()> {
         let hash = self.table.hash(key);
         let slot = {
             let mut bucket = self.table.lock(hash);
+            caller.map_or(Ok(()), Caller::may_write)?;
             let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
             before(place.slot);
             bucket.remove(place);
@@ -132,7 +144,7 @@ impl Hash {
             slots,
             value_size: def.value_size,
             fields: Fields::default(),
-            timers: None,
+            holdings: None,
         })
     }
 
@@ -143,15 +155,18 @@ impl Hash {
             self.value_size,
             &self.fields,
         )
-        .with_timers(self.timers.as_deref())
+        .with_holdings(self.holdings.as_deref())
     }
 
     /// What the special fields of an element hold goes, as the element does.
     #[inline]
     fn free_fields(&self, slot: u32) {
-        if let Some(timers) = &self.timers {
-            timers.free(self.slots.table.value_at(slot));
-        }
+        let table = &self.slots.table;
+        holdings::free(
+            self.holdings.as_deref(),
+            table.words(),
+            table.value_at(slot),
+        );
     }
 
     /// Copies a value out, under its lock if the flags say so.
@@ -190,6 +205,7 @@ impl Hash {
     }
 
     /// Writes key and value of a slot that no list has.
+    #[inline(always)]
     fn fill(&self, slot: u32, key: &[u8], value: &[u8]) {
         self.slots.table.write_key(slot, key);
         let at = self.slots.table.value_at(slot);
@@ -231,19 +247,15 @@ impl Hash {
         }
         Ok(())
     }
-}
-
-impl MapOps for Hash {
-    #[inline]
-    fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        self.slots
-            .table
-            .find(key, self.slots.table.hash(key))
-            .map(|slot| self.value(slot))
-    }
 
     /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
-    fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+    fn update(
+        &self,
+        (cpu, caller): Writer<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
         checks::update_flags(flags - UpdateFlags::LOCK)?;
         let locks = flags.contains(UpdateFlags::LOCK);
         if locks && self.fields.spin_lock().is_none() {
@@ -251,6 +263,7 @@ impl MapOps for Hash {
         }
         let hash = self.slots.table.hash(key);
         let mut bucket = self.slots.table.lock(hash);
+        caller.map_or(Ok(()), Caller::may_write)?;
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
         match old {
@@ -270,9 +283,24 @@ impl MapOps for Hash {
             }
         }
     }
+}
+
+impl MapOps for Hash {
+    #[inline]
+    fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
+        self.slots
+            .table
+            .find(key, self.slots.table.hash(key))
+            .map(|slot| self.value(slot))
+    }
+
+    fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        self.update((cpu, None), key, value, flags)
+    }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots.remove(cpu, key, |slot| self.free_fields(slot))
+        self.slots
+            .remove((cpu, None), key, |slot| self.free_fields(slot))
     }
 
     fn for_each_elem(
@@ -299,6 +327,26 @@ impl MapOps for Hash {
             .ok_or(Errno::ENOENT)
     }
 
+    fn table(&self) -> Option<&Table> {
+        Some(&self.slots.table)
+    }
+
+    fn user_update_elem(
+        &self,
+        caller: &Caller<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        self.update((caller.cpu, Some(caller)), key, value, flags)
+    }
+
+    fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
+        let writer = (caller.cpu, Some(caller));
+        self.slots
+            .remove(writer, key, |slot| self.free_fields(slot))
+    }
+
     fn user_lookup_and_delete_elem(
         &self,
         caller: &Caller<'_>,
@@ -306,7 +354,7 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots.remove(caller.cpu, key, |slot| {
+        self.slots.remove((caller.cpu, Some(caller)), key, |slot| {
             self.copy_out(slot, value, flags);
             self.free_fields(slot);
         })
@@ -324,34 +372,28 @@ impl MapOps for Hash {
         self.slots.table.n_buckets()
     }
 
-    fn user_lookup_bucket(
-        &self,
-        caller: &Caller<'_>,
-        bucket: u32,
-        request: &mut BucketRequest<'_>,
-    ) -> Result<()> {
+    fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
         let flags = request.elem_flags;
-        let gone = read_bucket(&self.slots.table, bucket, request, |slot, values| {
+        let gone = read_buckets(&self.slots.table, request, |slot, values| {
             self.append(slot, values, flags);
-        })?;
+        });
         for &slot in &gone {
             self.free_fields(slot);
         }
         self.slots.give_back_all(caller.cpu, gone);
-        Ok(())
     }
 
     fn release_user_references(&self) {
-        timer::free_all(self.timers.as_deref());
+        holdings::release_user_references(self.holdings.as_deref());
     }
 
-    fn set_fields(&mut self, fields: Fields) {
-        self.timers = Timers::of(&fields);
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.holdings = Holdings::of(&fields, btf);
         self.fields = fields;
     }
 
-    fn timers(&self) -> Option<&Timers> {
-        self.timers.as_deref()
+    fn holdings(&self) -> Option<&Holdings> {
+        self.holdings.as_deref()
     }
 
     fn elem_at(&self, at: usize) -> Option<(Vec<u8>, Value<'_>)> {
@@ -408,37 +450,54 @@ pub(super) fn for_each(table: &Table, mut visit: impl FnMut(&[u8], u32) -> bool)
     calls
 }
 
-/// Reads one bucket under its lock: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
+/// Bytes of values that are read before the caller is given them.
+const READ_AT_ONCE: usize = 1 << 14;
+
+/// Reads buckets as the request says: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
 /// the request deletes.
 ///
 /// Kernel: `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch`.
-pub(super) fn read_bucket(
+pub(super) fn read_buckets(
     table: &Table,
-    bucket: u32,
-    request: &mut BucketRequest<'_>,
+    request: &mut BucketRequest,
     mut read_value: impl FnMut(u32, &mut Vec<u8>),
-) -> Result<Vec<u32>> {
-    let mut gone = Vec::new();
-    table.prefetch(bucket.saturating_add(AHEAD));
-    if table.front(bucket).is_none() {
-        return Ok(gone);
-    }
-    let mut locked = table.lock_bucket(bucket);
-    let before = (request.keys.len(), request.values.len());
-    for (number, place) in locked.places().enumerate() {
-        if number == request.room {
+) -> Vec<u32> {
+    while request.bucket < table.n_buckets() && request.values.len() < READ_AT_ONCE {
+        let bucket = request.bucket;
+        table.prefetch(bucket.saturating_add(AHEAD));
+        let before = (request.keys.len(), request.values.len());
+        let mut append = |front| {
             request.keys.truncate(before.0);
             request.values.truncate(before.1);
-            return Err(Errno::ENOSPC);
-        }
-        table.append_key(place.slot, request.keys);
-        read_value(place.slot, request.values);
-        if request.delete {
-            gone.push(place.slot);
+            let (mut at, mut room) = (front, request.room);
+            while let Some(slot) = at {
+                room = room.checked_sub(1)?;
+                at = table.behind(slot);
+                table.append_key(slot, &mut request.keys);
+                read_value(slot, &mut request.values);
+            }
+            Some(room)
+        };
+        let locked =
+            (request.delete && table.front(bucket).is_some()).then(|| table.lock_bucket(bucket));
+        let room = match &locked {
+            Some(locked) => append(locked.front()),
+            None => table.read_bucket(bucket, append),
+        };
+        let Some(room) = room else {
+            request.keys.truncate(before.0);
+            request.values.truncate(before.1);
+            break;
+        };
+        request.room = room;
+        request.bucket += 1;
+        if let Some(mut locked) = locked {
+            let gone: Vec<u32> = locked.places().map(|place| place.slot).collect();
+            locked.clear();
+            if !gone.is_empty() {
+                return gone;
+            }
         }
     }
-    if request.delete {
-        locked.clear();
-    }
-    Ok(gone)
+    Vec::new()
 }

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::holdings::Holdings;
 use super::lock::SpinGuard;
 use super::object::{Object, OtherKind};
-use super::{Caller, Charge, MapDef, MapOps, Value, checks};
+use super::{Caller, Charge, Element, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Fd, MapType, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, FieldKind, Fields};
 use crate::env::Env;
 use crate::store::{WORD, Words};
 
@@ -30,6 +31,8 @@ pub struct LocalStorage {
     value_size: u32,
     elem_size: usize,
     fields: Fields,
+    /// Where the types of the fields are.
+    btf: Option<Arc<Btf>>,
     env: Arc<Env>,
     elems: RwLock<HashMap<Owner, Elem>>,
 }
@@ -46,7 +49,7 @@ enum Owner {
 
 #[derive(Debug)]
 struct Elem {
-    words: Arc<Words>,
+    element: Arc<Element>,
     _charge: Charge,
 }
 
@@ -65,6 +68,7 @@ impl LocalStorage {
             value_size: def.value_size,
             elem_size: def.elem_size(),
             fields: Fields::default(),
+            btf: None,
             env: Arc::clone(env),
             elems: RwLock::default(),
         })
@@ -110,8 +114,8 @@ impl LocalStorage {
         self.owner(&object)
     }
 
-    fn value(&self, words: &Arc<Words>) -> Value<'_> {
-        Value::shared(Arc::clone(words), 0, self.value_size, &self.fields)
+    fn value(&self, elem: &Elem) -> Value<'_> {
+        Value::of_element(Arc::clone(&elem.element), self.value_size, &self.fields)
     }
 
     /// A new value of those bytes, or of zeros; special fields are zero.
@@ -123,7 +127,10 @@ impl LocalStorage {
             self.fields.write_around(&words, 0, bytes);
         }
         Ok(Elem {
-            words: Arc::new(words),
+            element: Arc::new(Element {
+                words,
+                holdings: Holdings::of(&self.fields, self.btf.as_ref()),
+            }),
             _charge: charge,
         })
     }
@@ -147,12 +154,14 @@ impl LocalStorage {
         let old = elems.get(&owner);
         checks::existence(old.is_some(), existence)?;
         if let (Some(old), Some(lock)) = (old, lock) {
-            let words = Arc::clone(&old.words);
+            let element = Arc::clone(&old.element);
             // A program that holds the lock may need the map to get on.
             drop(elems);
-            self.write_locked(&words, lock, value);
+            self.write_locked(&element.words, lock, value);
         } else {
-            elems.insert(owner, self.elem(Some(value))?);
+            let replaced = elems.insert(owner, self.elem(Some(value))?);
+            drop(elems);
+            drop(replaced);
         }
         Ok(())
     }
@@ -178,7 +187,7 @@ impl LocalStorage {
         }
         let owner = self.owner(owner).ok()?;
         if let Some(elem) = self.elems.read().get(&owner) {
-            return Some(self.value(&elem.words));
+            return Some(self.value(elem));
         }
         if flags & GET_CREATE == 0 {
             return None;
@@ -186,10 +195,10 @@ impl LocalStorage {
         let mut elems = self.elems.write();
         if let Some(elem) = elems.get(&owner) {
             // Made meanwhile.
-            return Some(self.value(&elem.words));
+            return Some(self.value(elem));
         }
         let elem = self.elem(initial).ok()?;
-        let value = self.value(&elem.words);
+        let value = self.value(&elem);
         elems.insert(owner, elem);
         Some(value)
     }
@@ -237,12 +246,12 @@ impl MapOps for LocalStorage {
     ) -> Result<()> {
         let owner = self.owner_of_key(caller, key)?;
         let elems = self.elems.read();
-        let words = elems.get(&owner).map(|elem| Arc::clone(&elem.words));
+        let element = elems.get(&owner).map(|elem| Arc::clone(&elem.element));
         drop(elems);
-        let words = words.ok_or(Errno::ENOENT)?;
+        let words = &element.as_ref().ok_or(Errno::ENOENT)?.words;
         match self.fields.spin_lock() {
             Some(lock) if flags.contains(UpdateFlags::LOCK) => {
-                let _guard = SpinGuard::lock(&words, lock as usize);
+                let _guard = SpinGuard::lock(words, lock as usize);
                 words.read(0, value);
             }
             Some(_) | None => words.read(0, value),
@@ -258,7 +267,21 @@ impl MapOps for LocalStorage {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.update(self.owner_of_key(caller, key)?, value, flags)
+        let uptrs = || {
+            self.fields
+                .0
+                .iter()
+                .filter(|field| field.kind == FieldKind::Uptr)
+        };
+        if flags.contains(UpdateFlags::LOCK) && uptrs().next().is_some() {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let owner = self.owner_of_key(caller, key)?;
+        if uptrs().any(|field| value[field.bytes()].iter().any(|byte| *byte != 0)) {
+            let what = format_args!("pointers to user memory in values");
+            return Err(self.env.unsupported(what));
+        }
+        self.update(owner, value, flags)
     }
 
     fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
@@ -266,14 +289,16 @@ impl MapOps for LocalStorage {
     }
 
     fn release_owner(&self, object_id: u64) {
-        self.elems.write().remove(&Owner::Object(object_id));
+        // Not found is no failure: it has no value in this map.
+        self.delete(Owner::Object(object_id)).ok();
     }
 
     fn release_cgroup(&self, cgroup_id: u64) {
-        self.elems.write().remove(&Owner::Cgroup(cgroup_id));
+        self.delete(Owner::Cgroup(cgroup_id)).ok();
     }
 
-    fn set_fields(&mut self, fields: Fields) {
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.btf = btf.cloned();
         self.fields = fields;
     }
 

@@ -13,13 +13,13 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::hash::{self, BY_BUCKET};
+use super::holdings::{self, Holdings};
 use super::percpu_hash::{New, Parts};
-use super::timer::{self, Timers};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{Lru, Table, WORD};
+use crate::store::{Elems, Lru, Table, WORD};
 
 /// See the module.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ enum Values {
     One {
         value_size: u32,
         fields: Fields,
-        timers: Option<Box<Timers>>,
+        holdings: Option<Box<Holdings>>,
     },
     PerCpu(Parts),
 }
@@ -58,7 +58,7 @@ impl LruHash {
             let one = Values::One {
                 value_size: def.value_size,
                 fields: Fields::default(),
-                timers: None,
+                holdings: None,
             };
             (one, def.elem_size() / WORD)
         };
@@ -81,11 +81,11 @@ impl LruHash {
             Values::One {
                 value_size,
                 fields,
-                timers,
+                holdings,
             } => {
                 let at = self.table.value_at(slot);
                 Value::in_block(self.table.words(), at, *value_size, fields)
-                    .with_timers(timers.as_deref())
+                    .with_holdings(holdings.as_deref())
             }
             Values::PerCpu(parts) => parts.value(&self.table, slot, cpu),
         }
@@ -108,8 +108,12 @@ impl LruHash {
     /// What the special fields of an element hold goes, as the element does.
     #[inline]
     fn free_fields(&self, slot: u32) {
-        if let Some(timers) = self.timers() {
-            timers.free(self.table.value_at(slot));
+        match &self.values {
+            Values::One { holdings, .. } => {
+                let at = self.table.value_at(slot);
+                holdings::free(holdings.as_deref(), self.table.words(), at);
+            }
+            Values::PerCpu(parts) => parts.free_fields(&self.table, slot),
         }
     }
 
@@ -123,21 +127,7 @@ impl LruHash {
 
     /// A slot for a new element; another one may have to go.
     fn take(&self, cpu: u32) -> Result<u32> {
-        let evict = |slot| self.evict(slot);
-        self.lru.take(cpu, evict).ok_or(Errno::ENOMEM)
-    }
-
-    /// Takes the element of a slot out; false if it is none at the moment.
-    ///
-    /// Kernel: `htab_lru_map_delete_node`.
-    fn evict(&self, slot: u32) -> bool {
-        let mut bucket = self.table.lock(self.table.hash_of(slot));
-        let place = bucket.find_slot(slot);
-        if let Some(place) = place {
-            bucket.remove(place);
-            self.free_fields(slot);
-        }
-        place.is_some()
+        self.lru.take(cpu, self).ok_or(Errno::ENOMEM)
     }
 
     /// Kernel: `htab_lru_map_update_elem`.
@@ -150,6 +140,8 @@ impl LruHash {
         flags: UpdateFlags,
     ) -> Result<()> {
         checks::update_flags(flags)?;
+        let hash = self.table.hash(key);
+        self.table.prefetch_bucket(hash);
         let slot = self.take(cpu)?;
         self.table.write_key(slot, key);
         let at = self.table.value_at(slot);
@@ -161,7 +153,6 @@ impl LruHash {
             fields.clear(&mut fresh);
             self.table.words().fill(at, &fresh);
         }
-        let hash = self.table.hash(key);
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
         let done = checks::existence(old.is_some(), flags);
@@ -221,6 +212,7 @@ impl LruHash {
         };
         drop(bucket);
         if let Some(slot) = unused {
+            self.free_fields(slot);
             self.lru.give_back(slot);
         }
         done
@@ -237,6 +229,23 @@ impl LruHash {
         self.free_fields(place.slot);
         self.lru.give_back(place.slot);
         Ok(())
+    }
+}
+
+impl Elems for &LruHash {
+    /// Kernel: `htab_lru_map_delete_node`.
+    fn evict(&mut self, slot: u32) -> bool {
+        let mut bucket = self.table.lock(self.table.hash_of(slot));
+        let place = bucket.find_slot(slot);
+        if let Some(place) = place {
+            bucket.remove(place);
+            self.free_fields(slot);
+        }
+        place.is_some()
+    }
+
+    fn bring_near(&mut self, slots: &[u32]) {
+        self.table.prefetch_chains(slots);
     }
 }
 
@@ -334,32 +343,26 @@ impl MapOps for LruHash {
         self.table.n_buckets()
     }
 
-    fn user_lookup_bucket(
-        &self,
-        _: &Caller<'_>,
-        bucket: u32,
-        request: &mut BucketRequest<'_>,
-    ) -> Result<()> {
-        let gone = hash::read_bucket(&self.table, bucket, request, |slot, values| {
+    fn user_lookup_buckets(&self, _: &Caller<'_>, request: &mut BucketRequest) {
+        let gone = hash::read_buckets(&self.table, request, |slot, values| {
             let at = values.len();
             values.resize(at + self.user_value_size(), 0);
             self.copy_out(slot, &mut values[at..]);
-        })?;
+        });
         for slot in gone.into_iter().rev() {
             self.free_fields(slot);
             self.lru.give_back(slot);
         }
-        Ok(())
     }
 
     fn release_user_references(&self) {
-        timer::free_all(self.timers());
+        holdings::release_user_references(self.holdings());
     }
 
-    fn timers(&self) -> Option<&Timers> {
+    fn holdings(&self) -> Option<&Holdings> {
         match &self.values {
-            Values::One { timers, .. } => timers.as_deref(),
-            Values::PerCpu(_) => None,
+            Values::One { holdings, .. } => holdings.as_deref(),
+            Values::PerCpu(parts) => parts.holdings(),
         }
     }
 
@@ -371,17 +374,17 @@ impl MapOps for LruHash {
         Some((key, self.value(slot, 0)))
     }
 
-    fn set_fields(&mut self, fields: Fields) {
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
         match &mut self.values {
             Values::One {
                 fields: own,
-                timers,
+                holdings,
                 ..
             } => {
-                *timers = Timers::of(&fields);
+                *holdings = Holdings::of(&fields, btf);
                 *own = fields;
             }
-            Values::PerCpu(parts) => parts.fields = fields,
+            Values::PerCpu(parts) => parts.set_fields(fields, btf),
         }
     }
 

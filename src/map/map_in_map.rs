@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::array::BY_INDEX;
 use super::fd_array::{FdArray, Held};
-use super::hash::{BY_BUCKET, Slots, next_key_of, read_bucket};
+use super::hash::{BY_BUCKET, Slots, next_key_of, read_buckets};
 use super::object::Object;
 use super::{Batches, BucketRequest, Caller, Map, MapDef, MapOps, checks};
 use crate::abi::{Errno, Fd, Result, UpdateFlags};
@@ -182,7 +182,7 @@ impl MapOps for HashOfMaps {
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
         let mut old = None;
         self.slots
-            .remove(cpu, key, |slot| old = self.maps.take(slot))?;
+            .remove((cpu, None), key, |slot| old = self.maps.take(slot))?;
         // The map may go with it: not under the bucket's lock.
         drop(old);
         Ok(())
@@ -245,21 +245,15 @@ impl MapOps for HashOfMaps {
         self.table().n_buckets()
     }
 
-    fn user_lookup_bucket(
-        &self,
-        caller: &Caller<'_>,
-        bucket: u32,
-        request: &mut BucketRequest<'_>,
-    ) -> Result<()> {
-        let gone = read_bucket(self.table(), bucket, request, |slot, values| {
-            let id = self.maps.ask(slot, |map| map.id);
-            let id = id.expect("a slot in a bucket has its map");
+    fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
+        let gone = read_buckets(self.table(), request, |slot, values| {
+            // One that left its bucket meanwhile may have none: then this bucket is read again.
+            let id = self.maps.ask(slot, |map| map.id).unwrap_or_default();
             values.extend_from_slice(&id.to_ne_bytes());
-        })?;
+        });
         let old: Vec<_> = gone.iter().map(|&slot| self.maps.take(slot)).collect();
         self.slots.give_back_all(caller.cpu, gone);
         drop(old);
-        Ok(())
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -3,6 +3,7 @@
 //! [`MapOps`] is the kernel's `struct bpf_map_ops`, method for method; a default body is the kernel's answer to an empty
 //! slot. [`create`] holds the only match on the map's type.
 
+pub mod allocated;
 pub mod arena;
 pub mod array;
 pub mod bloom_filter;
@@ -17,7 +18,9 @@ mod create_rules;
 pub mod devmap;
 mod fd_array;
 pub mod fields;
+pub mod graph;
 pub mod hash;
+pub mod holdings;
 pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
@@ -38,23 +41,25 @@ mod signal;
 pub mod sockmap;
 pub mod stack_trace;
 mod target;
+pub mod task_work;
 pub mod timer;
 mod value;
 pub mod xskmap;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::abi::{
     Caps, Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
 };
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
+use crate::store::Table;
 pub use charge::Charge;
 pub use create::{CreateRequest, create, obj_name};
 pub use target::Target;
-pub use value::Value;
+pub use value::{Element, Value};
 
 /// What a map was made with, as `BPF_OBJ_GET_INFO_BY_FD` shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -123,10 +128,14 @@ pub struct Map {
     pub frozen: AtomicBool,
     /// Writable mappings and write commands in flight; `BPF_MAP_FREEZE` waits for none.
     pub writers: AtomicU32,
+    /// A command that writes one element is one of them; else see [`MapOps::table`].
+    pub counts_writes: bool,
     /// Open files and pins; when the last goes, [`MapOps::release_user_references`].
     pub user_references: AtomicU32,
     /// The memory it takes.
     pub charge: Charge,
+    /// Calls of programs that were judged before, and may be made: bits that the program side gives a meaning.
+    pub judged: AtomicU64,
     /// What its type does.
     pub ops: Box<dyn MapOps>,
 }
@@ -140,6 +149,23 @@ pub struct Caller<'a> {
     pub caps: Caps,
     /// The caller's open files.
     pub files: &'a dyn Files,
+    /// System calls cannot write to the map any more.
+    pub frozen: &'a AtomicBool,
+}
+
+impl Caller<'_> {
+    /// Asked under the lock of a bucket, see [`MapOps::table`].
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if the map is frozen.
+    #[inline]
+    pub fn may_write(&self) -> Result<()> {
+        if self.frozen.load(Ordering::Relaxed) {
+            return Err(Errno::EPERM);
+        }
+        Ok(())
+    }
 }
 
 /// What the fds in keys and values stand for.
@@ -279,6 +305,12 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         Err(Errno::ENOTSUPP)
     }
 
+    /// The table of a type that changes elements under their bucket's lock only, and asks [`Caller::may_write`] there:
+    /// nobody has to count its writes, so they are faster. Who freezes the map passes all locks afterwards.
+    fn table(&self) -> Option<&Table> {
+        None
+    }
+
     /// Makes or changes an element from the bytes that user space gave.
     ///
     /// # Errors
@@ -337,19 +369,8 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         0
     }
 
-    /// Appends all keys and values of one bucket, unless there are more than `room`; then removes them if `delete`.
-    ///
-    /// # Errors
-    ///
-    /// `ENOSPC` if there are more; nothing happened then.
-    fn user_lookup_bucket(
-        &self,
-        _caller: &Caller<'_>,
-        _bucket: u32,
-        _request: &mut BucketRequest<'_>,
-    ) -> Result<()> {
-        Err(Errno::ENOTSUPP)
-    }
+    /// Appends the elements of whole buckets, from `request.bucket` on, as [`BucketRequest`] says.
+    fn user_lookup_buckets(&self, _caller: &Caller<'_>, _request: &mut BucketRequest) {}
 
     /// Whether that map may be an element of a map of maps whose template this is. Type, sizes, flags and special fields
     /// are compared already.
@@ -421,15 +442,15 @@ pub trait MapOps: Send + Sync + fmt::Debug {
     /// That network interface is gone, and its elements with it.
     fn release_interface(&self, _ifindex: u32) {}
 
-    /// The special fields that BTF finds in the value; told once, before anybody else can reach the map.
-    fn set_fields(&mut self, _fields: Fields) {}
+    /// The special fields that BTF finds in the value, and the BTF; told once, before anybody else can reach the map.
+    fn set_fields(&mut self, _fields: Fields, _btf: Option<&Arc<Btf>>) {}
 
-    /// The timers and workqueues in the values, of a map that has such.
-    fn timers(&self) -> Option<&timer::Timers> {
+    /// What the special fields of the values hold, of a map where they can hold something.
+    fn holdings(&self) -> Option<&holdings::Holdings> {
         None
     }
 
-    /// Key and value of the element whose value begins at that word, of a map with [`MapOps::timers`].
+    /// Key and value of the element whose value begins at that word, of a map with timers or task works.
     fn elem_at(&self, _at: usize) -> Option<(Vec<u8>, Value<'_>)> {
         None
     }
@@ -453,17 +474,19 @@ pub struct Batches {
     pub by_bucket: bool,
 }
 
-/// One bucket's part of a lookup batch.
+/// A part of a lookup batch that goes by bucket.
 #[derive(Debug)]
-pub struct BucketRequest<'a> {
+pub struct BucketRequest {
+    /// The bucket to go on with. It stays where it is if its elements are more than there is room for.
+    pub bucket: u32,
     /// How many elements there is room for.
     pub room: usize,
-    /// Remove what was read.
+    /// Remove what was read: of one bucket that has elements, not of more.
     pub delete: bool,
     /// 0, or `LOCK` where the value has a lock.
     pub elem_flags: UpdateFlags,
     /// Keys go here, `key_size` bytes each.
-    pub keys: &'a mut Vec<u8>,
+    pub keys: Vec<u8>,
     /// Values go here, as bpf(2) copies them.
-    pub values: &'a mut Vec<u8>,
+    pub values: Vec<u8>,
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::Map;
 use super::perf_event::Event;
+use super::task_work::Work;
 use crate::abi::{AttachType, PerfEvent, ProgType};
 use crate::btf::Btf;
 
@@ -100,6 +101,8 @@ pub struct OtherObject {
     holder: Mutex<Holder>,
     /// Of a socket: the number that maps show.
     cookie: OnceLock<u64>,
+    /// Of a process: what it does on its way back to user space.
+    works: Mutex<Vec<Work>>,
     /// Of a perf event: whether it is on, and its buffer.
     event: Option<Event>,
 }
@@ -133,6 +136,7 @@ impl OtherObject {
             ended: AtomicBool::new(false),
             holder: Mutex::new(Holder::Nobody),
             cookie: OnceLock::new(),
+            works: Mutex::default(),
         }
     }
 
@@ -144,6 +148,27 @@ impl OtherObject {
     /// The process behind a pidfd is gone.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// The process does this on its way back to user space.
+    pub(super) fn add_work(&self, work: Work) {
+        self.works.lock().push(work);
+    }
+
+    pub(super) fn take_works(&self) -> Vec<Work> {
+        std::mem::take(&mut *self.works.lock())
+    }
+
+    /// What it is as a socket, if it is one.
+    pub fn socket(&self) -> Option<Socket> {
+        match self.kind {
+            OtherKind::Socket(socket) => Some(socket),
+            OtherKind::File
+            | OtherKind::Cgroup1
+            | OtherKind::Pidfd
+            | OtherKind::PerfEvent(_)
+            | OtherKind::Link => None,
+        }
     }
 
     /// The perf event, if it is one.
@@ -233,5 +258,16 @@ impl Socket {
     /// A socket of TCP.
     pub const fn is_tcp(self) -> bool {
         self.stream && !self.unix && !self.xdp
+    }
+
+    /// Programs can send data to it.
+    ///
+    /// Kernel: `net/core/sock_map.c:sock_map_redirect_allowed`.
+    pub const fn takes_redirects(self) -> bool {
+        if self.is_tcp() {
+            !self.listening
+        } else {
+            self.connected
+        }
     }
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use super::array::{BY_INDEX, check_update, for_each_index};
 use super::checks::{index_below, next_index};
+use super::holdings::{self, Holdings};
 use super::{Batches, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{WORD, Words};
 
@@ -25,6 +26,7 @@ pub struct PercpuArray {
     /// Words of one CPU's part.
     part: usize,
     fields: Fields,
+    holdings: Option<Box<Holdings>>,
 }
 
 impl PercpuArray {
@@ -40,6 +42,7 @@ impl PercpuArray {
             value_size: def.value_size,
             part,
             fields: Fields::default(),
+            holdings: None,
         })
     }
 
@@ -55,6 +58,13 @@ impl PercpuArray {
             self.value_size,
             &self.fields,
         )
+        .with_holdings(self.holdings.as_deref())
+    }
+
+    /// Writes a CPU's part; what its fields held goes.
+    fn write(&self, at: usize, part: &[u8]) {
+        self.fields.write_around(&self.elems, at, part);
+        holdings::free(self.holdings.as_deref(), &self.elems, at);
     }
 
     /// The parts of a value as user space has it, each with the word it belongs at.
@@ -85,8 +95,7 @@ impl MapOps for PercpuArray {
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
         let index = self.check_update(key, flags)?;
-        self.fields
-            .write_around(&self.elems, self.at(index, cpu), value);
+        self.write(self.at(index, cpu), value);
         Ok(())
     }
 
@@ -131,7 +140,7 @@ impl MapOps for PercpuArray {
     ) -> Result<()> {
         let index = self.check_update(key, flags)?;
         for (at, part) in self.parts(index).zip(value.chunks_exact(self.part * WORD)) {
-            self.fields.write_around(&self.elems, at, part);
+            self.write(at, part);
         }
         Ok(())
     }
@@ -144,8 +153,13 @@ impl MapOps for PercpuArray {
         BY_INDEX
     }
 
-    fn set_fields(&mut self, fields: Fields) {
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.holdings = Holdings::of(&fields, btf);
         self.fields = fields;
+    }
+
+    fn holdings(&self) -> Option<&Holdings> {
+        self.holdings.as_deref()
     }
 
     fn as_any(&self) -> &dyn Any {

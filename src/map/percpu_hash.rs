@@ -8,12 +8,13 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_bucket};
+use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
+use super::holdings::{self, Holdings};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Result, UpdateFlags};
-use crate::btf::Fields;
+use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{Table, WORD};
+use crate::store::{Table, WORD, Words};
 
 /// See the module.
 #[derive(Debug)]
@@ -29,7 +30,8 @@ pub(super) struct Parts {
     value_size: u32,
     /// Words of one CPU's part.
     part: usize,
-    pub(super) fields: Fields,
+    fields: Fields,
+    holdings: Option<Box<Holdings>>,
 }
 
 impl Parts {
@@ -39,6 +41,7 @@ impl Parts {
             value_size: def.value_size,
             part: def.elem_size() / WORD,
             fields: Fields::default(),
+            holdings: None,
         }
     }
 
@@ -60,6 +63,25 @@ impl Parts {
             self.value_size,
             &self.fields,
         )
+        .with_holdings(self.holdings.as_deref())
+    }
+
+    pub(super) fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.holdings = Holdings::of(&fields, btf);
+        self.fields = fields;
+    }
+
+    pub(super) fn holdings(&self) -> Option<&Holdings> {
+        self.holdings.as_deref()
+    }
+
+    /// What the special fields of an element hold goes, of all CPUs.
+    pub(super) fn free_fields(&self, table: &Table, slot: u32) {
+        if let Some(holdings) = &self.holdings {
+            for cpu in 0..self.nr_cpus {
+                holdings.free(table.words(), self.at(table, slot, cpu));
+            }
+        }
     }
 
     fn at(&self, table: &Table, slot: u32, cpu: u32) -> usize {
@@ -100,12 +122,23 @@ impl Parts {
             New::Of(cpu, value) => {
                 self.write_part(table, self.at(table, slot, cpu), value, fresh);
                 if fresh {
-                    let zeros = vec![0; self.value_size as usize];
                     for other in (0..self.nr_cpus).filter(|other| *other != cpu) {
-                        words.write(self.at(table, slot, other), &zeros);
+                        self.zero_part(words, self.at(table, slot, other));
                     }
                 }
             }
+        }
+    }
+
+    /// The bytes behind the value stay.
+    fn zero_part(&self, words: &Words, mut at: usize) {
+        const ZEROS: [u8; 64] = [0; 64];
+        let mut left = self.value_size as usize;
+        while left > 0 {
+            let len = left.min(ZEROS.len());
+            words.write(at, &ZEROS[..len]);
+            at += len / WORD;
+            left -= len;
         }
     }
 
@@ -116,6 +149,9 @@ impl Parts {
             table.words().write(at, &cleared);
         } else {
             self.fields.write_around(table.words(), at, part);
+            if !fresh {
+                holdings::free(self.holdings(), table.words(), at);
+            }
         }
     }
 }
@@ -180,7 +216,9 @@ impl MapOps for PercpuHash {
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots.remove(cpu, key, |_| ())
+        self.slots.remove((cpu, None), key, |slot| {
+            self.parts.free_fields(self.table(), slot);
+        })
     }
 
     fn for_each_elem(
@@ -222,8 +260,9 @@ impl MapOps for PercpuHash {
         value: &mut [u8],
         _flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots.remove(caller.cpu, key, |slot| {
-            self.parts.read(self.table(), slot, value)
+        self.slots.remove((caller.cpu, None), key, |slot| {
+            self.parts.read(self.table(), slot, value);
+            self.parts.free_fields(self.table(), slot);
         })
     }
 
@@ -239,21 +278,22 @@ impl MapOps for PercpuHash {
         self.table().n_buckets()
     }
 
-    fn user_lookup_bucket(
-        &self,
-        caller: &Caller<'_>,
-        bucket: u32,
-        request: &mut BucketRequest<'_>,
-    ) -> Result<()> {
-        let gone = read_bucket(self.table(), bucket, request, |slot, values| {
+    fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
+        let gone = read_buckets(self.table(), request, |slot, values| {
             self.parts.append(self.table(), slot, values);
-        })?;
+        });
+        for &slot in &gone {
+            self.parts.free_fields(self.table(), slot);
+        }
         self.slots.give_back_all(caller.cpu, gone);
-        Ok(())
     }
 
-    fn set_fields(&mut self, fields: Fields) {
-        self.parts.fields = fields;
+    fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
+        self.parts.set_fields(fields, btf);
+    }
+
+    fn holdings(&self) -> Option<&Holdings> {
+        self.parts.holdings()
     }
 
     fn as_any(&self) -> &dyn Any {

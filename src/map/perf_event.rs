@@ -2,10 +2,12 @@
 //!
 //! The buffer is a page of positions (`struct perf_event_mmap_page`), then the data, a power of two of pages. It is there as
 //! long as it is mapped. Positions only grow; the place in the data is the position modulo the size. What finds no room is
-//! counted, and told by a record before the next one that finds some.
+//! counted, and told by a record before the next one that finds some. In a buffer that user space made without writing, which
+//! has no reader's position then, records are written over old ones.
 //!
 //! Kernel: `kernel/events/ring_buffer.c`, `kernel/events/core.c:perf_mmap` (v6.18).
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -21,8 +23,6 @@ use crate::store::{WORD, Words};
 
 /// Bytes of a record of type [`PERF_RECORD_LOST`].
 const LOST_SIZE: u64 = 24;
-/// Records are shorter: their length is a `u16`.
-const RECORD_END: usize = 1 << 16;
 
 /// A perf event.
 #[derive(Debug)]
@@ -55,14 +55,15 @@ impl Event {
         self.buffer.lock().upgrade()
     }
 
-    /// Maps the buffer, which is made if nobody has it mapped: its positions' page and so many pages of data.
+    /// Maps the buffer, which is made if nobody has it mapped: its positions' page and so many pages of data. Made without
+    /// `write`, it is for ever one whose records are written over.
     ///
     /// # Errors
     ///
     /// `EINVAL` if it is there with another size, or the pages of data are neither none nor a power of two; `ENOMEM`.
     ///
     /// Kernel: `perf_mmap`.
-    pub fn map(&self, data_pages: usize) -> Result<Arc<Buffer>> {
+    pub fn map(&self, data_pages: usize, write: bool) -> Result<Arc<Buffer>> {
         let mut buffer = self.buffer.lock();
         if let Some(mapped) = buffer.upgrade() {
             let same = mapped.size == (data_pages * PAGE_SIZE) as u64;
@@ -71,8 +72,8 @@ impl Event {
         if data_pages != 0 && !data_pages.is_power_of_two() {
             return Err(Errno::EINVAL);
         }
-        let new = Buffer::new(data_pages, self.opened.wakeup).map_err(|_| Errno::ENOMEM)?;
-        let new = Arc::new(new);
+        let new = Buffer::new(data_pages, !write, self.opened.wakeup);
+        let new = Arc::new(new.map_err(|_| Errno::ENOMEM)?);
         *buffer = Arc::downgrade(&new);
         Ok(new)
     }
@@ -113,6 +114,8 @@ pub struct Buffer {
     words: Arc<Words>,
     /// Bytes of data: a power of two, or 0.
     size: u64,
+    /// Records are written over old ones.
+    overwrite: bool,
     /// Wakes after so many bytes.
     watermark: u64,
     /// Wakes after so many samples; 0 is never.
@@ -132,10 +135,12 @@ struct Writer {
     events: u32,
     /// How many bytes woke somebody; one more for each wakeup for samples.
     wakeup: u64,
+    /// The records that are written next; kept for its room.
+    records: Vec<u8>,
 }
 
 impl Buffer {
-    fn new(data_pages: usize, wakeup: Wakeup) -> std::io::Result<Self> {
+    fn new(data_pages: usize, overwrite: bool, wakeup: Wakeup) -> std::io::Result<Self> {
         let bytes = data_pages * PAGE_SIZE;
         let words = Words::in_file((PAGE_SIZE + bytes) / WORD)?;
         let size = bytes as u64;
@@ -156,6 +161,7 @@ impl Buffer {
         Ok(Self {
             words: Arc::new(words),
             size,
+            overwrite,
             watermark: if watermark == 0 { size / 2 } else { watermark },
             wakeup_events,
             writer: Mutex::default(),
@@ -205,8 +211,8 @@ impl Buffer {
         let bytes = parts[0].len() + parts[1].len();
         // The number before the bytes, the bytes, and what fills them up are a multiple of 8.
         let raw_size = (4 + bytes).next_multiple_of(8) - 4;
-        let sample_size = PERF_HEADER_SIZE + 4 + raw_size;
-        assert!(sample_size < RECORD_END, "the array looked at it");
+        // The header has 16 bits for it. Of a longer record only so much is reserved; what lies behind is written all the same.
+        let sample_size = (PERF_HEADER_SIZE + 4 + raw_size) & usize::from(u16::MAX);
         let mut writer = self.writer.lock();
         let lost_size = if writer.lost > 0 { LOST_SIZE } else { 0 };
         let total = lost_size + sample_size as u64;
@@ -214,31 +220,38 @@ impl Buffer {
         let tail = tail.load(Ordering::Acquire);
         // One byte is never used: a full buffer would look empty.
         let free = tail.wrapping_sub(writer.head + 1) & self.size.wrapping_sub(1);
-        if self.size == 0 || free < total {
+        if self.size == 0 || free < total && !self.overwrite {
             writer.lost += 1;
             return Err(Errno::ENOSPC);
         }
+        let mut records = mem::take(&mut writer.records);
+        records.clear();
+        if writer.lost > 0 {
+            let record = [header(PERF_RECORD_LOST, 0, 24), event_id, writer.lost];
+            records.extend(record.iter().flat_map(|word| word.to_ne_bytes()));
+            writer.lost = 0;
+        }
+        let sample_size = u16::try_from(sample_size).expect("cut above");
+        let raw_size = u32::try_from(raw_size).expect("programs have no such memory");
+        let sample = header(PERF_RECORD_SAMPLE, PERF_RECORD_MISC_KERNEL, sample_size);
+        records.extend(sample.to_ne_bytes());
+        records.extend(raw_size.to_ne_bytes());
+        for part in parts {
+            records.extend(part);
+        }
+        // What fills the sample up stays as it is.
+        self.put(writer.head, &records);
+        writer.records = records;
+        self.advance(&mut writer, total);
+        Ok(())
+    }
+
+    /// Shows what was written, and wakes who waits.
+    fn advance(&self, writer: &mut Writer, total: u64) {
         let woken = writer.wakeup;
-        let mut at = writer.head;
         writer.head += total;
         if writer.head.wrapping_sub(writer.wakeup) > self.watermark {
             writer.wakeup += self.watermark;
-        }
-        if writer.lost > 0 {
-            let record = [header(PERF_RECORD_LOST, 0, 24), event_id, writer.lost];
-            for word in record {
-                at = self.put(at, &word.to_ne_bytes());
-            }
-            writer.lost = 0;
-        }
-        let sample_size = u16::try_from(sample_size).expect("looked at above");
-        let raw_size = u32::try_from(raw_size).expect("less than a u16");
-        let sample = header(PERF_RECORD_SAMPLE, PERF_RECORD_MISC_KERNEL, sample_size);
-        at = self.put(at, &sample.to_ne_bytes());
-        at = self.put(at, &raw_size.to_ne_bytes());
-        for part in parts {
-            // What fills the bytes up stays as it is.
-            at = self.put(at, part);
         }
         if self.wakeup_events > 0 {
             writer.events += 1;
@@ -254,23 +267,20 @@ impl Buffer {
             self.poll.store(events.bits(), Ordering::Release);
             self.signal.wake();
         }
-        Ok(())
     }
 
-    /// Writes bytes at a position; the position after them.
-    fn put(&self, position: u64, bytes: &[u8]) -> u64 {
-        let place = usize::try_from(position & (self.size - 1)).expect("the data is in memory");
-        let left = self.len() - PAGE_SIZE - place;
-        let (now, later) = bytes.split_at(bytes.len().min(left));
-        self.words.write_bytes(PAGE_SIZE + place, now);
-        self.words.write_bytes(PAGE_SIZE, later);
-        position + bytes.len() as u64
+    /// Writes bytes at a position, a multiple of 8.
+    fn put(&self, position: u64, bytes: &[u8]) {
+        let size = self.len() - PAGE_SIZE;
+        let mut place = usize::try_from(position & (self.size - 1)).expect("the data is in memory");
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(size - place));
+            self.words.write((PAGE_SIZE + place) / WORD, now);
+            rest = later;
+            place = 0;
+        }
     }
-}
-
-/// Whether bytes make a record that is too long for its length.
-pub(super) fn is_too_long(bytes: usize) -> bool {
-    PERF_HEADER_SIZE + (4 + bytes).next_multiple_of(8) >= RECORD_END
 }
 
 /// A `struct perf_event_header` as a word.

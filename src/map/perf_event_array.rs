@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::fd_array::FdArray;
 use super::object::{Object, OtherObject};
-use super::{Caller, MapDef, MapOps, perf_event};
+use super::{Caller, MapDef, MapOps};
 use crate::abi::{Errno, Fd, MapFlags, PERF_CURRENT_CPU, PERF_INDEX_MASK, Result, UpdateFlags};
 use crate::env::Env;
 
@@ -19,7 +19,6 @@ use crate::env::Env;
 pub struct PerfEventArray {
     events: FdArray<Entry>,
     preserve_elems: bool,
-    env: Arc<Env>,
 }
 
 /// An event, and the open file of the map that it belongs to.
@@ -36,11 +35,10 @@ impl PerfEventArray {
     ///
     /// None so far.
     #[expect(clippy::unnecessary_wraps, reason = "all types are made alike")]
-    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
+    pub(super) fn new(def: &MapDef, _env: &Arc<Env>) -> Result<Self> {
         Ok(Self {
             events: FdArray::new(def.max_entries),
             preserve_elems: def.map_flags.contains(MapFlags::PRESERVE_ELEMS),
-            env: Arc::clone(env),
         })
     }
 
@@ -58,12 +56,6 @@ impl PerfEventArray {
             index => u32::try_from(index).expect("32 bits"),
         };
         let entry = self.events.at(index)?;
-        let bytes = parts[0].len() + parts[1].len();
-        if perf_event::is_too_long(bytes) {
-            // The kernel writes over what was not read yet.
-            let what = format_args!("a perf record with {bytes} bytes");
-            return Err(self.env.unsupported(what));
-        }
         let event = entry.event.perf_event().expect("only events are put in");
         event.output(cpu, parts)
     }

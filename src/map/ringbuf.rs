@@ -195,7 +195,7 @@ impl Ringbuf {
             len: len | RINGBUF_BUSY_BIT,
             page: u32::try_from(page).expect("a u32 counts the pages of a ring"),
         };
-        self.ring.set_header(position, header);
+        self.ring.begin(position, header);
         self.ring.set_producer(end);
         Some(Reservation { position, len })
     }

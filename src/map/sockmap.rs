@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::object::{OtherKind, OtherObject, Socket};
+use super::object::{OtherObject, Socket};
 use super::{Caller, MapDef, MapOps, checks};
 use crate::abi::{Errno, MapType, Result, UpdateFlags};
 use crate::env::Env;
@@ -173,7 +173,7 @@ impl Sockmap {
     ///
     /// Kernel: `sock_map_update_common`, `sock_hash_update_common`.
     pub fn update(&self, key: &[u8], object: &Arc<OtherObject>, flags: UpdateFlags) -> Result<()> {
-        if !matches!(object.kind, OtherKind::Socket(socket) if is_suitable(socket)) {
+        if !object.socket().is_some_and(is_suitable) {
             return Err(Errno::EOPNOTSUPP);
         }
         checks::update_flags(flags)?;

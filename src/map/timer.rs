@@ -62,18 +62,16 @@ impl Cell {
 
 impl Timers {
     /// A table for values with these fields, if there is a timer or a workqueue among them.
-    pub(super) fn of(fields: &Fields) -> Option<Box<Self>> {
+    pub(super) fn of(fields: &Fields) -> Option<Self> {
         let fields: Vec<_> = fields
             .0
             .iter()
             .filter(|field| matches!(field.kind, FieldKind::Timer | FieldKind::Workqueue))
             .map(|field| (field.kind, field.offset as usize / WORD))
             .collect();
-        (!fields.is_empty()).then(|| {
-            Box::new(Self {
-                fields,
-                cells: Mutex::new(HashMap::new()),
-            })
+        (!fields.is_empty()).then(|| Self {
+            fields,
+            cells: Mutex::new(HashMap::new()),
         })
     }
 
@@ -99,26 +97,11 @@ impl Timers {
     }
 
     /// Cancels all, for good.
-    fn free_all(&self) {
+    pub(super) fn free_all(&self) {
         let gone = std::mem::take(&mut *self.cells.lock());
         for mut cell in gone.into_values() {
             cell.disarm();
         }
-    }
-}
-
-/// Cancels those of the value that begins at that word, where there are such.
-#[inline]
-pub(super) fn free(timers: Option<&Timers>, value_at: usize) {
-    if let Some(timers) = timers {
-        timers.free(value_at);
-    }
-}
-
-/// Cancels all, where there are such.
-pub(super) fn free_all(timers: Option<&Timers>) {
-    if let Some(timers) = timers {
-        timers.free_all();
     }
 }
 
@@ -135,8 +118,7 @@ pub struct Timer<'m> {
 impl Timer<'_> {
     /// It is in a value of that map.
     pub fn is_in(&self, map: &Map) -> bool {
-        let of_map = map.ops.timers();
-        of_map.is_some_and(|timers| std::ptr::eq(timers, self.timers))
+        timers_of(map).is_some_and(|timers| std::ptr::eq(timers, self.timers))
     }
 
     /// Makes a timer of it; `flags` is the clock.
@@ -288,10 +270,14 @@ impl Timer<'_> {
     }
 }
 
+fn timers_of(map: &Map) -> Option<&Timers> {
+    map.ops.holdings()?.timers.as_ref()
+}
+
 /// Runs a callback, unless its timer was stopped or started anew meanwhile.
 fn run(map: &Arc<Map>, value_at: usize, at: usize, cpu: u32, appointment: Appointment) {
     let running = Some((cpu, appointment));
-    let of_map = map.ops.timers().zip(map.ops.elem_at(value_at));
+    let of_map = timers_of(map).zip(map.ops.elem_at(value_at));
     let (timers, (key, value)) = of_map.expect("only such maps have timers that are started");
     let callback = {
         let mut cells = timers.cells.lock();

@@ -4,8 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bitflags::bitflags;
+
+use super::graph::Root;
+use super::holdings::Holdings;
 use super::lock::SpinGuard;
-use super::timer::{Timer, Timers};
+use super::task_work::TaskWork;
+use super::timer::Timer;
 use crate::abi::MapFlags;
 use crate::btf::{FieldKind, Fields};
 use crate::store::{AtomicU64, WORD, Words};
@@ -21,10 +26,23 @@ pub struct Value<'m> {
     at: usize,
     size: u32,
     fields: &'m Fields,
-    /// Timers and workqueues, of maps whose values have such.
-    timers: Option<&'m Timers>,
-    /// What programs may not do: read (`WRONLY_PROG`) or write (`RDONLY_PROG`).
-    limits: MapFlags,
+    /// What the fields hold, of maps and objects whose fields can hold something.
+    holdings: Option<&'m Holdings>,
+    /// What programs may not do.
+    limits: Limits,
+}
+
+bitflags! {
+    /// What a program may not do with a value.
+    #[derive(Clone, Copy)]
+    struct Limits: u8 {
+        /// Read: the map is `WRONLY_PROG`.
+        const READ = 1;
+        /// Write: the map is `RDONLY_PROG`.
+        const WRITE = 2;
+        /// Use its fields: it is an object that was found by a kptr, without a reference.
+        const FIELDS = 4;
+    }
 }
 
 #[derive(Clone)]
@@ -33,67 +51,134 @@ enum Block<'m> {
     Borrowed(&'m Words),
     /// Of a map whose elements have memory of their own, which lives on while somebody holds it.
     Shared(Arc<Words>),
+    /// The same, with what the fields hold.
+    Element(Arc<Element>),
+}
+
+/// The memory of one value, and what its fields hold: that goes with the memory.
+#[derive(Debug)]
+pub struct Element {
+    /// The value begins at the first word.
+    pub words: Words,
+    /// What the fields hold, if they can hold something.
+    pub(super) holdings: Option<Box<Holdings>>,
 }
 
 impl<'m> Value<'m> {
     /// `size` bytes from the word at `at` on.
+    #[inline]
     pub fn in_block(words: &'m Words, at: usize, size: u32, fields: &'m Fields) -> Self {
         Self {
             block: Block::Borrowed(words),
             at,
             size,
             fields,
-            timers: None,
-            limits: MapFlags::empty(),
+            holdings: None,
+            limits: Limits::empty(),
         }
     }
 
     /// As [`Value::in_block`], of a block that lives as long as the value is held.
+    #[inline]
     pub fn shared(words: Arc<Words>, at: usize, size: u32, fields: &'m Fields) -> Self {
         Self {
             block: Block::Shared(words),
             at,
             size,
             fields,
-            timers: None,
-            limits: MapFlags::empty(),
+            holdings: None,
+            limits: Limits::empty(),
         }
     }
 
-    /// The value with the timers of its map.
+    /// As [`Value::shared`], of an element and what its fields hold.
+    pub(super) fn of_element(element: Arc<Element>, size: u32, fields: &'m Fields) -> Self {
+        Self {
+            block: Block::Element(element),
+            at: 0,
+            size,
+            fields,
+            holdings: None,
+            limits: Limits::empty(),
+        }
+    }
+
+    /// The value with what its fields hold.
     #[inline]
     #[must_use]
-    pub fn with_timers(self, timers: Option<&'m Timers>) -> Self {
-        Self { timers, ..self }
+    pub(super) fn with_holdings(self, holdings: Option<&'m Holdings>) -> Self {
+        Self { holdings, ..self }
     }
 
     /// The timer or workqueue in it.
     pub fn timer(&self, kind: FieldKind) -> Option<Timer<'m>> {
-        self.timers?.of_value(self.at, kind)
+        let timers = self.holdings?.timers.as_ref()?;
+        timers.of_value(self.at, kind)
+    }
+
+    /// The task work in it.
+    pub fn task_work(&self) -> Option<TaskWork<'m>> {
+        let works = self.holdings?.works.as_ref()?;
+        Some(TaskWork::new(works, self.at))
+    }
+
+    /// The kptr, list or tree that is at that byte of it.
+    pub fn root(&self, offset: usize, kind: FieldKind) -> Option<Root<'_>> {
+        let holdings = match &self.block {
+            Block::Element(element) => element.holdings.as_deref(),
+            Block::Borrowed(_) | Block::Shared(_) => self.holdings,
+        };
+        let graph = holdings?.graph.as_ref()?;
+        graph.root(self.place(), offset, kind)
+    }
+
+    /// The value with its fields out of reach: neither can its lock be taken, nor what they hold be changed.
+    #[must_use]
+    pub fn without_fields(self) -> Self {
+        let limits = self.limits | Limits::FIELDS;
+        Self { limits, ..self }
+    }
+
+    /// Its fields are in reach.
+    pub const fn has_fields(&self) -> bool {
+        !self.limits.contains(Limits::FIELDS)
+    }
+
+    /// What tells it from other values while it is there.
+    pub fn address(&self) -> usize {
+        let (words, at) = self.place();
+        std::ptr::from_ref(words.word(at)) as usize
     }
 
     /// The value as programs have it that use a map with these flags: they may not read it if it is `WRONLY_PROG`, and not
     /// write it if it is `RDONLY_PROG`.
     #[must_use]
+    #[inline]
     pub fn limited(self, map_flags: MapFlags) -> Self {
-        let limits = map_flags & (MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG);
+        let mut limits = self.limits;
+        limits.set(Limits::READ, map_flags.contains(MapFlags::WRONLY_PROG));
+        limits.set(Limits::WRITE, map_flags.contains(MapFlags::RDONLY_PROG));
         Self { limits, ..self }
     }
 
     /// The block and the word in it where the value begins.
+    #[inline]
     pub fn place(&self) -> (&Words, usize) {
         match &self.block {
             Block::Borrowed(words) => (words, self.at),
             Block::Shared(words) => (words, self.at),
+            Block::Element(element) => (&element.words, self.at),
         }
     }
 
     /// Bytes of the value.
+    #[inline]
     pub fn size(&self) -> usize {
         self.size as usize
     }
 
     /// Special fields of the value.
+    #[inline]
     pub fn fields(&self) -> &'m Fields {
         self.fields
     }
@@ -111,7 +196,7 @@ impl<'m> Value<'m> {
     /// If they do not lie in the value, or are of a special field: the verifier refuses such a load.
     #[track_caller]
     pub fn read(&self, offset: usize, out: &mut [u8]) {
-        self.check(offset, out.len(), MapFlags::WRONLY_PROG);
+        self.check(offset, out.len(), Limits::READ);
         let (words, at) = self.place();
         if offset == 0 {
             words.read(at, out);
@@ -127,7 +212,7 @@ impl<'m> Value<'m> {
     /// If they do not lie in the value, or are of a special field: the verifier refuses such a store.
     #[track_caller]
     pub fn write(&self, offset: usize, bytes: &[u8]) {
-        self.check(offset, bytes.len(), MapFlags::RDONLY_PROG);
+        self.check(offset, bytes.len(), Limits::WRITE);
         let (words, at) = self.place();
         words.write_bytes(at * WORD + offset, bytes);
     }
@@ -139,7 +224,7 @@ impl<'m> Value<'m> {
     /// If programs may not read the map.
     #[track_caller]
     pub fn to_vec(&self) -> Vec<u8> {
-        self.check(0, 0, MapFlags::WRONLY_PROG);
+        self.check(0, 0, Limits::READ);
         let mut out = vec![0; self.size()];
         let (words, at) = self.place();
         words.read(at, &mut out);
@@ -147,11 +232,12 @@ impl<'m> Value<'m> {
         out
     }
 
-    /// Judges an access; `limit` is the flag of maps that do not allow it.
+    /// Judges an access; `limit` is what it may not be limited by.
     ///
     /// Kernel: `kernel/bpf/verifier.c:check_map_access`, `check_map_access_type`.
+    #[inline]
     #[track_caller]
-    fn check(&self, offset: usize, len: usize, limit: MapFlags) {
+    fn check(&self, offset: usize, len: usize, limit: Limits) {
         let rule = if offset > self.size() || len > self.size() - offset {
             "they are outside of the value"
         } else if self.fields.touched_by(offset, len).is_some() {
@@ -170,7 +256,7 @@ impl<'m> Value<'m> {
     /// What an atomic operation works on: the word, and the shift of its bytes in there.
     #[track_caller]
     fn atomic(&self, offset: usize, len: usize) -> (&AtomicU64, u32) {
-        self.check(offset, len, MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG);
+        self.check(offset, len, Limits::READ | Limits::WRITE);
         assert!(
             offset.is_multiple_of(len),
             "the verifier refuses an atomic operation at {offset}, which is no multiple of {len} (EACCES)"
@@ -197,10 +283,11 @@ macro_rules! loads_and_stores {
                 /// # Panics
                 ///
                 /// As [`Value::read`].
+                #[inline]
                 #[track_caller]
                 pub fn $load(&self, offset: usize) -> $int {
                     let mut bytes = [0; size_of::<$int>()];
-                    self.check(offset, bytes.len(), MapFlags::WRONLY_PROG);
+                    self.check(offset, bytes.len(), Limits::READ);
                     let (words, at) = self.place();
                     if offset % WORD + bytes.len() <= WORD {
                         let word = words.word(at + offset / WORD).load(Ordering::Relaxed);
@@ -216,9 +303,10 @@ macro_rules! loads_and_stores {
                 /// # Panics
                 ///
                 /// As [`Value::write`].
+                #[inline]
                 #[track_caller]
                 pub fn $store(&self, offset: usize, value: $int) {
-                    self.check(offset, size_of::<$int>(), MapFlags::RDONLY_PROG);
+                    self.check(offset, size_of::<$int>(), Limits::WRITE);
                     let (words, at) = self.place();
                     let bytes = value.to_ne_bytes();
                     if bytes.len() == WORD && offset.is_multiple_of(WORD) {

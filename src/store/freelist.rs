@@ -63,7 +63,7 @@ impl FreeLists {
     }
 
     /// Takes a slot: that CPU's top one, or that of the next CPU which has any.
-    #[inline]
+    #[inline(always)]
     pub fn pop(&self, links: &impl Links, cpu: u32) -> Option<u32> {
         self.cpus[cpu as usize]
             .pop(links)
@@ -87,7 +87,7 @@ impl FreeLists {
     }
 
     /// Frees a slot, to that CPU.
-    #[inline]
+    #[inline(always)]
     pub fn push(&self, links: &impl Links, cpu: u32, slot: u32) {
         let stack = &self.cpus[cpu as usize];
         stack.lock();
@@ -133,7 +133,7 @@ impl FreeLists {
 }
 
 impl Stack {
-    #[inline]
+    #[inline(always)]
     fn pop(&self, links: &impl Links) -> Option<u32> {
         self.lock();
         let slot = self.pop_locked(links);

@@ -109,12 +109,21 @@ impl Ring {
 
     /// Writes the header at a position, a multiple of 8: what was written before is seen by who sees it.
     pub fn set_header(&self, position: u64, header: Header) {
+        self.store_header(position, header, Ordering::SeqCst);
+    }
+
+    /// Writes the header at the producer's position: it is seen by who sees that the producer moved on.
+    pub fn begin(&self, position: u64, header: Header) {
+        self.store_header(position, header, Ordering::Relaxed);
+    }
+
+    fn store_header(&self, position: u64, header: Header, order: Ordering) {
         let [a, b, c, d] = header.len.to_ne_bytes();
         let [e, f, g, h] = header.page.to_ne_bytes();
         let word = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
         // The first copy last: who finds the header there finds all that belongs to it.
         for at in self.places(self.byte(position)).rev() {
-            self.words.word(at / WORD).store(word, Ordering::SeqCst);
+            self.words.word(at / WORD).store(word, order);
         }
     }
 

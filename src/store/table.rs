@@ -170,16 +170,12 @@ impl Probe for &[u8] {
     #[inline(never)]
     fn is_at(self, words: &[AtomicU64]) -> bool {
         let chunks = self.chunks_exact(WORD);
-        let rest = chunks.remainder();
-        let mut words = words.iter();
-        let differ = chunks
-            .zip(&mut words)
-            .any(|(chunk, word)| word.load(Ordering::Relaxed) != word_of(chunk));
-        !differ
-            && (rest.is_empty()
-                || words
-                    .next()
-                    .is_some_and(|word| word.load(Ordering::Relaxed) == padded(rest)))
+        let (rest, at) = (chunks.remainder(), self.len() / WORD);
+        // The hash is the same, so the keys most likely are, and no word is worth a branch.
+        let differ = chunks.zip(words).fold(0, |differ, (chunk, word)| {
+            differ | word.load(Ordering::Relaxed) ^ word_of(chunk)
+        });
+        differ == 0 && (rest.is_empty() || words[at].load(Ordering::Relaxed) == padded(rest))
     }
 }
 
@@ -278,7 +274,7 @@ impl Table {
     }
 
     /// The hash of a key.
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self, key: &[u8]) -> Hash {
         probe!(self, key, |key| Hash(key.hash(self.seed)))
     }
@@ -356,17 +352,50 @@ impl Table {
         self.slots.append_to(at, self.key_size, out);
     }
 
+    /// What `f` reads of a bucket's elements, given its first slot. Takes no lock; `f` is called again if an element left the
+    /// bucket meanwhile.
+    #[inline]
+    pub fn read_bucket<R>(&self, bucket: u32, mut f: impl FnMut(Option<u32>) -> R) -> R {
+        let place = self.buckets.word(bucket as usize);
+        for _ in 0..TRIES {
+            let word = place.load(Ordering::Acquire);
+            let answer = f(front_of(word));
+            fence(Ordering::Acquire);
+            if (place.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
+                return answer;
+            }
+        }
+        f(self.lock_bucket(bucket).front())
+    }
+
     /// Tells the processor that the first slot of a bucket will be read soon; nothing if there is no such bucket.
     #[inline]
     pub fn prefetch(&self, bucket: u32) {
-        if let Some(front) = (bucket < self.n_buckets)
-            .then(|| self.front(bucket))
-            .flatten()
-        {
-            let at = self.header_at(front);
+        if bucket < self.n_buckets {
+            // Any slot will do for an empty bucket: a branch would be guessed wrong as often as right.
+            let at = self.header_at(self.front(bucket).unwrap_or(0));
             self.slots.prefetch(at);
             self.slots.prefetch(at + self.value_at);
         }
+    }
+
+    /// Tells the processor that the elements of these slots will be looked for soon.
+    pub fn prefetch_chains(&self, slots: &[u32]) {
+        let buckets = || slots.iter().map(|&slot| self.bucket_of(self.hash_of(slot)));
+        for bucket in buckets() {
+            self.buckets.prefetch(bucket);
+        }
+        for bucket in buckets() {
+            if let Some(front) = front_of(self.buckets.word(bucket).load(Ordering::Relaxed)) {
+                self.slots.prefetch(self.header_at(front));
+            }
+        }
+    }
+
+    /// Tells the processor that the bucket of a hash will be locked soon.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: Hash) {
+        self.buckets.prefetch(self.bucket_of(hash));
     }
 
     /// Copies the key behind `key` out: the next of its bucket, or the first of the buckets behind; the first of all if
@@ -437,6 +466,14 @@ impl Table {
     /// Locks a bucket.
     pub fn lock_bucket(&self, bucket: u32) -> Bucket<'_> {
         self.lock_at(bucket as usize)
+    }
+
+    /// Waits for each lock once: all that was done under one until now is done, and who locks a bucket afterwards sees what
+    /// this thread did before.
+    pub fn pass_locks(&self) {
+        for bucket in 0..self.n_buckets {
+            drop(self.lock_bucket(bucket));
+        }
     }
 
     /// Writes a free slot's key. Its value is the caller's to write, after this and before [`Bucket::insert`].
@@ -519,7 +556,7 @@ pub struct Place {
 
 impl Bucket<'_> {
     /// The element with that key.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, key: &[u8], hash: Hash) -> Option<Place> {
         probe!(self.table, key, |key| self.find_as(key, hash))
     }
@@ -547,6 +584,11 @@ impl Bucket<'_> {
     /// The element in that slot, if this bucket has it.
     pub fn find_slot(&self, slot: u32) -> Option<Place> {
         self.places().find(|place| place.slot == slot)
+    }
+
+    /// The first slot.
+    pub fn front(&self) -> Option<u32> {
+        front_of(self.word)
     }
 
     /// All elements, front to back.
@@ -589,7 +631,7 @@ impl Bucket<'_> {
     }
 
     /// Takes an element out.
-    #[inline]
+    #[inline(always)]
     pub fn remove(&mut self, place: Place) {
         let behind = self.table.behind(place.slot);
         match place.before {

@@ -27,37 +27,57 @@ const HUGE_PAGES_FROM: usize = 1 << 22;
 /// From this many bytes on, the words have a mapping of their own: whole pages, which are taken when they are used.
 const MAPPING_FROM: usize = 1 << 14;
 
-/// From this many bytes on, a copy is one instruction of the processor: a fifth of the time at 1 KiB.
-const BLOCK_FROM: usize = 128;
+/// Bytes that are copied at once, where there are so many.
+const BLOCK: usize = 64;
 
-/// There is such an instruction, and nobody watches single accesses.
+/// This processor has such copies, and nobody watches single accesses.
 const BLOCKS: bool = cfg!(all(
     target_arch = "x86_64",
     not(any(miri, shuttle, mapemu_portable))
 ));
 
-/// Copies bytes that other threads may write or read meanwhile, word by word: `movsb` would tear words wherever the other
-/// side does not lie at one, and the kernel's values of CPUs are copied by `long`s.
+/// Copies blocks that other threads may write or read meanwhile. A word is never torn where it lies at its place on the
+/// shared side: the two in one register of the processor may be. (`movsb` would tear words, and `movsq` begins late.)
 ///
 /// # Safety
 ///
-/// `from` can be read and `to` written for `len` bytes, and they do not overlap.
+/// `from` can be read and `to` written for `blocks` blocks, at least one, and they do not overlap.
 #[cfg(target_arch = "x86_64")]
-unsafe fn copy_block(from: *const u8, to: *mut u8, len: usize) {
+#[inline]
+unsafe fn copy_blocks(from: *const u8, to: *mut u8, blocks: usize) {
     // SAFETY: by the contract of this function. The compiler knows nothing of what happens in there, so a racing access is
-    // not its business; the direction flag is clear, by the ABI.
+    // not its business.
     unsafe {
         std::arch::asm!(
-            "rep movsq",
-            "mov rcx, {rest}",
-            "rep movsb",
-            rest = in(reg) len % WORD,
-            inout("rcx") len / WORD => _,
-            inout("rsi") from => _,
-            inout("rdi") to => _,
-            options(nostack, preserves_flags)
+            "2:",
+            "movups {a}, [{from}]",
+            "movups {b}, [{from} + 16]",
+            "movups {c}, [{from} + 32]",
+            "movups {d}, [{from} + 48]",
+            "movups [{to}], {a}",
+            "movups [{to} + 16], {b}",
+            "movups [{to} + 32], {c}",
+            "movups [{to} + 48], {d}",
+            "add {from}, 64",
+            "add {to}, 64",
+            "dec {blocks}",
+            "jnz 2b",
+            from = inout(reg) from => _,
+            to = inout(reg) to => _,
+            blocks = inout(reg) blocks => _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack)
         );
     }
+}
+
+/// How many of so many bytes are copied in blocks.
+#[inline]
+const fn in_blocks(len: usize) -> usize {
+    if BLOCKS { len / BLOCK * BLOCK } else { 0 }
 }
 
 /// Up to 7 bytes as a word, filled up with 0.
@@ -235,9 +255,11 @@ impl Words {
     /// Copies `out.len()` bytes from the word at `from` on.
     #[inline]
     pub fn read(&self, from: usize, out: &mut [u8]) {
-        if out.len() >= BLOCK_FROM && BLOCKS {
-            return self.read_block(from, out);
+        let (blocks, out) = out.split_at_mut(in_blocks(out.len()));
+        if !blocks.is_empty() {
+            self.read_blocks(from, blocks);
         }
+        let from = from + blocks.len() / WORD;
         let mut words = self.slice(from, out.len().div_ceil(WORD)).iter();
         let mut chunks = out.chunks_exact_mut(WORD);
         for (chunk, word) in (&mut chunks).zip(&mut words) {
@@ -253,13 +275,15 @@ impl Words {
     /// Appends `len` bytes from the word at `from` on to `out`.
     #[inline]
     pub fn append_to(&self, from: usize, len: usize, out: &mut Vec<u8>) {
-        if len >= BLOCK_FROM && BLOCKS {
-            return self.append_block(from, len, out);
+        out.reserve(len);
+        let blocks = in_blocks(len);
+        if blocks > 0 {
+            self.append_blocks(from, blocks, out);
         }
+        let (from, len) = (from + blocks / WORD, len - blocks);
         let whole = len / WORD;
         let words = self.slice(from, len.div_ceil(WORD));
         let word_at = |at: usize| words[at].load(Ordering::Relaxed).to_ne_bytes();
-        out.reserve(len);
         for at in 0..whole {
             out.extend_from_slice(&word_at(at));
         }
@@ -283,11 +307,13 @@ impl Words {
     }
 
     /// Copies `bytes` to the word at `from` on; of a last word that they fill in part, the other bytes stay.
-    #[inline]
+    #[inline(always)]
     pub fn write(&self, from: usize, bytes: &[u8]) {
-        if bytes.len() >= BLOCK_FROM && BLOCKS {
-            return self.write_block(from, bytes);
+        let (blocks, bytes) = bytes.split_at(in_blocks(bytes.len()));
+        if !blocks.is_empty() {
+            self.write_blocks(from, blocks);
         }
+        let from = from + blocks.len() / WORD;
         let whole = bytes.len() / WORD;
         let (bytes, rest) = bytes.split_at(whole * WORD);
         for (word, chunk) in self.slice(from, whole).iter().zip(bytes.chunks_exact(WORD)) {
@@ -300,7 +326,7 @@ impl Words {
     }
 
     /// Copies `bytes` to the word at `from` on; of a last word that they fill in part, the other bytes become 0.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&self, from: usize, bytes: &[u8]) {
         let whole = bytes.len() / WORD * WORD;
         let (words, rest) = bytes.split_at(whole);
@@ -329,41 +355,46 @@ impl Words {
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn read_block(&self, from: usize, out: &mut [u8]) {
+    #[inline]
+    fn read_blocks(&self, from: usize, out: &mut [u8]) {
+        let at = self.block(from, out.len());
         // SAFETY: `block` checked that so many bytes lie there, and `out` is this call's own. The copy is the processor's:
         // other threads that write meanwhile are seen in part or not, as with single words.
-        unsafe { copy_block(self.block(from, out.len()), out.as_mut_ptr(), out.len()) };
+        unsafe { copy_blocks(at, out.as_mut_ptr(), out.len() / BLOCK) };
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn append_block(&self, from: usize, len: usize, out: &mut Vec<u8>) {
-        out.reserve(len);
+    #[inline]
+    fn append_blocks(&self, from: usize, len: usize, out: &mut Vec<u8>) {
+        let at = self.block(from, len);
         let room = &mut out.spare_capacity_mut()[..len];
-        // SAFETY: as in `read_block`; `room` is `len` bytes of the vector's own.
-        unsafe { copy_block(self.block(from, len), room.as_mut_ptr().cast::<u8>(), len) };
+        // SAFETY: as in `read_blocks`; `room` is `len` bytes of the vector's own.
+        unsafe { copy_blocks(at, room.as_mut_ptr().cast::<u8>(), len / BLOCK) };
         let len = out.len() + len;
         // SAFETY: the bytes up to there were there before, or written just now.
         unsafe { out.set_len(len) };
     }
 
     #[cfg(target_arch = "x86_64")]
-    fn write_block(&self, from: usize, bytes: &[u8]) {
-        // SAFETY: as in `read_block`, the other way.
-        unsafe { copy_block(bytes.as_ptr(), self.block(from, bytes.len()), bytes.len()) };
+    #[inline]
+    fn write_blocks(&self, from: usize, bytes: &[u8]) {
+        let at = self.block(from, bytes.len());
+        // SAFETY: as in `read_blocks`, the other way.
+        unsafe { copy_blocks(bytes.as_ptr(), at, bytes.len() / BLOCK) };
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn read_block(&self, _from: usize, _out: &mut [u8]) {
+    fn read_blocks(&self, _from: usize, _out: &mut [u8]) {
         unreachable!("no blocks here")
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn append_block(&self, _from: usize, _len: usize, _out: &mut Vec<u8>) {
+    fn append_blocks(&self, _from: usize, _len: usize, _out: &mut Vec<u8>) {
         unreachable!("no blocks here")
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    fn write_block(&self, _from: usize, _bytes: &[u8]) {
+    fn write_blocks(&self, _from: usize, _bytes: &[u8]) {
         unreachable!("no blocks here")
     }
 

@@ -36,7 +36,7 @@ impl Call<'_> {
             cmd,
             Cmd::MAP_LOOKUP_BATCH | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
         );
-        let _writing = writes.then(|| target.may_write()).transpose()?;
+        let _writing = writes.then(|| target.may_write_batch()).transpose()?;
         if reads {
             target.may_read()?;
         }
@@ -167,45 +167,55 @@ impl Batch<'_> {
         if self.attr.in_batch != 0 {
             mem.read(self.attr.in_batch, &mut token)?;
         }
-        let mut bucket = u32::from_ne_bytes(token);
+        let bucket = u32::from_ne_bytes(token);
         if bucket >= n_buckets {
             return Err(Errno::ENOENT);
         }
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
+        let mut request = BucketRequest {
+            bucket,
+            room: self.attr.count as usize,
+            delete,
+            elem_flags: self.attr.elem_flags,
+            keys: Vec::new(),
+            values: Vec::new(),
+        };
         let mut done = 0;
-        let mut answer = Ok(());
-        while bucket < n_buckets {
-            keys.clear();
-            values.clear();
-            answer = self.target.bucket(
-                bucket,
-                &mut BucketRequest {
-                    room: (self.attr.count - done) as usize,
-                    delete,
-                    elem_flags: self.attr.elem_flags,
-                    keys: &mut keys,
-                    values: &mut values,
-                },
-            );
-            if answer.is_err() {
+        while request.bucket < n_buckets {
+            self.target.buckets(&mut request);
+            if request.keys.is_empty() && request.bucket < n_buckets {
+                // What does not fit is for the next call.
                 break;
             }
-            if !keys.is_empty() {
-                mem.write(self.key_addr(done), &keys)?;
-                mem.write(self.value_addr(done), &values)?;
-                let read = keys.len() / self.target.key_size();
-                done += u32::try_from(read).expect("no more than there is room for");
-            }
-            bucket += 1;
+            done += self.write_out(done, &request, mem)?;
+            request.keys.clear();
+            request.values.clear();
         }
-        let answer = match answer {
-            Ok(()) => Err(Errno::ENOENT),
-            // What does not fit is for the next call.
-            Err(Errno::ENOSPC) if done > 0 => Ok(()),
-            Err(errno) => Err(errno),
-        };
-        mem.write(self.attr.out_batch, &bucket.to_ne_bytes())?;
+        mem.write(self.attr.out_batch, &request.bucket.to_ne_bytes())?;
         self.done = done;
-        answer
+        if request.bucket == n_buckets {
+            Err(Errno::ENOENT)
+        } else if done == 0 {
+            Err(Errno::ENOSPC)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Gives the caller what was read, from its element number `done` on; how many these are.
+    fn write_out(&self, done: u32, read: &BucketRequest, mem: &mut dyn UserMem) -> Result<u32> {
+        let (key_size, value_size) = (self.target.key_size(), self.target.value_size());
+        let number = u32::try_from(read.keys.len() / key_size).expect("no more than there is room");
+        let whole = mem
+            .write(self.key_addr(done), &read.keys)
+            .and_then(|()| mem.write(self.value_addr(done), &read.values));
+        if whole.is_err() {
+            // As far as the caller's memory goes.
+            let keys = read.keys.chunks(key_size);
+            for (at, (key, value)) in (done..).zip(keys.zip(read.values.chunks(value_size))) {
+                mem.write(self.key_addr(at), key)?;
+                mem.write(self.value_addr(at), value)?;
+            }
+        }
+        Ok(number)
     }
 }

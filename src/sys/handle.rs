@@ -12,7 +12,7 @@ use super::call::Call;
 use super::files::File;
 use crate::abi::{Errno, Fd, MapHandle, MapType, Result, UpdateFlags};
 use crate::map::object::Object;
-use crate::map::{Caller, Files, Map};
+use crate::map::{BucketRequest, Caller, Files, Map};
 
 /// The caller's fds, on behalf of a call through one open file.
 #[derive(Debug)]
@@ -54,6 +54,14 @@ pub(super) struct Target<'a> {
 #[derive(Debug)]
 pub(super) struct Writing<'a>(&'a Map);
 
+impl<'a> Writing<'a> {
+    #[inline]
+    fn count(map: &'a Map) -> Self {
+        map.writers.fetch_add(1, Ordering::AcqRel);
+        Self(map)
+    }
+}
+
 impl Drop for Writing<'_> {
     fn drop(&mut self) {
         self.0.writers.fetch_sub(1, Ordering::Release);
@@ -83,6 +91,7 @@ impl<'a> Target<'a> {
             cpu: self.through.call.cpu,
             caps: self.through.call.inner.caps(),
             files: &self.through,
+            frozen: &self.map.frozen,
         }
     }
 
@@ -107,18 +116,24 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Counts as a write in flight until dropped.
+    /// One element will be written. Where that is counted, it is a write in flight until dropped.
     ///
     /// # Errors
     ///
     /// `EPERM` if the file cannot write, or the map is frozen.
     #[inline]
-    pub(super) fn may_write(&self) -> Result<Writing<'a>> {
-        self.map.writers.fetch_add(1, Ordering::AcqRel);
-        let writing = Writing(self.map);
+    pub(super) fn may_write(&self) -> Result<Option<Writing<'a>>> {
+        let writing = self.map.counts_writes.then(|| Writing::count(self.map));
         if !self.file.write || self.map.frozen.load(Ordering::Acquire) {
             return Err(Errno::EPERM);
         }
+        Ok(writing)
+    }
+
+    /// As [`Target::may_write`], for many elements: a write in flight until dropped.
+    pub(super) fn may_write_batch(&self) -> Result<Writing<'a>> {
+        let writing = Writing::count(self.map);
+        self.may_write()?;
         Ok(writing)
     }
 
@@ -143,7 +158,7 @@ impl<'a> Target<'a> {
     /// # Errors
     ///
     /// `EPERM`; `EINVAL` for flags that the type does not take.
-    pub(super) fn may_take(&self, flags: UpdateFlags) -> Result<Writing<'a>> {
+    pub(super) fn may_take(&self, flags: UpdateFlags) -> Result<Option<Writing<'a>>> {
         let writing = self.may_write()?;
         self.may_read()?;
         if !flags.is_empty() && self.map.def.map_type.is_queue() {
@@ -202,15 +217,9 @@ impl<'a> Target<'a> {
         self.map.ops.get_next_key(key, next_key)
     }
 
-    /// One bucket of a lookup batch.
-    pub(super) fn bucket(
-        &self,
-        bucket: u32,
-        request: &mut crate::map::BucketRequest<'_>,
-    ) -> Result<()> {
-        self.map
-            .ops
-            .user_lookup_bucket(&self.caller(), bucket, request)
+    /// Some buckets of a lookup batch.
+    pub(super) fn buckets(&self, request: &mut BucketRequest) {
+        self.map.ops.user_lookup_buckets(&self.caller(), request);
     }
 }
 

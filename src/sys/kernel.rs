@@ -226,6 +226,21 @@ impl Kernel {
         self.advance(0);
     }
 
+    /// The process behind a pidfd is on its way back to user space, on this handle's CPU, and runs its task works: what was
+    /// scheduled last comes first.
+    ///
+    /// # Panics
+    ///
+    /// If the fd is not open, or is no pidfd.
+    pub fn run_task_works(&self, fd: Fd) {
+        match self.object(fd) {
+            Ok(Object::Other(object)) if object.kind == OtherKind::Pidfd => {
+                object.run_works(self.cpu());
+            }
+            object => panic!("fd {fd} is {object:?}, which is no process"),
+        }
+    }
+
     /// May the file read, and write?
     ///
     /// # Errors
@@ -265,7 +280,8 @@ impl Kernel {
         OpenFile(self.own().file(fd)?).fdinfo()
     }
 
-    /// The process behind a pidfd ends, or the object behind the fd goes: maps drop what they hold for it.
+    /// The process behind a pidfd ends, after its task works have run, or the object behind the fd goes: maps drop what they
+    /// hold for it.
     ///
     /// # Panics
     ///
@@ -286,6 +302,7 @@ impl Kernel {
         let Object::Other(object) = object else {
             panic!("{object:?} has no end of its own");
         };
+        object.run_works(self.cpu());
         object.end();
         self.owner_ended(object.id);
     }

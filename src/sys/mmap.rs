@@ -1,4 +1,4 @@
-//! mmap(2) of the file of a map or a perf event.
+//! mmap(2) of a file of a map, or of a perf event.
 //!
 //! Kernel: `kernel/bpf/syscall.c:bpf_map_mmap`, and the `map_mmap` of each type (v6.18).
 
@@ -70,7 +70,7 @@ impl Kernel {
         }
         let map = match &file.held {
             Held::Map(MapUser(map)) => map,
-            Held::Object(Object::Other(object)) => return self.map_event(object, request),
+            Held::Object(Object::Other(event)) => return of_event(event, request, pages),
             Held::Link(_) | Held::Object(_) => return Err(Errno::ENODEV),
         };
         let _freezing = self.inner.freezing.lock();
@@ -88,16 +88,13 @@ impl Kernel {
             map.writers.fetch_add(1, Ordering::AcqRel);
         }
         Ok(Granted {
+            of: Mapped::Map(Arc::clone(map)),
             words: Arc::clone(words),
             offset: usize::try_from(request.offset).map_err(|_| Errno::EINVAL)?,
             len: pages * PAGE_SIZE,
             writable: prot.write,
-            writable_len: pages * PAGE_SIZE,
-            of: Of::Map {
-                map: Arc::clone(map),
-                // The kernel forgets to count an arena's mapping less when it goes.
-                writer: prot.write && map_type == MapType::ARRAY,
-            },
+            // The kernel forgets to count an arena's mapping less when it goes.
+            writer: prot.write && map_type == MapType::ARRAY,
         })
     }
 }
@@ -139,6 +136,28 @@ fn of_map(map: &Map, request: MapRequest, end: u64, shared: bool) -> Result<()> 
     Ok(())
 }
 
+/// The buffer of a perf event.
+///
+/// Kernel: `kernel/events/core.c:perf_mmap` (v6.18).
+fn of_event(event: &Arc<OtherObject>, request: MapRequest, pages: usize) -> Result<Granted> {
+    let of_event = event.perf_event().ok_or(Errno::ENODEV)?;
+    if !request.shared || request.offset != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let buffer = of_event.map(pages - 1, request.prot.write)?;
+    Ok(Granted {
+        words: Arc::clone(buffer.words()),
+        of: Mapped::Event {
+            event: Arc::clone(event),
+            _buffer: buffer,
+        },
+        offset: 0,
+        len: pages * PAGE_SIZE,
+        writable: true,
+        writer: false,
+    })
+}
+
 /// The type has memory that can be mapped, if the map was made so.
 fn has_mmap(map: &Map) -> bool {
     matches!(
@@ -147,51 +166,35 @@ fn has_mmap(map: &Map) -> bool {
     )
 }
 
-/// A mapping of the memory of a map or a perf event that the kernel allows. It keeps them alive; one of a map that can be
-/// written counts as a writer as long as it lives.
-pub struct Granted {
-    pub(super) words: Arc<Words>,
-    /// Where it begins in the memory, in bytes.
-    pub(super) offset: usize,
-    pub(super) len: usize,
-    /// It can be written, from the start or by mprotect(2).
-    pub(super) writable: bool,
-    /// So many of its bytes, if any.
-    pub(super) writable_len: usize,
-    pub(super) of: Of,
-}
-
-/// What is mapped.
-pub(super) enum Of {
-    Map {
-        map: Arc<Map>,
-        /// It counts as a writer.
-        writer: bool,
-    },
-    /// A perf event's buffer, which is there as long as it is mapped.
+/// What a mapping is of, and keeps alive.
+#[derive(Debug)]
+enum Mapped {
+    Map(Arc<Map>),
+    /// A perf event; its buffer is there as long as it is mapped.
     Event {
-        _event: Arc<OtherObject>,
+        event: Arc<OtherObject>,
         _buffer: Arc<Buffer>,
     },
+}
+
+/// A mapping that the kernel allows, of a map's memory or a perf event's buffer. It keeps that alive; a map's that can be
+/// written counts as a writer as long as it lives.
+pub struct Granted {
+    of: Mapped,
+    words: Arc<Words>,
+    /// Where it begins in the map's memory, in bytes.
+    offset: usize,
+    len: usize,
+    /// It can be written, from the start or by mprotect(2).
+    writable: bool,
+    /// It counts as a writer.
+    writer: bool,
 }
 
 impl Granted {
     /// Bytes of the mapping: whole pages.
     pub fn size(&self) -> usize {
         self.len
-    }
-
-    /// Bytes from its start on that can be written, where the mapping can: all, but of a perf event the first page.
-    pub fn writable_size(&self) -> usize {
-        self.writable_len
-    }
-
-    /// The page of memory behind a page.
-    fn page(&self, page: usize) -> usize {
-        match &self.of {
-            Of::Map { map, .. } => map.ops.mapped_page(page),
-            Of::Event { .. } => page,
-        }
     }
 
     /// The pieces of the mapping in order: how many bytes, and where in the file of [`Granted::memory`] they begin. One, but
@@ -225,6 +228,22 @@ impl Granted {
         Ok(again.into())
     }
 
+    /// Which page of the memory a page of the mapping is.
+    fn page(&self, page: usize) -> usize {
+        match &self.of {
+            Mapped::Map(map) => map.ops.mapped_page(page),
+            Mapped::Event { .. } => page,
+        }
+    }
+
+    /// Bytes at the beginning that can be written, if any: of a perf event, the page of positions.
+    pub fn write_end(&self) -> usize {
+        match &self.of {
+            Mapped::Map(_) => self.len,
+            Mapped::Event { .. } => PAGE_SIZE,
+        }
+    }
+
     /// # Errors
     ///
     /// `EFAULT` if no memory lies behind that part: a mapping of an arena can be longer than the arena.
@@ -245,15 +264,16 @@ impl Granted {
             let in_page = at % PAGE_SIZE;
             let part = done..done + rest.min(PAGE_SIZE - in_page);
             done = part.end;
-            let page = self.page(at / PAGE_SIZE);
-            Some((page * PAGE_SIZE + in_page, part))
+            Some((self.page(at / PAGE_SIZE) * PAGE_SIZE + in_page, part))
         })
     }
 }
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        if let Of::Map { map, writer: true } = &self.of {
+        if let Mapped::Map(map) = &self.of
+            && self.writer
+        {
             map.writers.fetch_sub(1, Ordering::Release);
         }
     }
@@ -262,8 +282,10 @@ impl Drop for Granted {
 impl fmt::Debug for Granted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.of {
-            Of::Map { map, .. } => write!(f, "{} bytes of map {}", self.len, map.id),
-            Of::Event { .. } => write!(f, "{} bytes of a perf event", self.len),
+            Mapped::Map(map) => write!(f, "{} bytes of map {}", self.len, map.id),
+            Mapped::Event { event, .. } => {
+                write!(f, "{} bytes of perf event {}", self.len, event.id)
+            }
         }
     }
 }
@@ -276,8 +298,8 @@ struct EmulatedMapping {
 }
 
 impl EmulatedMapping {
-    fn check(&self, offset: usize, len: usize, size: usize, allowed: bool) -> Result<()> {
-        let inside = offset <= size && len <= size - offset;
+    fn check(&self, offset: usize, len: usize, end: usize, allowed: bool) -> Result<()> {
+        let inside = offset <= end && len <= end - offset;
         if inside && allowed {
             Ok(())
         } else {
@@ -290,8 +312,8 @@ impl Mapping for EmulatedMapping {
     fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
         // What can be written can be read, on this machine.
         let granted = &self.granted;
-        let readable = self.prot.read || self.prot.write;
-        self.check(offset, out.len(), granted.len, readable)?;
+        let allowed = self.prot.read || self.prot.write;
+        self.check(offset, out.len(), granted.len, allowed)?;
         for (at, part) in granted.parts(offset, out.len()) {
             granted.inside(at, part.len())?;
             granted.words.read_bytes(at, &mut out[part]);
@@ -301,7 +323,7 @@ impl Mapping for EmulatedMapping {
 
     fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         let granted = &self.granted;
-        self.check(offset, bytes.len(), granted.writable_len, self.prot.write)?;
+        self.check(offset, bytes.len(), granted.write_end(), self.prot.write)?;
         for (at, part) in granted.parts(offset, bytes.len()) {
             granted.inside(at, part.len())?;
             granted.words.write_bytes(at, &bytes[part]);

@@ -124,6 +124,9 @@ impl Call<'_> {
             return Err(Errno::EBUSY);
         }
         map.frozen.store(true, Ordering::Release);
+        if let Some(table) = map.ops.table() {
+            table.pass_locks();
+        }
         Ok(0)
     }
 

@@ -116,11 +116,11 @@ impl Kernel {
 }
 
 impl Call<'_> {
-    /// The fd of a new program; arrays of programs that it uses are bound to its kind.
+    /// The fd of a new program; maps that belong to one kind of programs now belong to its kind.
     ///
     /// # Errors
     ///
-    /// `EINVAL` for an array of programs of another kind.
+    /// `EINVAL` for a map that belongs to another kind.
     pub(super) fn add_prog(&self, prog: Prog) -> Result<Fd> {
         for map in &prog.maps {
             map.ops.used_by(&prog)?;

@@ -31,6 +31,7 @@ mod queue_stack;
 mod redirect;
 mod ring_buf;
 mod sockets;
+mod stack_trace;
 mod values;
 
 use crate::abi::Errno;
@@ -50,7 +51,8 @@ pub use perf_event_array::{Events, PerfEventArray, PerfEventArrayBuffer};
 pub use queue_stack::{Queue, Stack};
 pub use redirect::{CpuMap, CpuMapValue, DevMap, DevMapHash, DevMapValue};
 pub use ring_buf::{RingBuf, RingBufItem, UserRingBuf};
-pub use sockets::{SockHash, SockMap, XskMap};
+pub use sockets::{ReuseportSockarray, SockHash, SockMap, XskMap};
+pub use stack_trace::StackTrace;
 pub use values::PerCpuValues;
 
 /// What the kernel answered to a call of this front end.

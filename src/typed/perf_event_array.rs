@@ -7,8 +7,8 @@ use std::sync::atomic::{Ordering, fence};
 use super::Error;
 use super::macros::{no_flags, places_of_fds, typed_map};
 use crate::abi::{
-    Fd, MapRequest, Mapping, PAGE_SIZE, PERF_HEADER_SIZE, PERF_RECORD_LOST, PERF_RECORD_SAMPLE,
-    PerfEvent, Result as AbiResult, perf_page,
+    Errno, Fd, MapRequest, Mapping, PAGE_SIZE, PERF_HEADER_SIZE, PERF_RECORD_LOST,
+    PERF_RECORD_SAMPLE, PerfEvent, Result as AbiResult, perf_page,
 };
 
 typed_map! {
@@ -113,7 +113,8 @@ impl PerfEventArrayBuffer<'_> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if a record reaches out of the data, because somebody else moved the reader's position.
+    /// `EFAULT` at what is no record, or one that reaches out of the data: somebody else moved the reader's position, or a
+    /// record of 64 KiB or more was written over others.
     pub fn read_events(&mut self, mut callback: impl FnMut(&[u8])) -> Result<Events, Error> {
         self.read(&mut callback)
             .map_err(Error::of("perf_event_read"))
@@ -146,7 +147,12 @@ impl PerfEventArrayBuffer<'_> {
                 }
                 _ => {}
             }
-            tail = tail.wrapping_add(u64::from(u16::from_ne_bytes(size)));
+            let size = u16::from_ne_bytes(size);
+            if usize::from(size) < PERF_HEADER_SIZE {
+                // No record: without this the reader would stay here.
+                return Err(Errno::EFAULT);
+            }
+            tail = tail.wrapping_add(u64::from(size));
             fence(Ordering::Release);
             let at = perf_page::DATA_TAIL;
             self.memory.write(at, &tail.to_ne_bytes())?;

@@ -1,4 +1,4 @@
-//! `SockMap`, `SockHash<K>` and `XskMap`: sockets to redirect to.
+//! `SockMap`, `SockHash<K>` and `XskMap`: sockets to redirect to; `ReuseportSockarray`: sockets to choose from.
 
 use std::borrow::Borrow;
 
@@ -81,4 +81,31 @@ typed_map! {
     /// ```
     XskMap: XSKMAP, no_flags!(), { u32 => u32 }
     places_of_fds!(Fd);
+}
+
+typed_map! {
+    /// A map of type `BPF_MAP_TYPE_REUSEPORT_SOCKARRAY`: sockets that share a port, by index. Fds go in, cookies come out.
+    ///
+    /// ```
+    /// use mapemu::Kernel;
+    /// use mapemu::abi::ProgType;
+    /// use mapemu::helper::Prog;
+    /// use mapemu::map::object::{OtherKind, Socket};
+    /// use mapemu::typed::ReuseportSockarray;
+    ///
+    /// let kernel = Kernel::new();
+    /// let workers = ReuseportSockarray::builder().max_entries(2).create(&kernel)?;
+    /// let socket = Socket { bound: true, reuseport: true, ..Socket::default() };
+    /// workers.set(1, kernel.open(OtherKind::Socket(socket)), 0)?;
+    /// assert_ne!(workers.get(&1, 0)?, 0);
+    ///
+    /// let map = kernel.map(workers.map().fd()).unwrap();
+    /// let prog = Prog::new(ProgType::SK_REUSEPORT, 0);
+    /// assert_eq!(prog.sk_select_reuseport(&map, &1_u32.to_ne_bytes(), 0), Ok(()));
+    /// # Ok::<(), mapemu::typed::Error>(())
+    /// ```
+    ReuseportSockarray: REUSEPORT_SOCKARRAY, no_flags!(), { u32 => u64 }
+    places_of_fds!(u64);
+    gets!(u32 => u64);
+    keys!(u32);
 }

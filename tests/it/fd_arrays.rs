@@ -115,3 +115,38 @@ fn a_cgroup_is_under_itself_and_those_above() {
     }
     assert_eq!(prog.skb_under_cgroup(&map, 9, None), Err(Errno::ENOENT));
 }
+
+/// The same of the process that this is, on the running kernel.
+#[cfg(all(feature = "host", target_os = "linux"))]
+#[test]
+fn this_process_is_under_the_root_and_not_under_a_new_cgroup() {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+    use crate::playing::Side;
+    use crate::playing::running::Running;
+
+    if crate::common::running_kernel().is_none() {
+        return;
+    }
+    let dir = std::env::temp_dir().join(format!("mapemu.{}.cgroup2", std::process::id()));
+    std::fs::create_dir(&dir).expect("a new directory");
+    mount("none", &dir, "cgroup2", MountFlags::empty(), None).expect("cgroups of version 2");
+    let new = dir.join(format!("mapemu.{}", std::process::id()));
+    std::fs::create_dir(&new).expect("a new cgroup");
+
+    let side = Running::new();
+    let fd = map(side.bpf(), MapType::CGROUP_ARRAY, 4, 4, 3, 0);
+    for (index, cgroup) in [(0_u32, &dir), (1, &new)] {
+        let cgroup = std::fs::File::open(cgroup).expect("a directory");
+        let value = mapemu::host::os::number(&cgroup).to_ne_bytes();
+        calls::bpf_map_update_elem(side.bpf(), fd, &index.to_ne_bytes(), &value, BPF_ANY)
+            .expect("a cgroup");
+    }
+    let answers = [0, 1, 2, 3].map(|index| side.task_under_cgroup(fd, index));
+    side.bpf().close(fd).expect("it is open");
+    std::fs::remove_dir(&new).expect("nobody is in it");
+    unmount(&dir, UnmountFlags::empty()).expect("it is mounted");
+    std::fs::remove_dir(&dir).expect("it is empty");
+    let empty = Err(Errno::EAGAIN);
+    assert_eq!(answers, [Ok(true), Ok(false), empty, Err(Errno::E2BIG)]);
+}

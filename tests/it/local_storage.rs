@@ -7,7 +7,7 @@ use mapemu::helper::Prog;
 use mapemu::map::object::{OtherKind, Socket};
 use mapemu::sys::Kernel;
 
-use crate::common::{BPF_ANY, BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, NOT_OPEN};
+use crate::common::{BPF_ANY, BPF_EXIST, BPF_F_LOCK, BPF_NOEXIST, NOT_OPEN, on_both};
 
 const BPF_F_NO_PREALLOC: u32 = 1;
 const GET_F_CREATE: u64 = 1;
@@ -175,4 +175,59 @@ fn a_program_gets_makes_and_deletes() {
     let made = prog.storage_get(&map, &owner, Some(&initial), GET_F_CREATE);
     assert_eq!(made.expect("it is made").load_u32(4), 0x0505_0505);
     assert_eq!(get(&kernel, fd, cgroup), Ok(shown(5)));
+}
+
+/// A map of one value for each process, `{u64; uptr to a struct of 8 bytes; bpf_spin_lock; u32}`.
+#[track_caller]
+fn with_user_pointer(bpf: &dyn Bpf) -> Fd {
+    let mut btf = Writer::new();
+    let u32_id = btf.int("u32", 4);
+    let u64_id = btf.int("u64", 8);
+    let lock_id = btf.structure("bpf_spin_lock", 4, &[("val", u32_id, 0)]);
+    let target_id = btf.structure("of_the_user", 8, &[("x", u64_id, 0)]);
+    let members = [
+        ("a", u64_id, 0),
+        ("p", btf.tagged_pointer("uptr", target_id), 8),
+        ("lock", lock_id, 16),
+        ("pad", u32_id, 20),
+    ];
+    let value_id = btf.structure("value", 24, &members);
+    let opts = CreateOpts {
+        map_flags: 1,
+        btf_fd: calls::bpf_btf_load(bpf, &btf.finish()).expect("it is BTF"),
+        btf_key_type_id: u32_id,
+        btf_value_type_id: value_id,
+        ..CreateOpts::default()
+    };
+    calls::bpf_map_create(bpf, MapType::TASK_STORAGE, "", 4, 24, 0, &opts).expect("a map")
+}
+
+#[test]
+fn a_user_pointer_and_a_lock_do_not_go_together() {
+    on_both(|bpf| {
+        let map = with_user_pointer(bpf);
+        let key = NOT_OPEN.to_ne_bytes();
+        let update = |flags| calls::bpf_map_update_elem(bpf, map, &key, &[0; 24], flags);
+        assert_eq!(
+            update(4),
+            Err(Errno::EOPNOTSUPP),
+            "before the process is looked up"
+        );
+        assert_eq!(update(5), Err(Errno::EOPNOTSUPP));
+        assert_eq!(update(3), Err(Errno::EBADF));
+        assert_eq!(update(0), Err(Errno::EBADF));
+    });
+}
+
+#[test]
+#[should_panic(expected = "pointers to user memory in values")]
+fn a_user_pointer_is_not_emulated() {
+    let kernel = Kernel::new();
+    let map = with_user_pointer(&kernel);
+    let process = kernel.open(OtherKind::Pidfd);
+    let update = |value: [u8; 24]| {
+        calls::bpf_map_update_elem(&kernel, map, &process.to_ne_bytes(), &value, 0)
+    };
+    assert_eq!(update([0; 24]), Ok(()), "none is none");
+    let _unreached = update([1; 24]);
 }

@@ -1,6 +1,7 @@
 //! Facts about the kernel's maps: each is a function of any [`Bpf`](mapemu::abi::Bpf), named after what it says.
 #![allow(clippy::print_stderr, reason = "a skipped comparison is told")]
 
+mod allocated;
 mod arena;
 mod array;
 mod bloom_filter;
@@ -13,6 +14,8 @@ mod devmap;
 mod fd_arrays;
 mod fds;
 mod files;
+mod kernel_objects;
+mod lists_and_trees;
 mod local_storage;
 mod lpm_trie;
 mod lru_hash;
@@ -32,5 +35,6 @@ mod props;
 mod queue_stack;
 mod ringbuf;
 mod sockmap;
+mod task_work;
 mod timer;
 mod typed;

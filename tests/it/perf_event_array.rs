@@ -1,13 +1,17 @@
 //! Facts about `BPF_MAP_TYPE_PERF_EVENT_ARRAY`: what programs write to perf events.
 
+use mapemu::Kernel;
 use mapemu::abi::{
-    Errno, Fd, MapRequest, MapType, Mapping, PAGE_SIZE, PerfEvent, ProgType, Prot, Result, Wakeup,
+    Bpf, Errno, Fd, MapRequest, MapType, Mapping, PAGE_SIZE, PerfEvent, ProgType, Prot, Result,
     perf_page,
 };
 use mapemu::calls;
+use mapemu::env::Unsupported;
+use mapemu::helper::Prog;
+use mapemu::typed::{Events, PerfEventArray};
 
 use crate::common::{BPF_ANY, map};
-use crate::playing::{Output, Side, on_both_sides};
+use crate::playing::{Emulated, Output, Side, on_both_sides};
 
 const CURRENT_CPU: u64 = 0xffff_ffff;
 
@@ -141,6 +145,35 @@ fn programs_on_packets_add_bytes_of_them() {
 }
 
 #[test]
+fn programs_on_packets_and_no_others_can_ask_for_bytes_of_them() {
+    on_both_sides(|side| {
+        let array = array(side);
+        let ask = |prog_type| {
+            let call = Output {
+                prog_type,
+                map: array,
+                flags: 1 << 32 | 9,
+                data: b"hello",
+            };
+            side.output(0, call)
+        };
+        for prog_type in [
+            ProgType::SOCKET_FILTER,
+            ProgType::SCHED_CLS,
+            ProgType::SCHED_ACT,
+            ProgType::XDP,
+            ProgType::CGROUP_SKB,
+            ProgType::LWT_IN,
+            ProgType::LWT_OUT,
+            ProgType::LWT_XMIT,
+        ] {
+            assert_eq!(ask(prog_type), Err(Errno::E2BIG), "{prog_type}");
+        }
+        assert_eq!(ask(ProgType::RAW_TRACEPOINT), Err(Errno::EINVAL));
+    });
+}
+
+#[test]
 fn memory_is_a_page_and_a_power_of_two_of_pages() {
     on_both_sides(|side| {
         let open = || {
@@ -210,6 +243,32 @@ fn memory_is_a_page_and_a_power_of_two_of_pages() {
 }
 
 #[test]
+fn what_finds_no_room_is_told_by_a_record_before_the_next() {
+    on_both_sides(|side| {
+        let array = array(side);
+        let event = put(side, array, 0, PerfEvent::bpf_output(0));
+        let memory = mapped(side, event, 2).expect("memory");
+        let read_on = |head: u64| {
+            let tail = head.to_ne_bytes();
+            memory.write(perf_page::DATA_TAIL, &tail).expect("its page");
+        };
+        let give = |len| output(side, array, 0, &vec![7; len]);
+        assert_eq!(give(4076), Ok(()));
+        assert_eq!(give(4), Err(Errno::ENOSPC));
+        read_on(24);
+        assert_eq!(give(4), Err(Errno::ENOSPC), "not with the other record");
+        read_on(32);
+        assert_eq!(give(4), Err(Errno::ENOSPC), "one byte stays free");
+        read_on(40);
+        assert_eq!(give(4), Ok(()));
+        let record = [0, 8, 16].map(|at| number(&*memory, PAGE_SIZE + (4088 + at) % 4096));
+        let id = side.event_id(event).expect("an event");
+        assert_eq!(record, [24 << 48 | 2, id, 3]);
+        assert_eq!(number(&*memory, perf_page::DATA_HEAD), 4088 + 24 + 16);
+    });
+}
+
+#[test]
 fn a_file_hangs_up_unless_it_is_mapped_and_tells_of_samples_once() {
     on_both_sides(|side| {
         let array = array(side);
@@ -225,13 +284,71 @@ fn a_file_hangs_up_unless_it_is_mapped_and_tells_of_samples_once() {
     });
 }
 
+/// What a reader of one page of data finds after each of those runs of samples.
+fn read_after<B: Bpf + Clone + 'static>(
+    bpf: &B,
+    side: &dyn Side,
+    runs: &[&[usize]],
+) -> Vec<(Vec<Vec<u8>>, Events)> {
+    let events = PerfEventArray::builder().max_entries(2).create(bpf);
+    let events = events.expect("a map");
+    let mut buffer = events.open(0, 1).expect("an event");
+    assert!(!buffer.readable().expect("it is mapped"));
+    let mut found = Vec::new();
+    for run in runs {
+        for &len in *run {
+            let data = vec![0xa5; len];
+            let _ = output(side, events.map().fd(), CURRENT_CPU, &data);
+        }
+        let mut samples = Vec::new();
+        let read = buffer.read_events(|sample| samples.push(sample.to_vec()));
+        found.push((samples, read.expect("it is mapped")));
+        assert!(!buffer.readable().expect("it is mapped"));
+    }
+    found
+}
+
+/// Runs of samples of those lengths: some come back whole, others are counted with the next that find room.
+fn a_reader_finds<B: Bpf + Clone + 'static>(bpf: &B, side: &dyn Side) {
+    let found = read_after(bpf, side, &[&[4], &[12, 2028, 2028, 2028], &[2028], &[]]);
+    let sample = |len| vec![0xa5_u8; len];
+    let events = |read, lost| Events { read, lost };
+    assert_eq!(found[0], (vec![sample(4)], events(1, 0)));
+    assert_eq!(found[1], (vec![sample(12), sample(2028)], events(2, 0)));
+    assert_eq!(found[2], (vec![sample(2028)], events(1, 2)));
+    assert_eq!(found[3], (vec![], events(0, 0)));
+}
+
+#[test]
+fn a_reader_finds_samples_and_how_many_are_lost() {
+    let here = Emulated(Kernel::new());
+    a_reader_finds(&here.0, &here);
+    #[cfg(all(feature = "host", target_os = "linux"))]
+    if crate::common::running_kernel().is_some() {
+        let running = crate::playing::running::Running::new();
+        a_reader_finds(running.host(), &running);
+    }
+}
+
+#[test]
+fn what_is_not_emulated_is_refused_by_name() {
+    let kernel = Kernel::builder()
+        .unsupported(Unsupported::Errno(Errno::ENOSYS))
+        .build();
+    let array = array(&Emulated(kernel.clone()));
+    let map = kernel.map(array).expect("a map");
+    let prog = Prog::sched_cls(0);
+    assert_eq!(prog.perf_event_read(&map, 0), Err(Errno::ENOSYS));
+    assert_eq!(prog.perf_event_read_value(&map, 0), Err(Errno::ENOSYS));
+}
+
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod the_same_bytes {
+    use mapemu::abi::Wakeup;
     use proptest::prelude::*;
 
     use super::*;
     use crate::common::running_kernel;
-    use crate::playing::Emulated;
     use crate::playing::running::Running;
 
     /// What is done with an event.
@@ -247,6 +364,7 @@ mod the_same_bytes {
         prop_oneof![
             6 => (0_usize..40).prop_map(Op::Output),
             3 => (0_usize..1500).prop_map(Op::Output),
+            1 => (65_480_usize..70_000).prop_map(Op::Output),
             2 => (0_u64..=256).prop_map(Op::Read),
         ]
     }
@@ -292,20 +410,21 @@ mod the_same_bytes {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
         /// Heads, records of samples and of lost ones, what fills them up, and wakeups are those of the running kernel.
         #[test]
         fn as_of_the_running_kernel(
             wakeup in wakeup(),
-            data_pages in prop_oneof![Just(1_usize), Just(2)],
+            data_pages in prop_oneof![4 => Just(1_usize), 4 => Just(2), 1 => Just(32)],
+            write in prop::bool::weighted(0.8),
             ops in prop::collection::vec(op(), 1..120),
         ) {
             if running_kernel().is_none() {
                 return Ok(());
             }
             let opened = PerfEvent { wakeup, ..PerfEvent::bpf_output(0) };
-            let (emulated, running) = (Emulated(mapemu::Kernel::new()), Running::new());
+            let (emulated, running) = (Emulated(Kernel::new()), Running::new());
             let arrays = [array(&emulated), array(&running)];
             let real = put(&running, arrays[1], 0, opened);
             let id = running.event_id(real).expect("an event");
@@ -315,8 +434,9 @@ mod the_same_bytes {
                 .expect("without end");
             prop_assert_eq!(emulated.event_id(own), Ok(id));
             let pages = 1 + data_pages;
-            let own_memory = mapped(&emulated, own, pages).expect("memory");
-            let real_memory = mapped(&running, real, pages).expect("memory");
+            let request = MapRequest::shared(0, pages * PAGE_SIZE, write);
+            let own_memory = emulated.bpf().mmap(own, request).expect("memory");
+            let real_memory = running.bpf().mmap(real, request).expect("memory");
             prop_assert_eq!(seen(&*own_memory, pages), seen(&*real_memory, pages));
             for op in ops {
                 let ours = act(&emulated, arrays[0], own, &*own_memory, op);

@@ -198,8 +198,12 @@ pub(crate) mod running {
     impl Running {
         pub(crate) fn new() -> Self {
             let host = Host::new().expect("it was there just now");
-            let scratch = Scratch::new(&host, 4096).expect("memory");
+            let scratch = Scratch::new(&host, 72_000).expect("memory");
             Self { host, scratch }
+        }
+
+        pub(crate) fn host(&self) -> &Host {
+            &self.host
         }
 
         fn verified(&self, prog_type: ProgType, asm: &Asm) -> OwnedFd {

@@ -216,37 +216,50 @@ fn a_socket_is_in_one_reuseport_array_or_in_socket_maps() {
     );
 }
 
-/// What the running kernel answered to programs on real sockets: `sk_skb` and `sk_msg`, of a pair of TCP sockets.
+const fn established(stream: bool, unix: bool) -> Socket {
+    Socket {
+        stream,
+        unix,
+        connected: true,
+        reuseport: false,
+        ..UDP
+    }
+}
+
+/// What `sk_redirect_map` answers of a socket, without flags and into its queue; then what `msg_redirect_map` does.
+const REDIRECTS: [(Socket, [u32; 4]); 6] = [
+    (established(true, false), [1, 1, 1, 1]),
+    (
+        Socket {
+            stream: true,
+            listening: true,
+            reuseport: false,
+            ..UDP
+        },
+        [0, 0, 0, 0],
+    ),
+    (
+        Socket {
+            reuseport: false,
+            ..UDP
+        },
+        [0, 0, 0, 0],
+    ),
+    (established(false, false), [1, 1, 0, 1]),
+    (established(true, true), [1, 1, 0, 1]),
+    (established(false, true), [1, 1, 0, 1]),
+];
+
 #[test]
 fn data_goes_to_connected_sockets_and_messages_out_of_tcp_only() {
     let kernel = Kernel::new();
     let fd = map(&kernel, MapType::SOCKMAP, 4, 4, 6, 0);
-    let socket = |stream, unix, listening, connected| Socket {
-        stream,
-        unix,
-        bound: true,
-        listening,
-        connected,
-        ..Socket::default()
-    };
-    let kinds = [
-        (socket(true, false, false, true), [1, 1, 1, 1]),
-        (socket(true, false, true, false), [0, 0, 0, 0]),
-        (socket(false, false, false, false), [0, 0, 0, 0]),
-        (socket(false, false, false, true), [1, 1, 0, 1]),
-        (socket(true, true, false, true), [1, 1, 0, 1]),
-        (socket(false, true, false, true), [1, 1, 0, 1]),
-    ];
     let sockets = kernel.map(fd).expect("a map");
-    let (skb, msg) = (
-        Prog::new(ProgType::SK_SKB, 0),
-        Prog::new(ProgType::SK_MSG, 0),
-    );
-    for (key, (socket, answers)) in (0..).zip(kinds) {
-        assert_eq!(
-            put(&kernel, fd, key, open(&kernel, socket), BPF_ANY),
-            Ok(())
-        );
+    let skb = Prog::new(ProgType::SK_SKB, 0);
+    let msg = Prog::new(ProgType::SK_MSG, 0);
+    for (key, (socket, answers)) in (0..).zip(REDIRECTS) {
+        let socket_fd = open(&kernel, socket);
+        assert_eq!(put(&kernel, fd, key, socket_fd, BPF_ANY), Ok(()));
         let given = [
             skb.sk_redirect_map(&sockets, key, 0),
             skb.sk_redirect_map(&sockets, key, 1),
@@ -259,6 +272,120 @@ fn data_goes_to_connected_sockets_and_messages_out_of_tcp_only() {
     }
     for key in [9, 100] {
         assert_eq!(skb.sk_redirect_map(&sockets, key, 1), SkAction::DROP);
+    }
+}
+
+/// The same on the running kernel, with data that real sockets receive and send.
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod running {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::time::{Duration, Instant};
+
+    use mapemu::abi::{AttachType, Helper};
+    use mapemu::host::program::{self, Scratch};
+    use mapemu::host::{Asm, Host, Reg, Width, os};
+
+    use super::*;
+    use crate::common::running_kernel;
+
+    const STREAM_VERDICT: u32 = 5;
+    const MSG_VERDICT: u32 = 7;
+    /// Nothing that a helper answers.
+    const NOT_RUN: i64 = 99;
+
+    fn put(host: &Host, map: Fd, key: u32, socket: &impl AsRawFd) {
+        let fd = os::number(socket);
+        calls::bpf_map_update_elem(host, map, &key.to_ne_bytes(), &fd.to_ne_bytes(), 0)
+            .expect("a socket for such maps");
+    }
+
+    /// The two ends of a connection.
+    fn connection() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let one = TcpStream::connect(address).expect("it listens");
+        let (other, _) = listener.accept().expect("a connection");
+        (one, other)
+    }
+
+    /// What a helper answers, called for a byte that a socket receives (`sk_skb`) or sends (`sk_msg`), and that is dropped.
+    fn answer(host: &Host, helper: Helper, map: Fd, key: u32, flags: u64) -> i64 {
+        let (prog_type, attach_type) = if helper == Helper::SK_REDIRECT_MAP {
+            (ProgType::SK_SKB, STREAM_VERDICT)
+        } else {
+            (ProgType::SK_MSG, MSG_VERDICT)
+        };
+        let scratch = Scratch::new(host, 8).expect("memory");
+        scratch.write(0, &NOT_RUN.to_ne_bytes());
+        let mut asm = Asm::new();
+        asm.map(Reg::R2, map)
+            .mov64(Reg::R3, u64::from(key))
+            .mov64(Reg::R4, flags)
+            .call(helper.0)
+            .map_value(Reg::R1, scratch.fd(), 0)
+            .store(Width::Double, Reg::R1, 0, Reg::R0)
+            .mov(Reg::R0, 0)
+            .exit();
+        let prog = program::load(host, prog_type, AttachType(0), &asm).expect("a program");
+        let source = crate::common::map(host, MapType::SOCKMAP, 4, 4, 1, 0);
+        let prog = os::number(&prog);
+        calls::bpf_prog_attach(host, prog, source, attach_type, 0).expect("it fits");
+        let (mut one, mut other) = connection();
+        put(host, source, 0, &other);
+        if attach_type == MSG_VERDICT {
+            // The answer to a message that is dropped.
+            assert!(other.write(b"x").is_err());
+        } else {
+            one.write_all(b"x").expect("it is connected");
+        }
+        let end = Instant::now() + Duration::from_secs(5);
+        while scratch.number(0) == NOT_RUN && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        calls::bpf_prog_detach2(host, prog, source, attach_type).expect("it is attached");
+        host.close(source).expect("it is open");
+        scratch.number(0)
+    }
+
+    #[test]
+    fn data_goes_to_connected_sockets_and_messages_out_of_tcp_only() {
+        if running_kernel().is_none() {
+            return;
+        }
+        let host = Host::new().expect("it was there just now");
+        let map = map(&host, MapType::SOCKMAP, 4, 4, 6, 0);
+        let tcp = connection();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let bound = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let udp = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        udp.connect(bound.local_addr().expect("it is bound"))
+            .expect("it is bound");
+        let stream = UnixStream::pair().expect("a pair");
+        let datagram = UnixDatagram::pair().expect("a pair");
+        put(&host, map, 0, &tcp.0);
+        put(&host, map, 1, &listener);
+        put(&host, map, 2, &bound);
+        put(&host, map, 3, &udp);
+        put(&host, map, 4, &stream.0);
+        put(&host, map, 5, &datagram.0);
+        for (key, (socket, answers)) in (0..).zip(REDIRECTS) {
+            let given = [
+                answer(&host, Helper::SK_REDIRECT_MAP, map, key, 0),
+                answer(&host, Helper::SK_REDIRECT_MAP, map, key, 1),
+                answer(&host, Helper::MSG_REDIRECT_MAP, map, key, 0),
+                answer(&host, Helper::MSG_REDIRECT_MAP, map, key, 1),
+            ];
+            assert_eq!(given, answers.map(i64::from), "{socket:?}");
+        }
+        for helper in [Helper::SK_REDIRECT_MAP, Helper::MSG_REDIRECT_MAP] {
+            assert_eq!(answer(&host, helper, map, 0, 2), 0);
+            for key in [9, 100] {
+                assert_eq!(answer(&host, helper, map, key, 1), 0);
+            }
+        }
     }
 }
 
