@@ -5,7 +5,7 @@
 #![expect(
     missing_docs,
     clippy::undocumented_unsafe_blocks,
-    clippy::multiple_unsafe_ops_per_block,
+    clippy::cast_possible_wrap,
     reason = "a benchmark"
 )]
 #![allow(unsafe_code, reason = "system calls")]

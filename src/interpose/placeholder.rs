@@ -69,6 +69,8 @@ impl Placeholder {
     /// Who waits for the caller's end is woken, and finds it ready.
     pub(super) fn wake(&self) {
         match self.theirs {
+            // Nobody is there to be woken, and a signal would come.
+            End::Read if self.is_closed() => {}
             // A full pipe is ready, too.
             End::Read => drop(rustix::io::write(&self.ours, &[0])),
             End::Write => empty(self.ours.as_fd()),
