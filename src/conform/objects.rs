@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::any_map::Asked;
 use super::associative::MAP;
 use super::family::{Facts, Operations};
 use super::op::hex;
@@ -85,7 +86,8 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
     }
 }
 
-const fn is_local_storage(map_type: MapType) -> bool {
+/// Its keys are fds of what the storage belongs to.
+pub(super) const fn is_local_storage(map_type: MapType) -> bool {
     matches!(
         map_type,
         MapType::SK_STORAGE
@@ -280,6 +282,17 @@ impl Operations for Objects {
                 Op::new("obj_get_info_by_fd").with("map", MAP)
             }
             _ => Op::new("fdinfo").with("map", MAP),
+        }
+    }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            map: MAP,
+            keys_are_fds: is_local_storage(self.map_type),
+            shows_programs: matches!(
+                self.map_type,
+                MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
+            ),
         }
     }
 

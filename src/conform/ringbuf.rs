@@ -74,7 +74,7 @@ impl Operations for Ringbuf {
                     .with("keep", chance.one_in(4))
             }
             70..80 => Op::new("ringbuf_positions").with("map", MAP),
-            80..85 => Op::new("poll").with("map", MAP),
+            80..85 => Op::new(*chance.pick(&["poll", "epoll"])).with("map", MAP),
             85..90 => Op::new("set_cpu").with("cpu", chance.below(2)),
             90..95 => {
                 let command = *chance.pick(&["map_lookup_elem", "map_update_elem"]);
@@ -132,19 +132,20 @@ impl Operations for UserRingbuf {
                 }
                 op
             }
-            60..85 => {
+            60..82 => {
                 let mut op = Op::new("user_ringbuf_drain").with("map", MAP);
                 if chance.one_in(3) {
                     op = op.with("stop_after", chance.between(1, 3));
                 }
                 op.number("flags", *chance.weighted(&[(4, 0), (1, 1), (1, 2), (1, 4)]))
             }
+            82..85 => Op::new("set_cpu").with("cpu", chance.below(2)),
             // Both positions at one place: the buffer is empty and whole again.
             85..92 => Op::new("ringbuf_set_pos")
                 .with("map", MAP)
                 .with("pos", 8 * chance.below(4)),
             92..97 => Op::new("ringbuf_positions").with("map", MAP),
-            _ => Op::new("poll").with("map", MAP),
+            _ => Op::new(*chance.pick(&["poll", "epoll"])).with("map", MAP),
         }
     }
 

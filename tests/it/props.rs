@@ -105,5 +105,8 @@ families! {
     inode_storage
     task_storage
     cgrp_storage
+    arena
+    struct_ops
+    insn_array
     create
 }
