@@ -174,7 +174,11 @@ impl Objects {
             .number("max_entries", max_entries as u64)
             .number("map_flags", flags.bits().into());
         if is_local_storage(map_type) {
-            setup.push(btf::load("b", key_size, value_size, 0));
+            // Programs that trace cannot use a map with a lock.
+            setup.push(match chance.one_in(4) {
+                true => btf::load("b", key_size, value_size, 0),
+                false => btf::load_plain("b", key_size, value_size),
+            });
             create = create
                 .with("btf", "b")
                 .with("btf_key_type_id", btf::KEY_TYPE);
@@ -243,7 +247,7 @@ impl Objects {
                 .with("map", MAP)
                 .with("call", call);
             return if call == "get" {
-                op.number("flags", chance.below(3) as u64)
+                self.storage_get(chance, op)
             } else {
                 op
             };
@@ -259,6 +263,22 @@ impl Objects {
         op.with("key", chance.pick(&self.keys).clone())
     }
 
+    /// What a program finds or makes, and what it leaves there.
+    fn storage_get(&self, chance: &mut Chance, op: Op) -> Op {
+        let value = |chance: &mut Chance| chance.pick(&self.values).1.clone();
+        let mut op = op.number("flags", *chance.weighted(&[(4, 0), (6, 1), (1, 2), (1, 3)]));
+        if chance.one_in(2) {
+            op = op.with("value", value(chance));
+        }
+        if chance.one_in(2) {
+            op = op.with("write", value(chance));
+        }
+        if self.map_type == MapType::CGRP_STORAGE && chance.one_in(2) {
+            op = op.with("cgroup", *chance.pick(&["o0", "o1", "o3"]));
+        }
+        op
+    }
+
     fn batch(chance: &mut Chance) -> Op {
         let command = *chance.pick(&["map_lookup_batch", "map_delete_batch"]);
         let op = Op::new(command)
@@ -271,8 +291,8 @@ impl Objects {
 impl Operations for Objects {
     fn next(&mut self, chance: &mut Chance) -> Op {
         match chance.below(100) {
-            0..70 => self.elem(chance),
-            70..76 => self.program_side(chance),
+            0..60 => self.elem(chance),
+            60..76 => self.program_side(chance),
             76..80 => Self::batch(chance),
             80..86 => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),
             86..97 => Op::new("walk").with("map", MAP).with("limit", 40),

@@ -290,7 +290,10 @@ impl World for Emulated {
     }
 
     fn file_op(&mut self, fd: Fd, op: FileOp) -> Result<()> {
+        let (reads, writes) = self.kernel.fd_mode(fd)?;
         match (self.kernel.object(fd)?, op) {
+            (Object::Map(_), FileOp::Read) if !reads => Err(Errno::EBADF),
+            (Object::Map(_), FileOp::Write) if !writes => Err(Errno::EBADF),
             (Object::Map(_), FileOp::Read | FileOp::Write) => Err(Errno::EINVAL),
             (Object::Map(_), FileOp::Lseek) => Err(Errno::ESPIPE),
             (Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) | Object::Other(_), _) => {
