@@ -120,8 +120,10 @@ pub struct Prot {
 }
 
 /// The arguments of mmap(2) that a map judges.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MapRequest {
+    /// Where it is to be, and nowhere else, unless something is there already (`MAP_FIXED_NOREPLACE`); 0: anywhere.
+    pub addr: u64,
     /// Length in bytes.
     pub len: usize,
     /// Offset in bytes, a multiple of the page size.
@@ -136,6 +138,7 @@ impl MapRequest {
     /// A shared mapping that can be read, and perhaps written.
     pub const fn shared(offset: u64, len: usize, write: bool) -> Self {
         Self {
+            addr: 0,
             len,
             offset,
             prot: Prot {
@@ -150,6 +153,9 @@ impl MapRequest {
 
 /// A mapping of a map's memory; munmap(2) when dropped.
 pub trait Mapping: Send + fmt::Debug {
+    /// Where it begins in the process's memory. An emulated mapping has an address of its own too, but no memory there.
+    fn addr(&self) -> u64;
+
     /// Copies bytes out, from `offset` in the mapping on.
     ///
     /// # Errors

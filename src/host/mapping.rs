@@ -36,6 +36,7 @@ fn bits(prot: Prot) -> libc::c_int {
 impl Mapped {
     pub(super) fn new(fd: Fd, request: MapRequest) -> Result<Self> {
         let MapRequest {
+            addr,
             len,
             offset,
             prot,
@@ -46,11 +47,17 @@ impl Mapped {
         } else {
             libc::MAP_PRIVATE
         };
+        let flags = if addr == 0 {
+            flags
+        } else {
+            flags | libc::MAP_FIXED_NOREPLACE
+        };
+        let addr = usize::try_from(addr).map_err(|_| Errno::ENOMEM)?;
         let offset = libc::off_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
-        // SAFETY: without an address, the kernel chooses a place where nothing is.
+        // SAFETY: with an address or without, the kernel takes no place where something is.
         let start = unsafe {
             libc::mmap(
-                std::ptr::null_mut(),
+                std::ptr::without_provenance_mut(addr),
                 len,
                 bits(prot),
                 flags,
@@ -97,6 +104,10 @@ fn by_words(place: *mut u8, len: usize) -> bool {
 }
 
 impl Mapping for Mapped {
+    fn addr(&self) -> u64 {
+        self.start.as_ptr().addr() as u64
+    }
+
     fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
         // What can be written can be read, on this machine.
         if !self.prot.read && !self.prot.write {

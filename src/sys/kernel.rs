@@ -66,6 +66,7 @@ impl Kernel {
             bpffs: Mutex::new(Bpffs::default()),
             cgroups: Arc::new(Mutex::new(Cgroups::new())),
             sockets: Mutex::new(BTreeMap::new()),
+            space: Arc::default(),
             freezing: Mutex::new(()),
         };
         let kernel = Self {

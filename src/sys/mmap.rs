@@ -9,13 +9,11 @@ use std::sync::atomic::Ordering;
 
 use super::Kernel;
 use super::files::{Held, MapUser};
+use super::space::{Area, TASK_SIZE};
 use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Mapping, Prot, Result};
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
 use crate::store::{WORD, Words};
-
-/// The end of a process's memory.
-const TASK_SIZE: usize = (1 << 47) - PAGE_SIZE;
 
 impl Kernel {
     /// The file layer's checks, then the map's.
@@ -30,14 +28,16 @@ impl Kernel {
         if request.len == 0 {
             return Err(Errno::EINVAL);
         }
-        if request.len > TASK_SIZE {
+        if request.len as u64 > TASK_SIZE {
             return Err(Errno::ENOMEM);
         }
         let pages = request.len.div_ceil(PAGE_SIZE);
         let end = request.offset / PAGE_SIZE as u64 + pages as u64;
-        if let Held::Map(MapUser(map)) = &file.held {
-            map.ops.get_unmapped_area(&request)?;
-        }
+        let area = self.area(&file.held, &request)?;
+        let request = MapRequest {
+            addr: area.start(),
+            ..request
+        };
         if request.shared && prot.write && !file.write || !file.read {
             return Err(Errno::EACCES);
         }
@@ -63,6 +63,7 @@ impl Kernel {
             map.writers.fetch_add(1, Ordering::AcqRel);
         }
         Ok(Box::new(EmulatedMapping {
+            area,
             map: Arc::clone(map),
             words: Arc::clone(words),
             offset: usize::try_from(request.offset).map_err(|_| Errno::EINVAL)?,
@@ -72,6 +73,29 @@ impl Kernel {
             // The kernel forgets to count an arena's mapping less when it goes.
             writer: prot.write && map_type == MapType::ARRAY,
         }))
+    }
+}
+
+impl Kernel {
+    /// The place of a new mapping.
+    ///
+    /// Kernel: `mm/mmap.c:__get_unmapped_area`, `mm/mmap.c:do_mmap` (v6.18).
+    fn area(&self, held: &Held, request: &MapRequest) -> Result<Area> {
+        let len = request.len.next_multiple_of(PAGE_SIZE) as u64;
+        let space = &self.inner.space;
+        let room = |len| space.room(len);
+        let start = match (held, request.addr) {
+            (Held::Map(MapUser(map)), _) => map.ops.get_unmapped_area(request, &room)?,
+            (_, 0) => room(request.len)?,
+            (_, addr) => addr,
+        };
+        if start > TASK_SIZE - len {
+            return Err(Errno::ENOMEM);
+        }
+        if !start.is_multiple_of(PAGE_SIZE as u64) {
+            return Err(Errno::EINVAL);
+        }
+        space.take(start, len)
     }
 }
 
@@ -112,6 +136,7 @@ fn has_mmap(map: &Map) -> bool {
 
 /// A mapping of a map's memory. It keeps the map alive; made writable, it counts as a writer as long as it lives.
 struct EmulatedMapping {
+    area: Area,
     map: Arc<Map>,
     words: Arc<Words>,
     /// Where it begins in the words, in bytes.
@@ -134,17 +159,6 @@ impl EmulatedMapping {
         }
     }
 
-    /// # Errors
-    ///
-    /// `EFAULT` if no memory lies behind that part: a mapping of an arena can be longer than the arena.
-    fn inside(&self, at: usize, len: usize) -> Result<()> {
-        if at + len <= self.words.len() * WORD {
-            Ok(())
-        } else {
-            Err(Errno::EFAULT)
-        }
-    }
-
     /// The parts of an access that lie in one page each: where in the words, in bytes, and which part.
     fn parts(&self, offset: usize, len: usize) -> impl Iterator<Item = (usize, Range<usize>)> {
         let mut done = 0;
@@ -161,11 +175,14 @@ impl EmulatedMapping {
 }
 
 impl Mapping for EmulatedMapping {
+    fn addr(&self) -> u64 {
+        self.area.start()
+    }
+
     fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
         // What can be written can be read, on this machine.
         self.check(offset, out.len(), self.prot.read || self.prot.write)?;
         for (at, part) in self.parts(offset, out.len()) {
-            self.inside(at, part.len())?;
             self.words.read_bytes(at, &mut out[part]);
         }
         Ok(())
@@ -174,7 +191,6 @@ impl Mapping for EmulatedMapping {
     fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
         self.check(offset, bytes.len(), self.prot.write)?;
         for (at, part) in self.parts(offset, bytes.len()) {
-            self.inside(at, part.len())?;
             self.words.write_bytes(at, &bytes[part]);
         }
         Ok(())

@@ -19,6 +19,7 @@ mod mmap;
 mod object;
 mod pin;
 mod prog;
+mod space;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,6 +66,8 @@ struct Inner {
     cgroups: Arc<Mutex<Cgroups>>,
     /// Sockets that were made in a cgroup: their object's id, and the cgroup's.
     sockets: Mutex<BTreeMap<u64, u64>>,
+    /// Where mappings are.
+    space: Arc<space::Space>,
     /// Freezing a map and mapping its memory exclude each other.
     freezing: Mutex<()>,
 }

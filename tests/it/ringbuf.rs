@@ -54,6 +54,7 @@ fn element_commands_are_not_supported() {
 
 fn try_map(bpf: &dyn Bpf, fd: Fd, pages: (u64, usize), write: bool) -> Result<(), Errno> {
     let request = MapRequest {
+        addr: 0,
         len: pages.1 * PAGE,
         offset: pages.0 * PAGE as u64,
         prot: Prot {
@@ -108,6 +109,7 @@ fn mapped_memory_shows_positions_header_and_data_twice() {
     let ring = ringbuf(&map).expect("it is a ring");
     assert_eq!(ring.output(b"record", 0), Ok(()));
     let request = MapRequest {
+        addr: 0,
         len: 4 * PAGE,
         offset: 0,
         prot: Prot {
@@ -183,6 +185,7 @@ fn a_busy_record_holds_what_lies_behind_it_even_if_the_consumer_is_past_it() {
     let busy = ring.reserve(2000, 0).expect("room");
     assert_eq!(ring.output(&[0; 2000], 0), Ok(()));
     let request = MapRequest {
+        addr: 0,
         len: PAGE,
         offset: 0,
         prot: Prot {
