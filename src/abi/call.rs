@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Cmd, Errno, Result, UpdateFlags};
+use super::{Cmd, Errno, PAGE_SIZE, Result, UpdateFlags};
 
 /// A file descriptor, as attrs hold it.
 pub type Fd = u32;
@@ -119,10 +119,16 @@ pub struct Prot {
     pub exec: bool,
 }
 
+/// The end of a process's memory, on x86-64.
+pub(crate) const TASK_SIZE: u64 = (1 << 47) - PAGE_SIZE as u64;
+
 /// The arguments of mmap(2) that a map judges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MapRequest {
     /// Where it is to be, and nowhere else, unless something is there already (`MAP_FIXED_NOREPLACE`); 0: anywhere.
+    ///
+    /// Past the end of a process's memory it is `ENOMEM` before anything else: the kernel would put an arena at 0 then, where
+    /// null pointers point.
     pub addr: u64,
     /// Length in bytes.
     pub len: usize,
@@ -135,6 +141,12 @@ pub struct MapRequest {
 }
 
 impl MapRequest {
+    /// It is to be past the end of a process's memory.
+    pub(crate) fn is_past_the_end(&self) -> bool {
+        let end = self.addr.saturating_add(self.len as u64);
+        self.addr != 0 && end > TASK_SIZE
+    }
+
     /// A shared mapping that can be read, and perhaps written.
     pub const fn shared(offset: u64, len: usize, write: bool) -> Self {
         Self {

@@ -12,6 +12,7 @@ mod prog_type;
 mod ringbuf;
 
 pub use attr::{Attr, BatchAttr, CreateAttr, ElemAttr, LinkAttr, ObjAttr, ProgAttachAttr};
+pub(crate) use call::TASK_SIZE;
 pub use call::{Bpf, BufferBytes, Fd, MapHandle, MapRequest, Mapping, Memory, Prot, UserMem};
 pub use cmd::Cmd;
 pub use errno::{Errno, Result};

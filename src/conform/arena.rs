@@ -10,17 +10,28 @@ use crate::abi::PAGE_SIZE;
 #[derive(Debug)]
 pub(super) struct Arena {
     pages: usize,
+    place: u64,
 }
+
+/// Where nothing else is in the process.
+const FREE: u64 = 0x20_0000_0000;
 
 impl Arena {
     pub(super) fn new(_: &Facts, chance: &mut Chance) -> (Vec<Op>, Self) {
         let pages = chance.between(1, 6);
+        let mut place = FREE;
+        if chance.one_in(4) {
+            // It would lie across a multiple of 4 GiB.
+            place -= PAGE_SIZE as u64;
+        }
+        let extra = if chance.one_in(2) { place } else { 0 };
         let create = Op::new("map_create")
             .with("as", MAP)
             .with("type", "arena")
             .with("max_entries", pages)
-            .with("map_flags", 1 << 10);
-        (vec![create], Self { pages })
+            .with("map_flags", 1 << 10)
+            .number("map_extra", extra);
+        (vec![create], Self { pages, place })
     }
 
     fn on(op: &str) -> Op {
@@ -31,7 +42,17 @@ impl Arena {
         let pages = *chance.weighted(&[(8, self.pages), (1, self.pages + 1), (1, 1)]);
         let prot = *chance.weighted(&[(8, "rw"), (2, "r"), (1, "w")]);
         let op = Self::on("mmap").with("as", MEMORY).with("prot", prot);
-        op.with("len", pages * PAGE_SIZE)
+        let op = op.with("len", pages * PAGE_SIZE);
+        let page = PAGE_SIZE as u64;
+        let addr = *chance.weighted(&[
+            (6, self.place),
+            (4, 0),
+            (2, FREE),
+            (1, self.place + page),
+            (1, self.place + 8),
+            (1, u64::MAX - page + 1),
+        ]);
+        op.number("addr", addr)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Maps with any attributes: most of what can be asked for is refused.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::any_map::Asked;
 use super::family::{Facts, Operations};
@@ -18,6 +18,8 @@ pub(super) struct Create {
     only: MapType,
     /// Of the last map that was to be made.
     map_type: MapType,
+    /// It was made.
+    made: bool,
 }
 
 impl Create {
@@ -38,6 +40,7 @@ impl Create {
             Self {
                 only: facts.map_type,
                 map_type: facts.map_type,
+                made: false,
             },
         )
     }
@@ -101,10 +104,14 @@ impl Operations for Create {
     fn next(&mut self, chance: &mut Chance) -> Op {
         // All that can be asked of any map is asked of these too.
         if chance.one_in(2) {
-            return self.asked().op(chance);
-        }
-        if chance.one_in(50) {
-            return caps(chance);
+            let op = self.asked().op(chance);
+            // The id of a map that is gone: the running kernel lets go of some (of a prog_array) a little later.
+            let by_id = op.command() == "map_get_fd_by_id";
+            return if by_id && !self.made {
+                caps(chance)
+            } else {
+                op
+            };
         }
         self.map_type = match self.only {
             MapType::UNSPEC => {
@@ -162,6 +169,12 @@ impl Operations for Create {
 
     fn check(&self) -> Vec<Op> {
         Vec::new()
+    }
+
+    fn answered(&mut self, op: &Op, answer: &Value) {
+        if op.command() == "map_create" {
+            self.made = answer.get("err").is_none();
+        }
     }
 
     fn asked(&self) -> Asked {

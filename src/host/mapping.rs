@@ -35,6 +35,9 @@ fn bits(prot: Prot) -> libc::c_int {
 
 impl Mapped {
     pub(super) fn new(fd: Fd, request: MapRequest) -> Result<Self> {
+        if request.is_past_the_end() {
+            return Err(Errno::ENOMEM);
+        }
         let MapRequest {
             addr,
             len,

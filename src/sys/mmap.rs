@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use super::Kernel;
 use super::files::{Held, MapUser};
-use super::space::{Area, TASK_SIZE};
-use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Mapping, Prot, Result};
+use super::space::Area;
+use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Mapping, Prot, Result, TASK_SIZE};
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
 use crate::store::{WORD, Words};
@@ -20,6 +20,9 @@ impl Kernel {
     ///
     /// Kernel: `arch/x86/kernel/sys_x86_64.c:mmap`, `mm/mmap.c:do_mmap` (v6.18).
     pub(super) fn map_memory(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
+        if request.is_past_the_end() {
+            return Err(Errno::ENOMEM);
+        }
         if !request.offset.is_multiple_of(PAGE_SIZE as u64) {
             return Err(Errno::EINVAL);
         }

@@ -10,9 +10,6 @@ use parking_lot::Mutex;
 use crate::abi::{Errno, Result};
 use crate::env::PAGE_SIZE;
 
-/// The end of a process's memory.
-pub(super) const TASK_SIZE: u64 = (1 << 47) - PAGE_SIZE as u64;
-
 /// Mappings that are not told where to be lie below this, each below the last one.
 const MMAP_BASE: u64 = 0x7fff_f000_0000;
 
