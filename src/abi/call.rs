@@ -1,8 +1,9 @@
 //! What a caller of bpf(2) has to do with: the trait [`Bpf`], and the memory that its addresses point into.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::{Cmd, Errno, PAGE_SIZE, Result, UpdateFlags};
+use super::{Cmd, Errno, PAGE_SIZE, PollEvents, Result, UpdateFlags};
 
 /// A file descriptor, as attrs hold it.
 pub type Fd = u32;
@@ -50,6 +51,16 @@ pub trait Bpf: Send + Sync {
     ///
     /// `EBADF` if it is not open.
     fn close(&self, fd: Fd) -> Result<()>;
+
+    /// poll(2) of one file, all events asked for: waits until there is one, or the time is over (never, without one), which is
+    /// no event. A file without events has one at once (`ERR`).
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open; `ENOSYS` from a kernel that cannot wait.
+    fn poll(&self, _fd: Fd, _timeout: Option<Duration>) -> Result<PollEvents> {
+        Err(Errno::ENOSYS)
+    }
 
     /// The map behind an fd, for calls without an attr; none where each call has to be made with one.
     fn map_handle(&self, _fd: Fd) -> Option<Box<dyn MapHandle>> {

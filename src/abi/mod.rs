@@ -1,4 +1,5 @@
-//! Numbers and layouts of `include/uapi/linux/bpf.h`, and what a call to bpf(2) is made of; no behaviour.
+//! Numbers and layouts of `include/uapi/linux/bpf.h`, what a call to bpf(2) is made of, and the memory that user space
+//! shares with a ring buffer; no behaviour of the kernel.
 
 mod attr;
 mod call;
@@ -9,6 +10,7 @@ mod helper;
 mod info;
 mod map_type;
 mod prog_type;
+mod ring;
 mod ringbuf;
 
 pub use attr::{Attr, BatchAttr, CreateAttr, ElemAttr, LinkAttr, ObjAttr, ProgAttachAttr};
@@ -21,6 +23,7 @@ pub use helper::Helper;
 pub use info::{INFO_SIZE, MapInfo, OBJ_NAME_LEN};
 pub use map_type::MapType;
 pub use prog_type::ProgType;
+pub use ring::{MappedRing, Record, RingMemory, header_of, next_record, write_sample};
 pub use ringbuf::{
     PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ, RingbufFlags, ringbuf_query,
     ringbuf_record_size,

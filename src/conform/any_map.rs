@@ -61,10 +61,10 @@ impl Asked {
 
     /// An operation on the map, as one through its second fd.
     pub(super) fn through_other(self, op: Op) -> Op {
+        // An epoll set is of the first fd that it was asked with.
+        let stays = op.0.contains_key("as") || op.command() == "epoll";
         match op.0.get("map") {
-            Some(Value::String(map)) if map == self.map && !op.0.contains_key("as") => {
-                op.with("map", OTHER)
-            }
+            Some(Value::String(map)) if map == self.map && !stays => op.with("map", OTHER),
             _ => op,
         }
     }

@@ -210,16 +210,6 @@ impl Kernel {
         maps.values().filter_map(std::sync::Weak::upgrade).collect()
     }
 
-    /// poll(2) of a map's file: the bits of its state that are set.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open, `EINVAL` if it is no map.
-    pub fn poll(&self, fd: Fd) -> Result<u32> {
-        let file = self.inner.files.get(fd)?;
-        Ok(file.map()?.ops.poll())
-    }
-
     /// The process behind a pidfd ends, or the object behind the fd goes: maps drop what they hold for it.
     ///
     /// # Panics

@@ -25,16 +25,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::abi::{
     Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
-    MapRequest, Mapping, Memory, ObjAttr, ProgAttachAttr, Result, UserMem,
+    MapRequest, Mapping, Memory, ObjAttr, PollEvents, ProgAttachAttr, Result, UserMem,
 };
 use crate::env::Env;
 use crate::map::Map;
 use crate::map::object::{OtherKind, OtherObject};
+use crate::map::ringbuf_user;
 pub use attach::Attached;
 pub use builder::{Builder, UnknownRelease};
 use cgroup::Cgroups;
@@ -244,6 +246,14 @@ impl Bpf for Kernel {
             self.socket_closed(id);
         }
         Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open, `EINVAL` if it is no map: other files are declared, and have no state.
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        let file = self.inner.files.get(fd)?;
+        Ok(ringbuf_user::poll(file.map()?, timeout))
     }
 
     fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {

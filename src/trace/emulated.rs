@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::line::Header;
 use super::request::Stop;
@@ -312,9 +313,9 @@ impl World for Emulated {
     }
 
     fn poll(&mut self, fd: Fd) -> Result<u32, Stop> {
-        match self.kernel.poll(fd) {
+        match self.kernel.poll(fd, Some(Duration::ZERO)) {
             Err(Errno::EINVAL) => Err(Stop::ToCome("poll(2) of what is no map".to_owned())),
-            answer => Ok(answer?),
+            events => Ok(events?.bits()),
         }
     }
 
@@ -326,7 +327,8 @@ impl World for Emulated {
             return Ok(0);
         }
         let asked = PollEvents::IN | PollEvents::OUT | PollEvents::ERR;
-        Ok(self.kernel.poll(fd)? & asked.bits())
+        let events = self.kernel.poll(fd, Some(Duration::ZERO))?;
+        Ok((events & asked).bits())
     }
 
     fn fdinfo(&self, fd: Fd) -> Result<String> {

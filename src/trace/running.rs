@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
@@ -23,7 +24,7 @@ use super::world::{
     Write,
 };
 use crate::abi::{
-    Bpf, Caps, Cmd, Errno, Fd, MapRequest, MapType, Mapping, Memory, ProgType, Result,
+    Bpf, Caps, Cmd, Errno, Fd, MapRequest, MapType, Mapping, Memory, PollEvents, ProgType, Result,
 };
 use crate::host::os::{self, Epoll, errno_of};
 use crate::host::{Host, Unavailable, program};
@@ -60,6 +61,10 @@ impl Bpf for Watched {
 
     fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
         self.host.mmap(fd, request)
+    }
+
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        self.host.poll(fd, timeout)
     }
 
     fn close(&self, fd: Fd) -> Result<()> {
@@ -331,7 +336,7 @@ impl World for Running {
     }
 
     fn poll(&mut self, fd: Fd) -> Result<u32, Stop> {
-        Ok(os::poll(fd))
+        Ok(self.kernel.host.poll(fd, Some(Duration::ZERO))?.bits())
     }
 
     fn epoll(&mut self, fd: Fd, map_id: u32) -> Result<u32, Stop> {
