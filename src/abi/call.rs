@@ -1,6 +1,7 @@
 //! What a caller of bpf(2) has to do with: the trait [`Bpf`], and the memory that its addresses point into.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Cmd, Errno, PAGE_SIZE, PollEvents, Result, UpdateFlags};
@@ -72,6 +73,37 @@ pub trait Bpf: Send + Sync {
 
     /// The same kernel, called on that CPU.
     fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf>;
+}
+
+/// A kernel that is shared, of whichever kind.
+impl<B: Bpf + ?Sized> Bpf for Arc<B> {
+    fn bpf(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut Memory<'_>) -> Result<u32> {
+        (**self).bpf(cmd, attr, size, mem)
+    }
+
+    fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
+        (**self).mmap(fd, request)
+    }
+
+    fn close(&self, fd: Fd) -> Result<()> {
+        (**self).close(fd)
+    }
+
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        (**self).poll(fd, timeout)
+    }
+
+    fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {
+        (**self).map_handle(fd)
+    }
+
+    fn nr_cpus(&self) -> u32 {
+        (**self).nr_cpus()
+    }
+
+    fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf> {
+        (**self).on_cpu(cpu)
+    }
 }
 
 /// A map behind an fd that was looked up once: the element commands, without an attr and the caller's memory.

@@ -289,7 +289,9 @@ impl World for Running {
     fn open_pidfd(&mut self, child: bool) -> Result<Fd> {
         let flags = rustix::process::PidfdFlags::empty();
         if !child {
-            let fd = rustix::process::pidfd_open(rustix::process::getpid(), flags);
+            // Programs run in this thread: it has the storage, which is not the process's first thread's. (`PIDFD_THREAD`.)
+            let thread = rustix::process::PidfdFlags::from_bits_retain(OFlags::EXCL.bits());
+            let fd = rustix::process::pidfd_open(rustix::thread::gettid(), thread);
             return Ok(self.adopt(fd.map_err(errno)?));
         }
         let sleeper = Command::new("sleep").arg("1000000").spawn();

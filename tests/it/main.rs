@@ -23,6 +23,8 @@ mod program_side;
 mod props;
 mod queue_stack;
 mod ringbuf;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod ringbuf_wait;
 mod sockmap;
 mod timer;
 mod typed;
