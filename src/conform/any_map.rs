@@ -26,6 +26,8 @@ pub(super) struct Asked {
     pub(super) map: &'static str,
     /// Its keys are fds: number 0 is something else on each side.
     pub(super) keys_are_fds: bool,
+    /// Programs use it too, at least those that are refused.
+    pub(super) programs: bool,
     /// What fdinfo shows depends on the programs that have used the map, and on the running kernel each call is one.
     pub(super) shows_programs: bool,
 }
@@ -42,6 +44,7 @@ impl Asked {
             (8, "fd"),
             (14, "memory"),
             (2, "pin"),
+            (if self.programs { 10 } else { 0 }, "program"),
             (1, "freeze"),
         ]);
         match kind {
@@ -53,6 +56,7 @@ impl Asked {
             "fd" => self.fd(chance),
             "memory" => self.memory(chance),
             "pin" => self.pin(chance),
+            "program" => self.program(chance),
             // Not too often: after it there is little to see.
             _ if chance.one_in(8) => Op::new("map_freeze").with("map", self.map),
             _ => self.info(chance),
@@ -153,6 +157,32 @@ impl Asked {
         }
         let size = *chance.pick(&[0, 3, 4, 8, 16, 20, 24, 31, 32, 40, 200, 4096, 4097]);
         op.with("size", size)
+    }
+
+    /// A helper that goes with the type, or does not.
+    fn program(self, chance: &mut Chance) -> Op {
+        if chance.one_in(10) {
+            return self.on("for_each");
+        }
+        let helper = *chance.pick(&[
+            "map_lookup_elem",
+            "map_update_elem",
+            "map_delete_elem",
+            "map_push_elem",
+            "map_pop_elem",
+            "map_peek_elem",
+            "map_lookup_percpu_elem",
+        ]);
+        // Socket filters, traffic control, XDP; some maps go with one type only, the first program's.
+        let prog_type = match self.shows_programs {
+            true => 3,
+            false => *chance.pick(&[1, 3, 6]),
+        };
+        let op = self.on("helper").with("helper", helper);
+        let op = op
+            .with("prog_type", prog_type)
+            .with("key", self.key(chance));
+        op.with("value", "ff".repeat(8))
     }
 
     fn info(self, chance: &mut Chance) -> Op {

@@ -181,6 +181,7 @@ impl Operations for Create {
         Asked {
             map: MADE,
             keys_are_fds: is_local_storage(self.map_type),
+            programs: false,
             shows_programs: false,
         }
     }

@@ -11,6 +11,7 @@ use std::fmt;
 use crate::abi::{Errno, Helper, MapFlags, MapType, ProgType};
 use crate::btf::{Field, FieldKind};
 use crate::map::Map;
+use crate::map::arena::Arena;
 
 /// A program that is not loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,10 +103,10 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
 ///
 /// # Errors
 ///
-/// `EINVAL` for special fields that the type of program cannot deal with; `EINVAL` for an arena, which is not emulated on
-/// the program side.
+/// `EINVAL` for special fields that the type of program cannot deal with, and for an arena that has no address yet.
 pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
-    if map.def.map_type == MapType::ARENA {
+    let arena = map.ops.as_any().downcast_ref::<Arena>();
+    if arena.is_some_and(|arena| arena.user_vm_start().is_none()) {
         return refuse(
             Errno::EINVAL,
             "an arena has no address before user space mapped it",

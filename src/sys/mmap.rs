@@ -60,9 +60,7 @@ impl Kernel {
             let what = format_args!("mmap of maps of type {map_type}");
             self.inner.env.unsupported(what)
         })?;
-        // Ring buffers have writers at any time; freezing one stops none.
-        let map_type = map.def.map_type;
-        if prot.write && matches!(map_type, MapType::ARRAY | MapType::ARENA) {
+        if prot.write {
             map.writers.fetch_add(1, Ordering::AcqRel);
         }
         Ok(Box::new(EmulatedMapping {
@@ -74,7 +72,7 @@ impl Kernel {
             prot,
             writable: prot.write,
             // The kernel forgets to count an arena's mapping less when it goes.
-            writer: prot.write && map_type == MapType::ARRAY,
+            writer: prot.write && map.def.map_type != MapType::ARENA,
         }))
     }
 }

@@ -68,6 +68,21 @@ fn try_map(bpf: &dyn Bpf, fd: Fd, pages: (u64, usize), write: bool) -> Result<()
 }
 
 #[test]
+fn a_ring_mapped_writable_is_not_frozen_meanwhile() {
+    on_both(|bpf| {
+        let pages = [(MapType::RINGBUF, 0), (MapType::USER_RINGBUF, 1)];
+        for (map_type, page) in pages {
+            let fd = ring(bpf, map_type);
+            let request = MapRequest::shared(page * PAGE as u64, PAGE, true);
+            let mapping = bpf.mmap(fd, request).expect("user space writes here");
+            assert_eq!(bpf_map_freeze(bpf, fd), Err(Errno::EBUSY));
+            drop(mapping);
+            assert_eq!(bpf_map_freeze(bpf, fd), Ok(()));
+        }
+    });
+}
+
+#[test]
 fn only_the_consumers_page_can_be_mapped_writable() {
     on_both(|bpf| {
         let fd = ring(bpf, MapType::RINGBUF);
