@@ -29,7 +29,10 @@ impl Arena {
             .with("as", MAP)
             .with("type", "arena")
             .with("max_entries", pages)
-            .with("map_flags", 1 << 10)
+            .with(
+                "map_flags",
+                *chance.weighted(&[(6, 1 << 10), (1, 1 << 17 | 1 << 10), (1, 1 << 18 | 1 << 10)]),
+            )
             .number("map_extra", extra);
         (vec![create], Self { pages, place })
     }

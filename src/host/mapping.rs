@@ -82,6 +82,9 @@ impl Mapped {
             return Err(Errno::EFAULT);
         }
         let place = self.start.as_ptr().wrapping_add(offset);
+        if len == 0 {
+            return Ok(place);
+        }
         let first = offset / PAGE * PAGE;
         let page = self.start.as_ptr().wrapping_add(first).cast();
         let pages = (offset + len).next_multiple_of(PAGE) - first;

@@ -151,9 +151,11 @@ struct EmulatedMapping {
 }
 
 impl EmulatedMapping {
+    /// Only programs give pages to an arena with `BPF_F_SEGV_ON_FAULT`, and none does here.
     fn check(&self, offset: usize, len: usize, allowed: bool) -> Result<()> {
         let inside = offset <= self.len && len <= self.len - offset;
-        if inside && allowed {
+        let no_pages = || self.map.def.map_flags.contains(MapFlags::SEGV_ON_FAULT);
+        if inside && allowed && (len == 0 || !no_pages()) {
             Ok(())
         } else {
             Err(Errno::EFAULT)

@@ -8,6 +8,7 @@ use mapemu::sys::Kernel;
 use crate::common::{map, on_both};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
+const BPF_F_SEGV_ON_FAULT: u32 = 1 << 17;
 const PAGE: usize = 4096;
 
 fn arena(bpf: &dyn Bpf) -> Fd {
@@ -70,6 +71,23 @@ fn arena_mapped_writable_is_never_frozen() {
         assert_eq!(calls::bpf_map_freeze(bpf, fd), Ok(()));
         assert_eq!(mmap(bpf, fd, 2, true).err(), Some(Errno::EPERM));
         assert!(mmap(bpf, fd, 2, false).is_ok());
+    });
+}
+
+#[test]
+fn an_arena_with_segv_on_fault_has_no_page_that_no_program_took() {
+    on_both(|bpf| {
+        let fd = map(
+            bpf,
+            MapType::ARENA,
+            0,
+            0,
+            2,
+            BPF_F_MMAPABLE | BPF_F_SEGV_ON_FAULT,
+        );
+        let mapping = mmap(bpf, fd, 2, true).expect("the first one");
+        assert_eq!(mapping.read(0, &mut [0]), Err(Errno::EFAULT));
+        assert_eq!(mapping.write(PAGE, &[1]), Err(Errno::EFAULT));
     });
 }
 

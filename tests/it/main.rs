@@ -28,3 +28,5 @@ mod ringbuf_wait;
 mod sockmap;
 mod timer;
 mod typed;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod verifier;
