@@ -26,6 +26,8 @@ mod ringbuf;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod ringbuf_wait;
 mod sockmap;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod stack_trace;
 mod timer;
 mod typed;
 #[cfg(all(feature = "conform", target_os = "linux"))]
