@@ -44,6 +44,7 @@ impl Asked {
             (8, "fd"),
             (14, "memory"),
             (2, "pin"),
+            (3, "cpu"),
             (if self.programs { 10 } else { 0 }, "program"),
             (1, "freeze"),
         ]);
@@ -56,6 +57,7 @@ impl Asked {
             "fd" => self.fd(chance),
             "memory" => self.memory(chance),
             "pin" => self.pin(chance),
+            "cpu" => Op::new("set_cpu").with("cpu", chance.below(3)),
             "program" => self.program(chance),
             // Not too often: after it there is little to see.
             _ if chance.one_in(8) => Op::new("map_freeze").with("map", self.map),
