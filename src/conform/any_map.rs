@@ -26,6 +26,8 @@ pub(super) struct Asked {
     pub(super) map: &'static str,
     /// Its keys are fds: number 0 is something else on each side.
     pub(super) keys_are_fds: bool,
+    /// It was closed. Nobody asks for its id: the running kernel lets go of some maps (of a prog_array) a little later.
+    pub(super) gone: bool,
     /// Programs use it too, at least those that are refused.
     pub(super) programs: bool,
     /// What fdinfo shows depends on the programs that have used the map, and on the running kernel each call is one.
@@ -214,7 +216,7 @@ impl Asked {
     }
 
     fn fd(self, chance: &mut Chance) -> Op {
-        match chance.below(8) {
+        match chance.below(if self.gone { 2 } else { 8 }) {
             0 => Op::new("close").with("map", OTHER),
             1 => self.on("dup").with("as", OTHER),
             _ => self

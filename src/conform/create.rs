@@ -104,14 +104,10 @@ impl Operations for Create {
     fn next(&mut self, chance: &mut Chance) -> Op {
         // All that can be asked of any map is asked of these too.
         if chance.one_in(2) {
-            let op = self.asked().op(chance);
-            // The id of a map that is gone: the running kernel lets go of some (of a prog_array) a little later.
-            let by_id = op.command() == "map_get_fd_by_id";
-            return if by_id && !self.made {
-                caps(chance)
-            } else {
-                op
-            };
+            return self.asked().op(chance);
+        }
+        if chance.one_in(50) {
+            return caps(chance);
         }
         self.map_type = match self.only {
             MapType::UNSPEC => {
@@ -181,6 +177,7 @@ impl Operations for Create {
         Asked {
             map: MADE,
             keys_are_fds: is_local_storage(self.map_type),
+            gone: !self.made,
             programs: false,
             shows_programs: false,
         }

@@ -53,6 +53,7 @@ pub(super) trait Operations: std::fmt::Debug {
         Asked {
             map: MAP,
             keys_are_fds: false,
+            gone: false,
             programs: true,
             shows_programs: false,
         }

@@ -309,6 +309,7 @@ impl Operations for Objects {
         Asked {
             map: MAP,
             keys_are_fds: is_local_storage(self.map_type),
+            gone: false,
             programs: true,
             shows_programs: matches!(
                 self.map_type,
