@@ -119,7 +119,8 @@ impl Mapping for Mapped {
         if !self.prot.read && !self.prot.write {
             return Err(Errno::EFAULT);
         }
-        let place = self.place(offset, out.len(), false)?;
+        // The kernel brings pages only for an access that the mapping has been asked for.
+        let place = self.place(offset, out.len(), !self.prot.read)?;
         if by_words(place, out.len()) {
             for (index, word) in out.chunks_exact_mut(WORD).enumerate() {
                 let from = place.cast::<u64>().wrapping_add(index);

@@ -88,6 +88,43 @@ fn an_arena_with_segv_on_fault_has_no_page_that_no_program_took() {
         let mapping = mmap(bpf, fd, 2, true).expect("the first one");
         assert_eq!(mapping.read(0, &mut [0]), Err(Errno::EFAULT));
         assert_eq!(mapping.write(PAGE, &[1]), Err(Errno::EFAULT));
+        drop(mapping);
+        let fd = map(
+            bpf,
+            MapType::ARENA,
+            0,
+            0,
+            2,
+            BPF_F_MMAPABLE | BPF_F_SEGV_ON_FAULT,
+        );
+        let request = MapRequest {
+            prot: Prot {
+                write: true,
+                ..Prot::default()
+            },
+            ..MapRequest::shared(0, PAGE, true)
+        };
+        let mapping = bpf.mmap(fd, request).expect("it is only written");
+        assert_eq!(mapping.read(0, &mut [0]), Err(Errno::EFAULT));
+    });
+}
+
+#[test]
+fn what_can_be_written_can_be_read() {
+    on_both(|bpf| {
+        let fd = map(bpf, MapType::ARRAY, 4, 8, 1, BPF_F_MMAPABLE);
+        let request = MapRequest {
+            prot: Prot {
+                write: true,
+                ..Prot::default()
+            },
+            ..MapRequest::shared(0, PAGE, true)
+        };
+        let mapping = bpf.mmap(fd, request).expect("it is only written");
+        assert_eq!(mapping.write(1, &[7]), Ok(()));
+        let mut bytes = [9; 3];
+        assert_eq!(mapping.read(0, &mut bytes), Ok(()));
+        assert_eq!(bytes, [0, 7, 0]);
     });
 }
 
