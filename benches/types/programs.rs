@@ -154,6 +154,7 @@ impl Positions {
                 exec: false,
             };
             let request = MapRequest {
+                addr: 0,
                 len: 4096,
                 offset,
                 prot,

@@ -1,8 +1,10 @@
 //! What a caller of bpf(2) has to do with: the trait [`Bpf`], and the memory that its addresses point into.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Cmd, Errno, PerfEvent, Result, UpdateFlags};
+use super::{Cmd, Errno, PAGE_SIZE, PerfEvent, PollEvents, Result, UpdateFlags};
 
 /// A file descriptor, as attrs hold it.
 pub type Fd = u32;
@@ -60,6 +62,16 @@ pub trait Bpf: Send + Sync {
         Err(Errno::ENOSYS)
     }
 
+    /// poll(2) of one file, all events asked for: waits until there is one, or the time is over (never, without one), which is
+    /// no event. A file without events has one at once (`ERR`).
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open; `ENOSYS` from a kernel that cannot wait.
+    fn poll(&self, _fd: Fd, _timeout: Option<Duration>) -> Result<PollEvents> {
+        Err(Errno::ENOSYS)
+    }
+
     /// The map behind an fd, for calls without an attr; none where each call has to be made with one.
     fn map_handle(&self, _fd: Fd) -> Option<Box<dyn MapHandle>> {
         None
@@ -70,6 +82,37 @@ pub trait Bpf: Send + Sync {
 
     /// The same kernel, called on that CPU.
     fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf>;
+}
+
+/// A kernel that is shared, of whichever kind.
+impl<B: Bpf + ?Sized> Bpf for Arc<B> {
+    fn bpf(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut Memory<'_>) -> Result<u32> {
+        (**self).bpf(cmd, attr, size, mem)
+    }
+
+    fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
+        (**self).mmap(fd, request)
+    }
+
+    fn close(&self, fd: Fd) -> Result<()> {
+        (**self).close(fd)
+    }
+
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        (**self).poll(fd, timeout)
+    }
+
+    fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {
+        (**self).map_handle(fd)
+    }
+
+    fn nr_cpus(&self) -> u32 {
+        (**self).nr_cpus()
+    }
+
+    fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf> {
+        (**self).on_cpu(cpu)
+    }
 }
 
 /// A map behind an fd that was looked up once: the element commands, without an attr and the caller's memory.
@@ -128,9 +171,17 @@ pub struct Prot {
     pub exec: bool,
 }
 
+/// The end of a process's memory, on x86-64.
+pub(crate) const TASK_SIZE: u64 = (1 << 47) - PAGE_SIZE as u64;
+
 /// The arguments of mmap(2) that a map judges.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MapRequest {
+    /// Where it is to be, and nowhere else, unless something is there already (`MAP_FIXED_NOREPLACE`); 0: anywhere.
+    ///
+    /// Past the end of a process's memory it is `ENOMEM` before anything else: the kernel would put an arena at 0 then, where
+    /// null pointers point.
+    pub addr: u64,
     /// Length in bytes.
     pub len: usize,
     /// Offset in bytes, a multiple of the page size.
@@ -142,9 +193,16 @@ pub struct MapRequest {
 }
 
 impl MapRequest {
+    /// It is to be past the end of a process's memory.
+    pub(crate) fn is_past_the_end(&self) -> bool {
+        let end = self.addr.saturating_add(self.len as u64);
+        self.addr != 0 && end > TASK_SIZE
+    }
+
     /// A shared mapping that can be read, and perhaps written.
     pub const fn shared(offset: u64, len: usize, write: bool) -> Self {
         Self {
+            addr: 0,
             len,
             offset,
             prot: Prot {
@@ -159,6 +217,9 @@ impl MapRequest {
 
 /// A mapping of a map's memory; munmap(2) when dropped.
 pub trait Mapping: Send + fmt::Debug {
+    /// Where it begins in the process's memory. An emulated mapping has an address of its own too, but no memory there.
+    fn addr(&self) -> u64;
+
     /// Copies bytes out, from `offset` in the mapping on.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use crate::abi::{Errno, Helper, MapFlags, MapType, ProgType};
 use crate::btf::{Field, FieldKind};
 use crate::map::Map;
+use crate::map::arena::Arena;
 
 /// A program that is not loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,10 +160,10 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
 ///
 /// # Errors
 ///
-/// `EINVAL` for special fields that the type of program cannot deal with; `EINVAL` for an arena, which is not emulated on
-/// the program side.
+/// `EINVAL` for special fields that the type of program cannot deal with, and for an arena that has no address yet.
 pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
-    if map.def.map_type == MapType::ARENA {
+    let arena = map.ops.as_any().downcast_ref::<Arena>();
+    if arena.is_some_and(|arena| arena.user_vm_start().is_none()) {
         return refuse(
             Errno::EINVAL,
             "an arena has no address before user space mapped it",
@@ -239,13 +240,24 @@ pub fn objects_allowed(prog_type: ProgType) -> Result<(), Refused> {
 ///
 /// # Errors
 ///
-/// `EACCES`: outside of the value, bytes of a special field, or a map that is `BPF_F_WRONLY_PROG`.
+/// `EACCES`: outside of the value, bytes of a special field, or a map that is `BPF_F_WRONLY_PROG`. `ENOTSUPP` for an array of
+/// several elements that nobody can change any more: the verifier takes what is loaded for a constant, and looks for it in an
+/// array of one.
+///
+/// Kernel: `kernel/bpf/verifier.c:check_mem_access`, `bpf_map_direct_read`; `kernel/bpf/arraymap.c:array_map_direct_value_addr`.
 pub fn load_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused> {
     access_allowed(map, offset, len)?;
     if map.def.map_flags.contains(MapFlags::WRONLY_PROG) {
         return refuse(
             Errno::EACCES,
             "programs do not read a BPF_F_WRONLY_PROG map",
+        );
+    }
+    let def = &map.def;
+    if len > 0 && def.map_type == MapType::ARRAY && def.max_entries != 1 && is_constant(map) {
+        return refuse(
+            Errno::ENOTSUPP,
+            "what is in a frozen BPF_F_RDONLY_PROG array of several elements is not read",
         );
     }
     Ok(())
@@ -265,6 +277,15 @@ pub fn store_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused
         );
     }
     Ok(())
+}
+
+/// Nobody can change the map any more.
+///
+/// Kernel: `kernel/bpf/verifier.c:bpf_map_is_rdonly`.
+fn is_constant(map: &Map) -> bool {
+    map.def.map_flags.contains(MapFlags::RDONLY_PROG)
+        && map.frozen.load(Ordering::Acquire)
+        && map.writers.load(Ordering::Acquire) == 0
 }
 
 fn access_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused> {

@@ -6,8 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::{Asm, Host, cpu, os};
 use crate::abi::{
-    AttachType, Attr, Bpf, Cmd, Errno, Fd, MapFlags, MapRequest, MapType, Mapping, ProgType, Prot,
-    Result,
+    AttachType, Attr, Bpf, Cmd, Errno, Fd, MapFlags, MapRequest, MapType, Mapping, ProgType, Result,
 };
 
 /// Bytes of the packet that programs run on.
@@ -193,17 +192,7 @@ impl Scratch {
         super::limit::refuse_huge(&attr.bytes(), host.nr_cpus());
         // SAFETY: the attr has no address.
         let fd = high(host, unsafe { attr.call(Cmd::MAP_CREATE, 72)? })?;
-        let prot = Prot {
-            read: true,
-            write: true,
-            exec: false,
-        };
-        let request = MapRequest {
-            len,
-            offset: 0,
-            prot,
-            shared: true,
-        };
+        let request = MapRequest::shared(0, len, true);
         let memory = host.mmap(os::number(&fd), request)?;
         Ok(Self { fd, memory, len })
     }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::raw::{errno_of, raw};
 use super::table::Entry;
-use crate::abi::{Errno, MapRequest, Prot, Result};
+use crate::abi::{Errno, MapRequest, MapType, Prot, Result};
 use crate::sys::Granted;
 
 /// What is mapped, by its first address: the address after it, and what was granted.
@@ -75,8 +75,18 @@ pub(super) fn forget(addr: usize, len: usize) {
 /// # Safety
 ///
 /// That of mmap(2).
-pub(super) unsafe fn map(entry: &Entry, of: Arguments) -> Result<usize> {
+pub(super) unsafe fn map(entry: &Entry, mut of: Arguments) -> Result<usize> {
+    const FIXED: c_int = libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE;
+    if entry.file.map_type() == Some(MapType::ARENA) && of.flags & FIXED == 0 {
+        // Programs know where it is: it is settled before it is mapped.
+        if of.addr == 0 {
+            of.addr = room(of.len)?;
+        }
+        of.flags |= libc::MAP_FIXED_NOREPLACE;
+    }
+    let fixed = of.flags & FIXED != 0;
     let request = MapRequest {
+        addr: if fixed { of.addr as u64 } else { 0 },
         len: of.len,
         offset: of.offset,
         prot: Prot {
@@ -102,6 +112,34 @@ pub(super) unsafe fn map(entry: &Entry, of: Arguments) -> Result<usize> {
     // A perf event has nobody to wake before it is mapped.
     entry.follow();
     Ok(addr)
+}
+
+/// A free place for an arena, which does not lie across a multiple of 4 GiB.
+fn room(len: usize) -> Result<usize> {
+    const PIECE: usize = 1 << 32;
+    if len == 0 || len > PIECE {
+        // Refused later.
+        return Ok(0);
+    }
+    let nothing = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping, at no address that anybody has.
+    let start = unsafe { mmap(0, 2 * len, libc::PROT_NONE, nothing, -1, 0) }?;
+    let args = [
+        start.cast_signed() as c_long,
+        (2 * len).cast_signed() as c_long,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: it is the mapping just made.
+    unsafe { raw(libc::SYS_munmap, args) };
+    let in_one_piece = start / PIECE == (start + len - 1) / PIECE;
+    Ok(if in_one_piece {
+        start
+    } else {
+        start.next_multiple_of(PIECE)
+    })
 }
 
 /// A part of a mapping: bytes, where in the file, protection.

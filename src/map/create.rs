@@ -163,7 +163,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         T::STRUCT_OPS => rules(r::struct_ops, BPF, r::struct_ops_value, r::small_memory, Unchecked, never),
         T::RINGBUF | T::USER_RINGBUF =>
             rules(r::none, Nothing, r::ringbuf, r::ringbuf_memory, Unchecked, new!(Ringbuf)),
-        T::ARENA => rules(r::none, BPF, r::arena, r::small_memory, Unchecked, new!(Arena)),
+        T::ARENA => rules(r::none, BPF, r::arena, r::small_memory, Unchecked, |making| Ok(Box::new(Arena::new(making.def)))),
         _ => None,
     }
 }

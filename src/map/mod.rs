@@ -385,16 +385,24 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Judges a mapping before anything else is looked at, as its place in memory is chosen.
+    /// Chooses the place of a mapping, before anything else is looked at: where it is to be, or where there is room for
+    /// that many bytes.
     ///
     /// # Errors
     ///
-    /// Those of the type.
-    fn get_unmapped_area(&self, _request: &MapRequest) -> Result<()> {
-        Ok(())
+    /// Those of the type, and of finding room.
+    fn get_unmapped_area(
+        &self,
+        request: &MapRequest,
+        room: &dyn Fn(usize) -> Result<u64>,
+    ) -> Result<u64> {
+        match request.addr {
+            0 => room(request.len),
+            addr => Ok(addr),
+        }
     }
 
-    /// Judges a mapping of that memory, beyond what holds for all maps.
+    /// Judges a mapping of that memory, beyond what holds for all maps; its place is chosen.
     ///
     /// # Errors
     ///

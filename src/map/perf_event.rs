@@ -10,7 +10,7 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -95,6 +95,23 @@ impl Event {
         }
         let buffer = self.buffer().ok_or(Errno::ENOSPC)?;
         buffer.output(self.id, parts)
+    }
+
+    /// poll(2) of its file: [`Event::poll`], as soon as that is anything, or the time is over (never, without one).
+    pub fn wait(&self, timeout: Option<Duration>) -> PollEvents {
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let buffer = self.buffer();
+            let seen = buffer.as_ref().map(|buffer| buffer.signals());
+            let events = PollEvents::from_bits_retain(self.poll());
+            match (buffer, seen) {
+                (Some(buffer), Some(seen)) if events.is_empty() && left != Some(Duration::ZERO) => {
+                    buffer.wait_signal(seen, left);
+                }
+                _ => return events,
+            }
+        }
     }
 
     /// The state of its file, as poll(2) shows it: whether it woke somebody since the last time.

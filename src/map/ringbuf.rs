@@ -38,8 +38,8 @@ pub struct Ringbuf {
     ring: Ring,
     /// User space is the producer.
     user_produces: bool,
-    /// The position of the oldest record that may be busy; locked by who reserves.
-    pending: Mutex<u64>,
+    /// Locked by who reserves.
+    reserving: Mutex<()>,
     draining: AtomicBool,
     signal: Signal,
 }
@@ -140,7 +140,7 @@ impl Ringbuf {
         Ok(Self {
             ring: Ring::new(size, PAGE_SIZE, env.doubled_rings).map_err(|_| Errno::ENOMEM)?,
             user_produces: def.map_type == MapType::USER_RINGBUF,
-            pending: Mutex::new(0),
+            reserving: Mutex::new(()),
             draining: AtomicBool::new(false),
             signal: Signal::default(),
         })
@@ -175,19 +175,21 @@ impl Ringbuf {
         if total > self.ring.size() {
             return None;
         }
-        let mut pending = self.pending.lock();
+        let _reserving = self.reserving.lock();
         let consumer = self.ring.consumer();
         let position = self.ring.producer();
-        while *pending < position {
-            let header = self.ring.header(*pending);
+        let mut pending = self.ring.pending();
+        while pending < position {
+            let header = self.ring.header(pending);
             if header.len & RINGBUF_BUSY_BIT != 0 {
                 break;
             }
-            *pending += ringbuf_record_size(header.len & !RINGBUF_DISCARD_BIT);
+            pending += ringbuf_record_size(header.len & !RINGBUF_DISCARD_BIT);
         }
+        self.ring.set_pending(pending);
         let end = position + total;
         let most = self.ring.size() - 1;
-        if end.wrapping_sub(consumer) > most || end - *pending > most {
+        if end.wrapping_sub(consumer) > most || end - pending > most {
             return None;
         }
         let page = FIRST_DATA_PAGE + self.ring.place(position) / PAGE_SIZE as u64;

@@ -32,6 +32,23 @@ pub struct Header {
     pub page: u32,
 }
 
+impl Header {
+    /// From its bytes in memory.
+    pub fn from_ne_bytes([a, b, c, d, e, f, g, h]: [u8; 8]) -> Self {
+        Self {
+            len: u32::from_ne_bytes([a, b, c, d]),
+            page: u32::from_ne_bytes([e, f, g, h]),
+        }
+    }
+
+    /// Its bytes in memory.
+    pub fn to_ne_bytes(self) -> [u8; 8] {
+        let [a, b, c, d] = self.len.to_ne_bytes();
+        let [e, f, g, h] = self.page.to_ne_bytes();
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
 impl Ring {
     /// An empty ring of `size` bytes of data, a power of two and a multiple of the page size.
     ///
@@ -91,6 +108,20 @@ impl Ring {
             .store(position, Ordering::Release);
     }
 
+    /// The position of the oldest record that may be busy: the word behind the producer's position.
+    pub fn pending(&self) -> u64 {
+        self.words
+            .word(self.page_size / WORD + 1)
+            .load(Ordering::Relaxed)
+    }
+
+    /// Sets it; one thread at a time.
+    pub fn set_pending(&self, position: u64) {
+        self.words
+            .word(self.page_size / WORD + 1)
+            .store(position, Ordering::Relaxed);
+    }
+
     /// The place of a position in the data.
     pub fn place(&self, position: u64) -> u64 {
         position & (self.size - 1)
@@ -99,12 +130,7 @@ impl Ring {
     /// The header at a position, a multiple of 8.
     pub fn header(&self, position: u64) -> Header {
         let word = self.words.word(self.byte(position) / WORD);
-        let bytes = word.load(Ordering::SeqCst).to_ne_bytes();
-        let [a, b, c, d, e, f, g, h] = bytes;
-        Header {
-            len: u32::from_ne_bytes([a, b, c, d]),
-            page: u32::from_ne_bytes([e, f, g, h]),
-        }
+        Header::from_ne_bytes(word.load(Ordering::SeqCst).to_ne_bytes())
     }
 
     /// Writes the header at a position, a multiple of 8: what was written before is seen by who sees it.
@@ -118,9 +144,7 @@ impl Ring {
     }
 
     fn store_header(&self, position: u64, header: Header, order: Ordering) {
-        let [a, b, c, d] = header.len.to_ne_bytes();
-        let [e, f, g, h] = header.page.to_ne_bytes();
-        let word = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        let word = u64::from_ne_bytes(header.to_ne_bytes());
         // The first copy last: who finds the header there finds all that belongs to it.
         for at in self.places(self.byte(position)).rev() {
             self.words.word(at / WORD).store(word, order);

@@ -71,6 +71,7 @@ impl Kernel {
             bpffs: Mutex::new(Bpffs::default()),
             cgroups: Arc::new(Mutex::new(Cgroups::new())),
             sockets: Mutex::new(BTreeMap::new()),
+            space: Arc::default(),
             freezing: Mutex::new(()),
         };
         let kernel = Self {
@@ -259,16 +260,6 @@ impl Kernel {
     /// All maps that are alive, by id.
     pub(super) fn live_maps(&self) -> Vec<Arc<Map>> {
         self.inner.maps.live()
-    }
-
-    /// poll(2) of the file of a map or a perf event: the bits of its state that are set. Those of a perf event are then not
-    /// set any more.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open, `EINVAL` if it is something else.
-    pub fn poll(&self, fd: Fd) -> Result<u32> {
-        OpenFile(self.own().file(fd)?).poll()
     }
 
     /// The lines of `/proc/PID/fdinfo/FD` that the file of a BPF object adds: `name:\tvalue`.

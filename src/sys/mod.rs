@@ -30,6 +30,7 @@ mod prog;
 mod prog_load;
 mod query;
 mod records;
+mod space;
 mod straight;
 mod structure;
 
@@ -37,12 +38,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::abi::{
     Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
-    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, ProgAttachAttr, ProgLoadAttr, Result, UserMem,
+    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, PollEvents, ProgAttachAttr, ProgLoadAttr,
+    Result, UserMem,
 };
 use crate::btf::Btf;
 use crate::env::Env;
@@ -87,6 +90,8 @@ struct Inner {
     cgroups: Arc<Mutex<Cgroups>>,
     /// Sockets that were made in a cgroup: their object's id, and the cgroup's.
     sockets: Mutex<BTreeMap<u64, u64>>,
+    /// Where mappings are.
+    space: Arc<space::Space>,
     /// Freezing a map and mapping its memory exclude each other.
     freezing: Mutex<()>,
 }
@@ -302,6 +307,13 @@ impl Bpf for Kernel {
 
     fn perf_event_open(&self, event: PerfEvent) -> Result<Fd> {
         self.open_perf_event(event)
+    }
+
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open; `EINVAL` if it is no map and no perf event: other files are declared, and have no state.
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        OpenFile(self.own().file(fd)?).wait(timeout)
     }
 
     fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {

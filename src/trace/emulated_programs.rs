@@ -15,7 +15,7 @@ use crate::abi::{Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
 use crate::helper::Prog;
 use crate::helper::verifier::{
     self, LOCK_AT_EXIT, LOCK_IS_HELD, LOCK_IS_NOT_HELD, Refused, helper_allowed, load_allowed,
-    store_allowed,
+    map_allowed, store_allowed,
 };
 use crate::map::cgroup_storage::Storage;
 use crate::map::local_storage::LocalStorage;
@@ -300,6 +300,7 @@ impl Emulated {
             Some(cgroup) => self.kernel.object(self.cgroup(cgroup)?)?,
             None => self.root_cgroup()?,
         };
+        map_allowed(&map, ProgType::RAW_TRACEPOINT)?;
         if !call.delete {
             let touched = call.facts.value_size.min(MOST_TOUCHED);
             load_allowed(&map, 0, touched)?;

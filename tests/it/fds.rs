@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use mapemu::abi::{Bpf, Cmd, Errno, Fd, MapHandle, MapRequest, Mapping, Memory, Result};
+use mapemu::abi::{
+    Bpf, Cmd, Errno, Fd, MapHandle, MapRequest, Mapping, Memory, PollEvents, Result,
+};
 use mapemu::map::object::OtherKind;
 use mapemu::sys::{Fds, Kernel, OpenFile};
 
@@ -53,6 +56,10 @@ impl Bpf for FrontEnd {
     fn close(&self, fd: Fd) -> Result<()> {
         let file = self.files.lock().expect("no panic").remove(&fd);
         file.map(drop).ok_or(Errno::EBADF)
+    }
+
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        self.get(fd)?.wait(timeout)
     }
 
     fn map_handle(&self, _fd: Fd) -> Option<Box<dyn MapHandle>> {

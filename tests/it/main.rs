@@ -34,7 +34,13 @@ mod program_side;
 mod props;
 mod queue_stack;
 mod ringbuf;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod ringbuf_wait;
 mod sockmap;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod stack_trace;
 mod task_work;
 mod timer;
 mod typed;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod verifier;
