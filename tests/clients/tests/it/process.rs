@@ -211,3 +211,107 @@ fn bad_addresses_are_efault() {
         );
     }
 }
+
+#[test]
+fn pages_of_an_arena_are_memory() {
+    const ARENA: u32 = 33;
+    const MMAPABLE: u32 = 1 << 10;
+    let _kernel = kernel();
+    let mut attr = [0_u32; 16];
+    attr[..5].copy_from_slice(&[ARENA, 0, 0, 4, MMAPABLE]);
+    // SAFETY: the attr is one of BPF_MAP_CREATE.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, 0, attr.as_ptr(), 64) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: it was just made.
+    let fd: OwnedFd = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd as i32) };
+    let len = 4 * 4096;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping, at no address that anybody has.
+    let at = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            prot,
+            libc::MAP_SHARED,
+            fd.as_raw_fd(),
+            0,
+        )
+    };
+    assert_ne!(at, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+    // SAFETY: it has so many bytes.
+    let pages = unsafe { std::slice::from_raw_parts_mut(at.cast::<u8>(), len) };
+    assert!(pages.iter().all(|&byte| byte == 0));
+    pages[len - 1] = 7;
+    // SAFETY: nobody uses it any more.
+    assert_eq!(unsafe { libc::munmap(at, len) }, 0);
+}
+
+#[test]
+fn mapping_keeps_the_map_and_makes_freezing_busy() {
+    const MMAPABLE: u32 = 1 << 10;
+    let _kernel = kernel();
+    let opts = bpf_map_create_opts {
+        sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+        map_flags: MMAPABLE,
+        ..Default::default()
+    };
+    let map = MapHandle::create(MapType::Array, Some("mapped"), 4, 8, 1024, &opts).unwrap();
+    let fd = map.as_fd().as_raw_fd();
+    let mapped = |prot: i32, len: usize, offset: i64| {
+        // SAFETY: a new mapping, at no address that anybody has.
+        let at = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                prot,
+                libc::MAP_SHARED,
+                fd,
+                offset,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error().raw_os_error());
+        }
+        Ok(at)
+    };
+    let write = libc::PROT_READ | libc::PROT_WRITE;
+    assert_eq!(
+        mapped(write, 8192, 4096).err(),
+        Some(Some(libc::EINVAL)),
+        "past the end"
+    );
+    let at = mapped(write, 8192, 0).unwrap();
+    // SAFETY: it has so many bytes, and others only use it by calls.
+    unsafe { at.cast::<u64>().add(5).write_volatile(55) };
+    let value = map
+        .lookup(&5_u32.to_ne_bytes(), MapFlags::ANY)
+        .unwrap()
+        .unwrap();
+    assert_eq!(value, 55_u64.to_ne_bytes());
+    map.update(&6_u32.to_ne_bytes(), &66_u64.to_ne_bytes(), MapFlags::ANY)
+        .unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { at.cast::<u64>().add(6).read_volatile() }, 66);
+    let frozen = map.freeze().map_err(|error| error.to_string());
+    assert!(frozen.unwrap_err().contains("busy"), "it can be written");
+    // One half of it goes, then the other.
+    // SAFETY: nobody uses it any more, here and below.
+    assert_eq!(unsafe { libc::munmap(at, 4096) }, 0);
+    assert!(map.freeze().is_err(), "half of it can be written yet");
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::munmap(at.byte_add(4096), 4096) }, 0);
+    map.freeze().unwrap();
+    assert_eq!(
+        mapped(write, 8192, 0).err(),
+        Some(Some(libc::EPERM)),
+        "it is frozen"
+    );
+    let at = mapped(libc::PROT_READ, 8192, 0).unwrap();
+    // SAFETY: it is a mapping; the second call is refused.
+    assert_eq!(unsafe { libc::mprotect(at, 8192, write) }, -1);
+    let id = map.info().unwrap().info.id;
+    drop(map);
+    assert!(MapHandle::from_map_id(id).is_ok(), "the mapping holds it");
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::munmap(at, 8192) }, 0);
+}

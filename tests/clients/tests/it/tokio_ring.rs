@@ -32,7 +32,8 @@ async fn consume() {
     let count: &mut Xdp = object.program_mut("count").unwrap().try_into().unwrap();
     count.load().unwrap();
     let ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
-    let mut ring = AsyncFd::register(ring).unwrap();
+    // SAFETY: a ring buffer has one fd as long as it lives.
+    let mut ring = unsafe { AsyncFd::register(ring) }.unwrap();
     let enough = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&enough);
     let consumer = tokio::spawn(async move {
