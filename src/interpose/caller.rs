@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "the attr's address comes from outside")]
 
 use std::fmt;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,10 +87,29 @@ impl Caller<'_> {
         if let Some(socket) = sockets::get(self.installed, fd, &stat) {
             return Ok(socket);
         }
-        let declared = self.installed.declared.lock();
-        let declared = declared.get(&(stat.st_dev, stat.st_ino)).cloned();
-        Ok(declared.unwrap_or_else(|| self.installed.kernel.declare(OtherKind::File)))
+        // An inode is the same file at each call, a process the same process.
+        let (inode, kind) = match pid(fd) {
+            Some(pid) => ((u64::MAX, pid), OtherKind::Pidfd),
+            None => ((stat.st_dev, stat.st_ino), OtherKind::File),
+        };
+        let mut declared = self.installed.declared.lock();
+        let file = declared
+            .entry(inode)
+            .or_insert_with(|| self.installed.kernel.declare(kind));
+        Ok(file.clone())
     }
+}
+
+/// The process behind a pidfd; `None` if it is none.
+fn pid(fd: BorrowedFd<'_>) -> Option<u64> {
+    let number = fd.as_raw_fd();
+    let link = std::fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
+    if link.as_os_str() != "anon_inode:[pidfd]" {
+        return None;
+    }
+    let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
+    let pid = told.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    pid.trim().parse().ok()
 }
 
 fn text(path: &Path) -> String {

@@ -50,7 +50,7 @@ pub(crate) struct Installed {
     kernel: Kernel,
     bpffs: OnceLock<Bpffs>,
     plays: Plays,
-    /// What the test says of inodes of the system: the cgroups.
+    /// Inodes of the system that maps were asked about; the cgroups are among them.
     declared: Mutex<HashMap<(u64, u64), OpenFile>>,
 }
 

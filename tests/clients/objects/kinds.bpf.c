@@ -33,6 +33,20 @@ struct {
     __type(value, __u64);
 } sk_storage SEC(".maps");
 
+struct {
+    __uint(type, BPF_MAP_TYPE_INODE_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, __u64);
+} inode_storage SEC(".maps");
+
+struct {
+    __uint(type, 32); // BPF_MAP_TYPE_CGRP_STORAGE
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, __u64);
+} cgrp_storage SEC(".maps");
+
 struct inner {
     __uint(type, BPF_MAP_TYPE_ARRAY);
     __uint(max_entries, 2);
@@ -53,3 +67,10 @@ struct {
     __type(key, __u32);
     __array(values, struct inner);
 } hash_of_maps SEC(".maps");
+
+// A program that nothing here can run.
+SEC("kprobe/do_nanosleep")
+int on_sleep(void *ctx)
+{
+    return 0;
+}

@@ -6,11 +6,11 @@ use std::os::fd::AsRawFd;
 
 use aya::Ebpf;
 use aya::maps::{
-    Array, ArrayOfMaps, CgroupArray, CpuMap, DevMap, DevMapHash, HashMap, HashOfMaps, Map, MapData,
-    MapError, PerCpuHashMap, PerCpuValues, ProgramArray, ReusePortSockArray, SkStorage, SockHash,
-    SockMap, StackTraceMap, XskMap,
+    Array, ArrayOfMaps, CgroupArray, CgrpStorage, CpuMap, DevMap, DevMapHash, HashMap, HashOfMaps,
+    InodeStorage, Map, MapData, MapError, PerCpuHashMap, PerCpuValues, ProgramArray,
+    ReusePortSockArray, SkStorage, SockHash, SockMap, StackTraceMap, XskMap,
 };
-use aya::programs::Xdp;
+use aya::programs::{KProbe, Xdp};
 use aya::util::nr_cpus;
 
 use crate::aya_maps::errno;
@@ -188,6 +188,44 @@ fn sockets_have_storage() {
     assert_eq!(errno(map.get(&server, 0)), Some(libc::ENOENT));
     map.remove(&client).unwrap();
     assert_eq!(errno(map.remove(&client)), Some(libc::ENOENT));
+}
+
+#[test]
+fn files_and_cgroups_have_storage() {
+    let kernel = kernel();
+    let mut map: InodeStorage<MapData, u64> = take("inode_storage");
+    let dir = std::env::temp_dir();
+    map.insert(&File::open(&dir).unwrap(), 7, 0).unwrap();
+    assert_eq!(
+        map.get(&File::open(&dir).unwrap(), 0).unwrap(),
+        7,
+        "the same inode"
+    );
+    assert_eq!(
+        errno(map.get(&File::open("/").unwrap(), 0)),
+        Some(libc::ENOENT)
+    );
+    map.remove(&File::open(&dir).unwrap()).unwrap();
+    let mut map: CgrpStorage<MapData, u64> = take("cgrp_storage");
+    let cgroup = File::open(kernel.cgroup_dir().unwrap()).unwrap();
+    map.insert(&cgroup, 9, 0).unwrap();
+    assert_eq!(map.get(&cgroup, 0).unwrap(), 9);
+    assert_eq!(
+        errno(map.get(&File::open("/").unwrap(), 0)),
+        Some(libc::EBADF)
+    );
+}
+
+#[test]
+fn probe_of_the_kernel_is_refused() {
+    let kernel = kernel();
+    if kernel.kernel().is_none() {
+        return;
+    }
+    let mut object = Ebpf::load(KINDS).unwrap();
+    let probe: &mut KProbe = object.program_mut("on_sleep").unwrap().try_into().unwrap();
+    probe.load().unwrap();
+    assert!(probe.attach("do_nanosleep", 0).is_err());
 }
 
 #[test]

@@ -39,8 +39,10 @@ fn packet(object: &mut Object, first: u8) -> u32 {
         .unwrap();
     let mut data = [0; 64];
     data[0] = first;
-    let mut input = ProgramInput::default();
-    input.data_in = Some(&data);
+    let input = ProgramInput {
+        data_in: Some(&data),
+        ..Default::default()
+    };
     count.test_run(input).unwrap().return_value
 }
 

@@ -315,3 +315,79 @@ fn mapping_keeps_the_map_and_makes_freezing_busy() {
     // SAFETY: as above.
     assert_eq!(unsafe { libc::munmap(at, 8192) }, 0);
 }
+
+#[test]
+fn processes_have_storage() {
+    const NO_PREALLOC: u32 = 1;
+    let kernel = kernel();
+    // Types of key and value: a process is told by an int, and has an int.
+    let btf = btf_of_int();
+    let opts = bpf_map_create_opts {
+        sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+        map_flags: NO_PREALLOC,
+        btf_fd: btf.as_raw_fd() as u32,
+        btf_key_type_id: 1,
+        btf_value_type_id: 1,
+        ..Default::default()
+    };
+    let map = MapHandle::create(MapType::TaskStorage, Some("tasks"), 4, 4, 0, &opts).unwrap();
+    let pidfd = || {
+        // SAFETY: it takes numbers.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+        // SAFETY: it was just made.
+        unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) }
+    };
+    let (this, again) = (pidfd(), pidfd());
+    let key = |fd: &OwnedFd| fd.as_raw_fd().to_ne_bytes();
+    map.update(&key(&this), &[5; 4], MapFlags::ANY).unwrap();
+    assert_eq!(
+        map.lookup(&key(&again), MapFlags::ANY).unwrap(),
+        Some(vec![5; 4])
+    );
+    map.delete(&key(&again)).unwrap();
+    assert_eq!(map.lookup(&key(&this), MapFlags::ANY).unwrap(), None);
+    drop(kernel);
+}
+
+/// BTF with one type: `int`.
+fn btf_of_int() -> OwnedFd {
+    let strings = b"\0int\0";
+    let types = [1_u32, 1 << 24, 4, 1 << 24 | 32];
+    let header = [0x1_eb9f_u32, 24, 0, 16, 16, strings.len() as u32];
+    let mut bytes: Vec<u8> = header
+        .iter()
+        .chain(&types)
+        .flat_map(|word| word.to_ne_bytes())
+        .collect();
+    bytes.extend(strings);
+    let mut attr = [0_u64; 5];
+    attr[0] = bytes.as_ptr().expose_provenance() as u64;
+    attr[2] = bytes.len() as u64;
+    // SAFETY: the attr is one of BPF_BTF_LOAD.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, 18, attr.as_ptr(), 40) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: it was just made.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(fd as i32) }
+}
+
+#[test]
+fn threads_make_and_close_maps_at_once() {
+    let _kernel = kernel();
+    let shared = map();
+    thread::scope(|scope| {
+        for me in 0..4_u32 {
+            let shared = &shared;
+            scope.spawn(move || {
+                for round in 0..200 {
+                    let own = map();
+                    set(&own, me);
+                    let dup = MapHandle::try_from(&own).unwrap();
+                    drop(own);
+                    set(shared, round);
+                    assert_eq!(get(&dup), me);
+                }
+            });
+        }
+    });
+    assert_eq!(get(&shared), 199);
+}
