@@ -6,8 +6,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Timespec, fstat};
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
@@ -33,7 +34,7 @@ pub(super) struct Placeholder {
     ours: OwnedFd,
     theirs: End,
     /// Theirs may be ready.
-    ready: AtomicBool,
+    ready: Mutex<bool>,
 }
 
 impl Placeholder {
@@ -50,7 +51,7 @@ impl Placeholder {
             inode: stat.st_ino,
             ours,
             theirs,
-            ready: AtomicBool::new(theirs == End::Write),
+            ready: Mutex::new(theirs == End::Write),
         };
         if theirs == End::Write {
             // As small as can be: it is filled to be not ready.
@@ -66,8 +67,37 @@ impl Placeholder {
         found.is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
     }
 
-    /// Who waits for the caller's end is woken, and finds it ready.
-    pub(super) fn wake(&self) {
+    /// The file wakes those who wait: they are woken, and find the caller's end ready, if `is_ready` is true. It may not be: who
+    /// waits may have seen what there was before it was woken.
+    pub(super) fn wake(&self, is_ready: impl FnOnce() -> bool) {
+        let mut ready = self.ready.lock();
+        if is_ready() {
+            self.make_ready();
+            *ready = true;
+        }
+    }
+
+    /// Before somebody waits for `theirs`, an fd of the caller's end: it is ready as the file is.
+    pub(super) fn refresh(&self, theirs: BorrowedFd<'_>, state: impl FnOnce() -> State) {
+        // Who wakes waits for the lock, and sees what changed meanwhile.
+        let mut ready = self.ready.lock();
+        match state() {
+            State::Ready if !*ready => {
+                self.make_ready();
+                *ready = true;
+            }
+            State::NotReady if *ready => {
+                match self.theirs {
+                    End::Read => empty(theirs),
+                    End::Write => while rustix::io::write(theirs, &[0; PAGE_SIZE]).is_ok() {},
+                }
+                *ready = false;
+            }
+            State::Ready | State::NotReady | State::AsItIs => {}
+        }
+    }
+
+    fn make_ready(&self) {
         match self.theirs {
             // Nobody is there to be woken, and a signal would come.
             End::Read if self.is_closed() => {}
@@ -75,25 +105,16 @@ impl Placeholder {
             End::Read => drop(rustix::io::write(&self.ours, &[0])),
             End::Write => empty(self.ours.as_fd()),
         }
-        self.ready.store(true, Ordering::Release);
     }
+}
 
-    /// As [`Placeholder::wake`], unless it is ready already.
-    pub(super) fn wake_if_calm(&self) {
-        if !self.ready.load(Ordering::Acquire) {
-            self.wake();
-        }
-    }
-
-    /// The caller's end is not ready any more; `theirs` is an fd of it.
-    pub(super) fn calm(&self, theirs: BorrowedFd<'_>) {
-        if self.ready.swap(false, Ordering::AcqRel) {
-            match self.theirs {
-                End::Read => empty(theirs),
-                End::Write => while rustix::io::write(theirs, &[0; PAGE_SIZE]).is_ok() {},
-            }
-        }
-    }
+/// Whether an emulated file is ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    Ready,
+    /// If it woke somebody.
+    AsItIs,
+    NotReady,
 }
 
 fn empty(fd: BorrowedFd<'_>) {

@@ -15,9 +15,9 @@ use std::sync::{Arc, LazyLock};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::Installed;
-use super::placeholder::{End, Placeholder, pipe_inode};
+use super::placeholder::{End, Placeholder, State, pipe_inode};
 use super::raw::errno_of;
+use super::{Installed, wait};
 use crate::abi::{Fd, MapType, Result};
 use crate::sys::OpenFile;
 
@@ -181,9 +181,10 @@ impl Entry {
     /// Wakes those who wait for the placeholder whenever the file wakes, if it does.
     pub(super) fn follow(&self) {
         let placeholder = Arc::downgrade(&self.placeholder);
+        let file = self.file.clone();
         let wake: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
             if let Some(placeholder) = placeholder.upgrade() {
-                placeholder.wake();
+                placeholder.wake(|| wait::state(&file) != State::NotReady);
             }
         });
         if self.file.on_wake(&wake).is_ok() && self.wakes.lock().replace(wake).is_none() {

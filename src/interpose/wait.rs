@@ -5,9 +5,12 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 
+use super::placeholder::State;
 use super::table::{self, Entry};
 use crate::abi::PollEvents;
 use crate::map::object::Object;
+use crate::map::perf_event::Event;
+use crate::sys::OpenFile;
 
 /// Before somebody waits for an epoll instance, which may have any of them.
 #[inline]
@@ -25,42 +28,25 @@ pub(super) fn before_poll(fd: RawFd) {
     }
 }
 
-/// Makes the placeholder ready or not, as the file is.
 fn refresh(fd: BorrowedFd<'_>, entry: &Entry) {
-    if entry.wakes.lock().is_none() {
-        return;
-    }
-    match ready(entry) {
-        Ready::Yes => entry.placeholder.wake_if_calm(),
-        Ready::AsItIs => {}
-        Ready::No => {
-            entry.placeholder.calm(fd);
-            if !matches!(ready(entry), Ready::No) {
-                // Something came meanwhile, and its wakeup may be what was taken away.
-                entry.placeholder.wake();
-            }
-        }
+    if entry.wakes.lock().is_some() {
+        entry.placeholder.refresh(fd, || state(&entry.file));
     }
 }
 
-enum Ready {
-    Yes,
-    AsItIs,
-    No,
-}
-
-fn ready(entry: &Entry) -> Ready {
-    if let Object::Other(object) = entry.file.object() {
+/// Whether a file is ready.
+pub(super) fn state(file: &OpenFile) -> State {
+    if let Object::Other(object) = file.object() {
         // The kernel forgets a wakeup when it has told of it. What is not read yet is told again here.
-        let buffer = object.perf_event().and_then(|event| event.buffer());
+        let buffer = object.perf_event().and_then(Event::buffer);
         return match buffer {
-            Some(buffer) if buffer.has_unread() => Ready::AsItIs,
-            _ => Ready::No,
+            Some(buffer) if buffer.has_unread() => State::AsItIs,
+            _ => State::NotReady,
         };
     }
     let bits = PollEvents::IN | PollEvents::OUT;
-    match entry.file.poll() {
-        Ok(events) if events & bits.bits() != 0 => Ready::Yes,
-        _ => Ready::No,
+    match file.poll() {
+        Ok(events) if events & bits.bits() != 0 => State::Ready,
+        _ => State::NotReady,
     }
 }

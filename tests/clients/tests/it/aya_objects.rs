@@ -101,6 +101,26 @@ fn consumer_of_a_ring_buffer_sleeps_until_there_is_something() {
 }
 
 #[test]
+fn no_wakeup_is_lost() {
+    let kernel = kernel_with_programs();
+    let mut object = load(1, &kernel.pin_dir().unwrap());
+    let mut ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
+    let (tell, told) = mpsc::channel();
+    let consumer = thread::spawn(move || {
+        for _ in 0..2000 {
+            assert!(wait(&ring), "it comes");
+            let item = ring.next().expect("it woke for something");
+            tell.send(item[0]).unwrap();
+        }
+    });
+    for at in 0..2000_u32 {
+        packet(&object, (at % 8) as u8);
+        assert_eq!(told.recv().unwrap(), (at % 8) as u8);
+    }
+    consumer.join().unwrap();
+}
+
+#[test]
 fn samples_come_through_perf_buffers() {
     let kernel = kernel_with_programs();
     let mut object = load(1, &kernel.pin_dir().unwrap());
