@@ -13,7 +13,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::hash::{self, BY_BUCKET};
-use super::holdings::{self, Holdings};
+use super::holdings::{self, Gone, Holdings};
 use super::percpu_hash::{New, Parts};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
@@ -105,16 +105,23 @@ impl LruHash {
         }
     }
 
-    /// What the special fields of an element hold goes, as the element does.
+    /// What the special fields of an element held, which goes as the element does.
     #[inline]
-    fn free_fields(&self, slot: u32) {
+    fn take_fields(&self, slot: u32) -> Gone {
         match &self.values {
             Values::One { holdings, .. } => {
                 let at = self.table.value_at(slot);
-                holdings::free(holdings.as_deref(), self.table.words(), at);
+                holdings::take(holdings.as_deref(), self.table.words(), at)
             }
-            Values::PerCpu(parts) => parts.free_fields(&self.table, slot),
+            Values::PerCpu(parts) => parts.take_fields(&self.table, slot),
         }
+    }
+
+    /// Nobody has the slot any more.
+    fn give_back(&self, slot: u32) {
+        let gone = self.take_fields(slot);
+        self.lru.give_back(slot);
+        drop(gone);
     }
 
     /// Bytes of a value as bpf(2) copies it.
@@ -127,7 +134,11 @@ impl LruHash {
 
     /// A slot for a new element; another one may have to go.
     fn take(&self, cpu: u32) -> Result<u32> {
-        self.lru.take(cpu, self).ok_or(Errno::ENOMEM)
+        let mut evicting = Evicting {
+            map: self,
+            gone: Gone::default(),
+        };
+        self.lru.take(cpu, &mut evicting).ok_or(Errno::ENOMEM)
     }
 
     /// Kernel: `htab_lru_map_update_elem`.
@@ -148,10 +159,8 @@ impl LruHash {
         if fields.is_empty() {
             self.table.words().fill(at, value);
         } else {
-            // Fresh fields are zero, whatever the caller's bytes are.
-            let mut fresh = value.to_vec();
-            fields.clear(&mut fresh);
-            self.table.words().fill(at, &fresh);
+            // The place keeps its fields.
+            fields.write_around(self.table.words(), at, value);
         }
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
@@ -170,8 +179,7 @@ impl LruHash {
         };
         drop(bucket);
         if let Some(slot) = unused {
-            self.free_fields(slot);
-            self.lru.give_back(slot);
+            self.give_back(slot);
         }
         done
     }
@@ -195,25 +203,26 @@ impl LruHash {
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
         let done = checks::existence(old.is_some(), flags);
+        let mut gone = Gone::default();
         let unused = match (&done, old, slot) {
             (Err(_), ..) => slot,
             (Ok(()), Some(old), _) => {
                 self.lru.reference(old.slot);
-                parts.write(&self.table, old.slot, value, false);
+                gone.and(parts.write(&self.table, old.slot, value, false));
                 slot
             }
             (Ok(()), None, Some(slot)) => {
                 self.table.write_key(slot, key);
-                parts.write(&self.table, slot, value, true);
+                gone.and(parts.write(&self.table, slot, value, true));
                 bucket.insert(slot, hash);
                 None
             }
             (Ok(()), None, None) => unreachable!("with EXIST the key is there"),
         };
         drop(bucket);
+        drop(gone);
         if let Some(slot) = unused {
-            self.free_fields(slot);
-            self.lru.give_back(slot);
+            self.give_back(slot);
         }
         done
     }
@@ -226,26 +235,33 @@ impl LruHash {
         before(place.slot);
         bucket.remove(place);
         drop(bucket);
-        self.free_fields(place.slot);
-        self.lru.give_back(place.slot);
+        self.give_back(place.slot);
         Ok(())
     }
 }
 
-impl Elems for &LruHash {
+/// Elements that go for new ones. What they held is dropped when the lists are unlocked.
+struct Evicting<'m> {
+    map: &'m LruHash,
+    gone: Gone,
+}
+
+impl Elems for &mut Evicting<'_> {
     /// Kernel: `htab_lru_map_delete_node`.
     fn evict(&mut self, slot: u32) -> bool {
-        let mut bucket = self.table.lock(self.table.hash_of(slot));
+        let table = &self.map.table;
+        let mut bucket = table.lock(table.hash_of(slot));
         let place = bucket.find_slot(slot);
         if let Some(place) = place {
             bucket.remove(place);
-            self.free_fields(slot);
+            drop(bucket);
+            self.gone.and(self.map.take_fields(slot));
         }
         place.is_some()
     }
 
     fn bring_near(&mut self, slots: &[u32]) {
-        self.table.prefetch_chains(slots);
+        self.map.table.prefetch_chains(slots);
     }
 }
 
@@ -350,8 +366,7 @@ impl MapOps for LruHash {
             self.copy_out(slot, &mut values[at..]);
         });
         for slot in gone.into_iter().rev() {
-            self.free_fields(slot);
-            self.lru.give_back(slot);
+            self.give_back(slot);
         }
     }
 

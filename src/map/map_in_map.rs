@@ -180,12 +180,9 @@ impl MapOps for HashOfMaps {
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        let mut old = None;
-        self.slots
-            .remove((cpu, None), key, |slot| old = self.maps.take(slot))?;
-        // The map may go with it: not under the bucket's lock.
-        drop(old);
-        Ok(())
+        // The map may go with it: not under the bucket's lock. And who reads the bucket meanwhile still sees it.
+        let free = |slot| drop(self.maps.take(slot));
+        self.slots.remove((cpu, None), key, |_| (), free)
     }
 
     fn user_lookup_elem(
@@ -247,7 +244,7 @@ impl MapOps for HashOfMaps {
 
     fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
         let gone = read_buckets(self.table(), request, |slot, values| {
-            // One that left its bucket meanwhile may have none: then this bucket is read again.
+            // One that left its bucket meanwhile may have none: then the bucket is read again.
             let id = self.maps.ask(slot, |map| map.id).unwrap_or_default();
             values.extend_from_slice(&id.to_ne_bytes());
         });

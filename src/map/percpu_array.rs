@@ -64,10 +64,10 @@ impl PercpuArray {
     /// Writes a CPU's part; what its fields held goes.
     fn write(&self, at: usize, part: &[u8]) {
         self.fields.write_around(&self.elems, at, part);
-        holdings::free(self.holdings.as_deref(), &self.elems, at);
+        drop(holdings::take(self.holdings.as_deref(), &self.elems, at));
     }
 
-    /// The parts of a value as user space has it, each with the word it belongs at.
+    /// The words at which the parts of a value begin, by CPU.
     fn parts(&self, index: u32) -> impl Iterator<Item = usize> {
         (0..self.nr_cpus).map(move |cpu| self.at(index, cpu))
     }

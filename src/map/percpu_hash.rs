@@ -9,7 +9,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
-use super::holdings::{self, Holdings};
+use super::holdings::{self, Gone, Holdings};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
@@ -75,13 +75,15 @@ impl Parts {
         self.holdings.as_deref()
     }
 
-    /// What the special fields of an element hold goes, of all CPUs.
-    pub(super) fn free_fields(&self, table: &Table, slot: u32) {
+    /// What the special fields of an element held, of all CPUs, which goes as the element does.
+    pub(super) fn take_fields(&self, table: &Table, slot: u32) -> Gone {
+        let mut gone = Gone::default();
         if let Some(holdings) = &self.holdings {
             for cpu in 0..self.nr_cpus {
-                holdings.free(table.words(), self.at(table, slot, cpu));
+                gone.and(holdings.take(table.words(), self.at(table, slot, cpu)));
             }
         }
+        gone
     }
 
     fn at(&self, table: &Table, slot: u32, cpu: u32) -> usize {
@@ -108,19 +110,27 @@ impl Parts {
         }
     }
 
-    /// Writes a value into the slot of a key that is there, or (`fresh`) of a new one.
+    /// Writes a value into the slot of a key that is there, or (`fresh`) of a new one. Gives what its fields held: what they
+    /// hold in the slot of a new key was put there by who still had a pointer to an old one, and a program leaves it.
     ///
     /// Kernel: `kernel/bpf/hashtab.c:pcpu_copy_value`, `pcpu_init_value`.
-    pub(super) fn write(&self, table: &Table, slot: u32, value: New<'_>, fresh: bool) {
+    pub(super) fn write(&self, table: &Table, slot: u32, value: New<'_>, fresh: bool) -> Gone {
         let words = table.words();
+        let mut gone = Gone::default();
+        let mut write = |at, part: &[u8], takes| {
+            self.fields.write_around(words, at, part);
+            if takes {
+                gone.and(holdings::take(self.holdings(), words, at));
+            }
+        };
         match value {
             New::OfAll(value) => {
                 for (cpu, part) in (0..self.nr_cpus).zip(value.chunks_exact(self.part * WORD)) {
-                    self.write_part(table, self.at(table, slot, cpu), part, fresh);
+                    write(self.at(table, slot, cpu), part, true);
                 }
             }
             New::Of(cpu, value) => {
-                self.write_part(table, self.at(table, slot, cpu), value, fresh);
+                write(self.at(table, slot, cpu), value, !fresh);
                 if fresh {
                     for other in (0..self.nr_cpus).filter(|other| *other != cpu) {
                         self.zero_part(words, self.at(table, slot, other));
@@ -128,6 +138,7 @@ impl Parts {
                 }
             }
         }
+        gone
     }
 
     /// The bytes behind the value stay.
@@ -139,19 +150,6 @@ impl Parts {
             words.write(at, &ZEROS[..len]);
             at += len / WORD;
             left -= len;
-        }
-    }
-
-    fn write_part(&self, table: &Table, at: usize, part: &[u8], fresh: bool) {
-        if fresh && !self.fields.is_empty() {
-            let mut cleared = part.to_vec();
-            self.fields.clear(&mut cleared);
-            table.words().write(at, &cleared);
-        } else {
-            self.fields.write_around(table.words(), at, part);
-            if !fresh {
-                holdings::free(self.holdings(), table.words(), at);
-            }
         }
     }
 }
@@ -185,15 +183,18 @@ impl PercpuHash {
         let mut bucket = self.table().lock(hash);
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
-        match old {
+        let gone = match old {
             Some(old) => self.parts.write(self.table(), old.slot, value, false),
             None => {
                 let slot = self.slots.take(cpu)?;
                 self.table().write_key(slot, key);
-                self.parts.write(self.table(), slot, value, true);
+                let gone = self.parts.write(self.table(), slot, value, true);
                 bucket.insert(slot, hash);
+                gone
             }
-        }
+        };
+        drop(bucket);
+        drop(gone);
         Ok(())
     }
 }
@@ -216,9 +217,8 @@ impl MapOps for PercpuHash {
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots.remove((cpu, None), key, |slot| {
-            self.parts.free_fields(self.table(), slot);
-        })
+        let free = |slot| drop(self.parts.take_fields(self.table(), slot));
+        self.slots.remove((cpu, None), key, |_| (), free)
     }
 
     fn for_each_elem(
@@ -260,10 +260,12 @@ impl MapOps for PercpuHash {
         value: &mut [u8],
         _flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots.remove((caller.cpu, None), key, |slot| {
-            self.parts.read(self.table(), slot, value);
-            self.parts.free_fields(self.table(), slot);
-        })
+        self.slots.remove(
+            (caller.cpu, None),
+            key,
+            |slot| self.parts.read(self.table(), slot, value),
+            |slot| drop(self.parts.take_fields(self.table(), slot)),
+        )
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
@@ -283,7 +285,7 @@ impl MapOps for PercpuHash {
             self.parts.append(self.table(), slot, values);
         });
         for &slot in &gone {
-            self.parts.free_fields(self.table(), slot);
+            drop(self.parts.take_fields(self.table(), slot));
         }
         self.slots.give_back_all(caller.cpu, gone);
     }
