@@ -155,6 +155,19 @@ fn in_bpffs(path: &OsStr) -> Option<(Arc<Installed>, &str)> {
     Some((threads::current()?, path.to_str()?))
 }
 
+/// The mode of a directory or a pin in the emulated bpffs.
+pub(super) fn mode(path: &OsStr) -> Option<Result<u32>> {
+    let (installed, path) = in_bpffs(path)?;
+    let is_dir = installed.kernel.is_dir(path);
+    Some(is_dir.map(|is_dir| {
+        if is_dir {
+            libc::S_IFDIR | 0o700
+        } else {
+            libc::S_IFREG | 0o600
+        }
+    }))
+}
+
 /// mkdir(2) in the emulated bpffs.
 pub(super) fn mkdir(path: &OsStr) -> Option<Result<()>> {
     let (installed, path) = in_bpffs(path)?;

@@ -11,8 +11,8 @@ use std::ptr;
 
 use super::hooks_fds::{close, close_range, dup2, dup3, ioctl};
 use super::hooks_files::{
-    mkdir, open, open64, openat, openat64, prlimit, prlimit64, readlink, readlinkat, setrlimit,
-    setrlimit64, statfs, statfs64, unlink,
+    access, mkdir, open, open64, openat, openat64, prlimit, prlimit64, readlink, readlinkat,
+    setrlimit, setrlimit64, statfs, statfs64, statx, unlink,
 };
 use super::hooks_memory::{mmap, mmap64, munmap};
 use super::hooks_threads::pthread_create;
@@ -112,6 +112,8 @@ const ALL: &[(&CStr, *const c_void)] = &[
     (c"readlinkat", readlinkat as *const c_void),
     (c"statfs", statfs as *const c_void),
     (c"statfs64", statfs64 as *const c_void),
+    (c"statx", statx as *const c_void),
+    (c"access", access as *const c_void),
     (c"mkdir", mkdir as *const c_void),
     (c"unlink", unlink as *const c_void),
     (c"setrlimit", setrlimit as *const c_void),

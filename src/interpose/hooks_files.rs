@@ -2,11 +2,12 @@
 
 #![expect(unsafe_code, reason = "functions of the C library")]
 
-use std::ffi::{c_char, c_int, c_long};
+use std::ffi::{c_char, c_int, c_long, c_uint};
 use std::ptr;
 
 use super::raw::{address, answer, as_int, raw, returned, returned_int};
 use super::{files, process, threads};
+use crate::abi::Result;
 
 /// open(2)
 ///
@@ -147,15 +148,20 @@ pub(super) unsafe extern "C" fn readlinkat(
 pub(super) unsafe extern "C" fn statfs(path: *const c_char, out: *mut libc::statfs) -> c_int {
     let args = [address(path), address(out), 0, 0, 0, 0];
     // SAFETY: the caller's promise.
-    let ret = unsafe { raw(libc::SYS_statfs, args) };
-    if ret == 0
-        && process::has_begun()
+    let mut ret = unsafe { raw(libc::SYS_statfs, args) };
+    if process::has_begun()
         // SAFETY: the caller's promise.
         && let Some(path) = unsafe { files::path(path) }
-        && files::is_bpffs(path)
     {
-        // SAFETY: the kernel wrote to it.
-        unsafe { (*out).f_type = libc::BPF_FS_MAGIC };
+        if ret == -c_long::from(libc::ENOENT) && matches!(files::mode(path), Some(Ok(_))) {
+            // SAFETY: zeros are one, and the caller has room for it.
+            unsafe { out.write_bytes(0, 1) };
+            ret = 0;
+        }
+        if ret == 0 && files::is_bpffs(path) {
+            // SAFETY: it was written just now.
+            unsafe { (*out).f_type = libc::BPF_FS_MAGIC };
+        }
     }
     returned_int(ret)
 }
@@ -169,6 +175,76 @@ pub(super) unsafe extern "C" fn statfs(path: *const c_char, out: *mut libc::stat
 pub(super) unsafe extern "C" fn statfs64(path: *const c_char, out: *mut libc::statfs) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { statfs(path, out) }
+}
+
+/// statx(2): what std asks for, too.
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn statx(
+    dir: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mask: c_uint,
+    out: *mut libc::statx,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    if let Some(mode) = unsafe { mode_of(path) } {
+        if mode.is_ok() {
+            // SAFETY: zeros are one, and the caller has room for it.
+            unsafe { out.write_bytes(0, 1) };
+        }
+        return as_int(answer(mode.map(|mode| {
+            let mode = u16::try_from(mode).expect("modes have 16 bits");
+            // SAFETY: it was written just now.
+            unsafe { (*out).stx_mask = libc::STATX_TYPE | libc::STATX_MODE };
+            // SAFETY: as above.
+            unsafe { (*out).stx_mode = mode };
+            0
+        })));
+    }
+    let args = [
+        dir.into(),
+        address(path),
+        flags.into(),
+        mask.into(),
+        address(out),
+        0,
+    ];
+    // SAFETY: the caller's promise.
+    returned_int(unsafe { raw(libc::SYS_statx, args) })
+}
+
+/// access(2)
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn access(path: *const c_char, mode: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    if let Some(found) = unsafe { mode_of(path) } {
+        return as_int(answer(found.map(|_| 0)));
+    }
+    let args = [libc::AT_FDCWD.into(), address(path), mode.into(), 0, 0, 0];
+    // SAFETY: the caller's promise.
+    returned_int(unsafe { raw(libc::SYS_faccessat, args) })
+}
+
+/// The mode of what is in the emulated bpffs; `None` for other paths.
+///
+/// # Safety
+///
+/// The path is null or ends with a NUL.
+unsafe fn mode_of(path: *const c_char) -> Option<Result<u32>> {
+    // SAFETY: the caller's promise.
+    if !unsafe { files::may_be_ours(path) } {
+        return None;
+    }
+    // SAFETY: as above.
+    files::mode(unsafe { files::path(path) }?)
 }
 
 /// mkdir(2)

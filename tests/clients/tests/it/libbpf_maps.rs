@@ -172,3 +172,26 @@ fn map_lives_as_long_as_any_fd_of_it() {
     drop(dup);
     gone(id);
 }
+
+#[test]
+fn pins_are_in_the_usual_place_too() {
+    let _kernel = kernel();
+    let dir = std::path::PathBuf::from(format!("/sys/fs/bpf/clients-{}", std::process::id()));
+    std::fs::create_dir_all(dir.join("below")).unwrap();
+    std::fs::create_dir_all(dir.join("below")).unwrap();
+    let path = dir.join("below/pinned");
+    assert!(!path.exists());
+    let mut made = map(MapType::Stack, 0, 4, 3).unwrap();
+    made.pin(&path).unwrap();
+    assert!(path.is_file());
+    assert_eq!(MapHandle::from_pinned_path(&path).unwrap().max_entries(), 3);
+    assert_eq!(
+        made.pin(&path).map_err(|error| error.kind()),
+        Err(ErrorKind::AlreadyExists)
+    );
+    std::fs::remove_file(&path).unwrap();
+    assert!(MapHandle::from_pinned_path(&path).is_err());
+    // What is left of it goes with the emulated kernel; of the running one it is removed.
+    let _ = std::fs::remove_dir(dir.join("below"));
+    let _ = std::fs::remove_dir(&dir);
+}
