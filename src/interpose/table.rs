@@ -118,17 +118,14 @@ pub(super) fn forget_range(first: Fd, last: Fd) -> Vec<Arc<Entry>> {
 
 /// Forgets the numbers of a file that is closed: those that were closed where it was not seen.
 fn forget_all(entry: &Arc<Entry>) {
-    let numbers = BY_FD.read();
-    let of_it =
-        |number: &Option<Arc<Entry>>| number.as_ref().is_some_and(|of| Arc::ptr_eq(of, entry));
-    let stale: Vec<RawFd> = (0..)
-        .zip(numbers.iter())
-        .filter(|(_, number)| of_it(number))
-        .map(|(fd, _)| fd)
-        .collect();
-    drop(numbers);
-    for fd in stale {
-        forget(fd);
+    let mut numbers = BY_FD.write();
+    for (fd, number) in (0..).zip(numbers.iter_mut()) {
+        // Dropped under the lock: the caller has the entry yet.
+        if number.take_if(|of| Arc::ptr_eq(of, entry)).is_some()
+            && let Some((word, bit)) = bit(fd)
+        {
+            word.fetch_and(!bit, Ordering::AcqRel);
+        }
     }
 }
 

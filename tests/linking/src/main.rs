@@ -5,12 +5,15 @@ use std::thread;
 
 use aya::maps::{Array, HashMap, MapData};
 use mapemu::Kernel;
-use mapemu::interpose::{assert_active, install};
+use mapemu::interpose::{assert_active, install, install_for_process};
 
 fn main() {
     assert_active();
+    install_for_process(Kernel::new());
+    let of_process = HashMap::<MapData, u32, u64>::create(1, 0).expect("a map of the process");
     let _kernel = install(Kernel::new());
     assert_active();
+    assert!(of_process.get(&1, 0).is_err(), "it is empty, and there");
     let mut map = HashMap::<MapData, u32, u64>::create(1, 0).expect("a map");
     map.insert(1, 2, 0).expect("an element");
     assert!(map.insert(2, 3, 0).is_err(), "it is full");
@@ -23,7 +26,9 @@ fn main() {
                 for round in 0..100 {
                     let (lock, moved) = &*turn;
                     let now = lock.lock().expect("no thread panics");
-                    let mut now = moved.wait_while(now, |now| *now % 4 != me).expect("no thread panics");
+                    let mut now = moved
+                        .wait_while(now, |now| *now % 4 != me)
+                        .expect("no thread panics");
                     map.set(0, round, 0).expect("an element");
                     *now += 1;
                     moved.notify_all();
