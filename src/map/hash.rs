@@ -478,9 +478,6 @@ pub(super) fn for_each(table: &Table, mut visit: impl FnMut(&[u8], u32) -> bool)
     calls
 }
 
-/// Bytes of values that are read before the caller is given them.
-const READ_AT_ONCE: usize = 1 << 14;
-
 /// Reads buckets as the request says: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
 /// the request deletes.
 ///
@@ -490,7 +487,8 @@ pub(super) fn read_buckets(
     request: &mut BucketRequest,
     mut read_value: impl FnMut(u32, &mut Vec<u8>),
 ) -> Vec<u32> {
-    while request.bucket < table.n_buckets() && request.values.len() < READ_AT_ONCE {
+    let mut gone = Vec::new();
+    while request.bucket < table.n_buckets() && request.wants_more() {
         let bucket = request.bucket;
         table.prefetch(bucket.saturating_add(AHEAD));
         let before = (request.keys.len(), request.values.len());
@@ -520,12 +518,9 @@ pub(super) fn read_buckets(
         request.room = room;
         request.bucket += 1;
         if let Some(mut locked) = locked {
-            let gone: Vec<u32> = locked.places().map(|place| place.slot).collect();
+            gone.extend(locked.places().map(|place| place.slot));
             locked.clear();
-            if !gone.is_empty() {
-                return gone;
-            }
         }
     }
-    Vec::new()
+    gone
 }

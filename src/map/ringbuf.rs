@@ -69,7 +69,7 @@ impl Reservation {
             "the verifier refuses: {len} bytes at {offset} are outside of a record of {} bytes",
             self.len
         );
-        self.position + RINGBUF_HDR_SZ + offset as u64
+        self.position + (RINGBUF_HDR_SZ + offset) as u64
     }
 }
 
@@ -98,8 +98,7 @@ impl Sample<'_> {
         if out.len() > self.size() || offset > self.size() - out.len() {
             return Err(Errno::E2BIG);
         }
-        let data = self.position.wrapping_add(RINGBUF_HDR_SZ);
-        self.ring.read(data.wrapping_add(offset as u64), out);
+        self.ring.read(self.position, RINGBUF_HDR_SZ + offset, out);
         Ok(())
     }
 
@@ -218,7 +217,8 @@ impl Ringbuf {
     ///
     /// If they do not lie in it: the verifier refuses.
     pub fn read(&self, record: &Reservation, offset: usize, out: &mut [u8]) {
-        self.ring.read(record.position_of(offset, out.len()), out);
+        self.ring
+            .read(record.position_of(offset, out.len()), 0, out);
     }
 
     /// Shows a record to the consumer. Unknown flags are ignored.

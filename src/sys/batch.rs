@@ -174,6 +174,7 @@ impl Batch<'_> {
         let mut request = BucketRequest {
             bucket,
             room: self.attr.count as usize,
+            one: delete,
             delete,
             elem_flags: self.attr.elem_flags,
             keys: Vec::new(),
@@ -181,12 +182,25 @@ impl Batch<'_> {
         };
         let mut done = 0;
         while request.bucket < n_buckets {
+            let before = (request.bucket, request.room);
             self.target.buckets(&mut request);
             if request.keys.is_empty() && request.bucket < n_buckets {
                 // What does not fit is for the next call.
                 break;
             }
-            done += self.write_out(done, &request, mem)?;
+            let (keys, values) = (self.key_addr(done), self.value_addr(done));
+            let fits = mem.may_write(keys, request.keys.len())
+                && mem.may_write(values, request.values.len());
+            if fits || request.one {
+                mem.write(keys, &request.keys)?;
+                mem.write(values, &request.values)?;
+                let read = request.keys.len() / self.target.key_size();
+                done += u32::try_from(read).expect("no more than there is room for");
+            } else {
+                // Again, bucket by bucket, to see how far it goes.
+                (request.bucket, request.room) = before;
+                request.one = true;
+            }
             request.keys.clear();
             request.values.clear();
         }
@@ -199,23 +213,5 @@ impl Batch<'_> {
         } else {
             Ok(())
         }
-    }
-
-    /// Gives the caller what was read, from its element number `done` on; how many these are.
-    fn write_out(&self, done: u32, read: &BucketRequest, mem: &mut dyn UserMem) -> Result<u32> {
-        let (key_size, value_size) = (self.target.key_size(), self.target.value_size());
-        let number = u32::try_from(read.keys.len() / key_size).expect("no more than there is room");
-        let whole = mem
-            .write(self.key_addr(done), &read.keys)
-            .and_then(|()| mem.write(self.value_addr(done), &read.values));
-        if whole.is_err() {
-            // As far as the caller's memory goes.
-            let keys = read.keys.chunks(key_size);
-            for (at, (key, value)) in (done..).zip(keys.zip(read.values.chunks(value_size))) {
-                mem.write(self.key_addr(at), key)?;
-                mem.write(self.value_addr(at), value)?;
-            }
-        }
-        Ok(number)
     }
 }

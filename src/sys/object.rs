@@ -123,7 +123,7 @@ impl Call<'_> {
         if map.writers.load(Ordering::Acquire) > 0 {
             return Err(Errno::EBUSY);
         }
-        map.frozen.store(true, Ordering::Release);
+        map.frozen.store(true, Ordering::SeqCst);
         if let Some(table) = map.ops.table() {
             table.pass_locks();
         }
