@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
@@ -23,6 +24,7 @@ pub struct Env {
     pub memory_limit: u64,
     /// What happens where this crate does not know the kernel's answer.
     pub unsupported: Unsupported,
+    refusal: OnceLock<fn(fmt::Arguments<'_>) -> Errno>,
     /// The memory of ring buffers holds their data twice.
     pub doubled_rings: bool,
     random: AtomicU64,
@@ -85,6 +87,7 @@ impl Env {
             release,
             memory_limit,
             unsupported,
+            refusal: OnceLock::new(),
             doubled_rings: false,
             random: AtomicU64::new(seed),
             memory_used: AtomicU64::new(0),
@@ -164,10 +167,18 @@ impl Env {
 
     /// What cannot be emulated: the errno that the user chose for it, or a panic that names it.
     pub fn unsupported(&self, what: fmt::Arguments<'_>) -> Errno {
-        match self.unsupported {
-            Unsupported::Panic => panic!("mapemu does not emulate {what} yet"),
-            Unsupported::Errno(errno) => errno,
+        match (self.unsupported, self.refusal.get()) {
+            (Unsupported::Errno(errno), _) => errno,
+            (Unsupported::Panic, Some(refuse)) => refuse(what),
+            (Unsupported::Panic, None) => panic!("mapemu does not emulate {what} yet"),
         }
+    }
+
+    /// From here on `refuse` is called where a panic would name what cannot be emulated: for a front end whose callers cannot
+    /// be unwound. It names it, and gives the errno.
+    pub fn refuse_with(&self, refuse: fn(fmt::Arguments<'_>) -> Errno) {
+        // A second front end refuses as the first does.
+        let _ = self.refusal.set(refuse);
     }
 }
 

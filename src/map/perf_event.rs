@@ -212,6 +212,17 @@ impl Buffer {
         self.signal.wait(seen, timeout);
     }
 
+    /// Has `hook` called at each wakeup, as long as it is kept, on the thread that wakes.
+    pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) {
+        self.signal.on_wake(hook);
+    }
+
+    /// There are records that user space has not read.
+    pub fn has_unread(&self) -> bool {
+        let at = |place: usize| self.words.word(place / WORD).load(Ordering::Acquire);
+        at(perf_page::DATA_HEAD) != at(perf_page::DATA_TAIL)
+    }
+
     /// Kernel: `perf_output_begin`, `perf_output_sample`, `perf_output_end`.
     fn output(&self, event_id: u64, parts: [&[u8]; 2]) -> Result<()> {
         let bytes = parts[0].len() + parts[1].len();

@@ -342,6 +342,7 @@ impl Words {
     /// # Panics
     ///
     /// If they do not lie in the block.
+    #[cfg(target_arch = "x86_64")]
     fn block(&self, from: usize, len: usize) -> *mut u8 {
         let end = from.checked_add(len.div_ceil(WORD));
         assert!(

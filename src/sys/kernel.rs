@@ -15,7 +15,7 @@ use super::{Builder, Inner, Kernel};
 use crate::abi::{AttachType, Caps, Fd, ProgType, Result};
 use crate::env::Env;
 use crate::map::Map;
-use crate::map::object::{Object, OtherKind};
+use crate::map::object::{Object, OtherKind, Prog};
 
 /// A program that is declared, not loaded: what the kernel would know of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -250,6 +250,11 @@ impl Kernel {
     pub fn fd_mode(&self, fd: Fd) -> Result<(bool, bool)> {
         let file = self.inner.files.get(fd)?;
         Ok((file.can_read(), file.can_write()))
+    }
+
+    /// All programs that are alive, by id.
+    pub fn progs(&self) -> Vec<Arc<Prog>> {
+        self.inner.progs.live()
     }
 
     /// All maps that are alive, by id.

@@ -276,7 +276,7 @@ impl Granted {
     }
 
     /// Bytes at the beginning that can be written, if any: of a perf event, the page of positions.
-    fn write_end(&self) -> usize {
+    pub fn write_end(&self) -> usize {
         match &self.of {
             Mapped::Map(_) => self.len,
             Mapped::Event { .. } => PAGE_SIZE,

@@ -245,6 +245,23 @@ impl Kernel {
         }
     }
 
+    /// Whether a path in the bpffs is a directory, or a pin.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` or `ENOTDIR` of the path; `ENOENT` outside of the bpffs.
+    pub fn is_dir(&self, path: &str) -> Result<bool> {
+        let Place::Inside(names) = Place::of(path)? else {
+            return Err(Errno::ENOENT);
+        };
+        let Some((name, parents)) = names.split_last() else {
+            return Ok(true);
+        };
+        let mut bpffs = self.inner.bpffs.lock();
+        let node = bpffs.dir(parents)?.get(name).ok_or(Errno::ENOENT)?;
+        Ok(matches!(node, Node::Dir(_)))
+    }
+
     /// unlink(2) of a pin in the bpffs.
     ///
     /// # Errors
