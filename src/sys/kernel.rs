@@ -13,7 +13,7 @@ use super::ids::Ids;
 use super::pin::Bpffs;
 use super::{Builder, Inner, Kernel};
 use crate::abi::{AttachType, Caps, Fd, ProgType, Result};
-use crate::env::Env;
+use crate::env::{Env, Release};
 use crate::map::Map;
 use crate::map::object::{Object, OtherKind};
 
@@ -46,7 +46,7 @@ impl Default for ProgDef<'_> {
 }
 
 impl Kernel {
-    /// A kernel of the newest release, with 2 CPUs and all rights.
+    /// A kernel of release 6.18.44, with 2 CPUs and all rights.
     pub fn new() -> Self {
         Self::builder().build()
     }
@@ -100,6 +100,11 @@ impl Kernel {
     /// The CPU that this handle calls on.
     pub fn cpu(&self) -> u32 {
         self.cpu
+    }
+
+    /// The release whose behaviour it gives.
+    pub fn release(&self) -> &'static Release {
+        self.inner.env.release
     }
 
     /// What its maps stand in.

@@ -49,7 +49,7 @@ use crate::env::Env;
 use crate::map::Map;
 use crate::map::object::{OtherKind, OtherObject, Prog};
 pub use attach::Attached;
-pub use builder::{Builder, UnknownRelease};
+pub use builder::Builder;
 use call::Call;
 use cgroup::Cgroups;
 pub use fds::{Fds, FileKind, OpenFile};

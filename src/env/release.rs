@@ -1,0 +1,177 @@
+//! What differs between releases of the kernel: one table of named facts, a column for each release that is proven.
+//!
+//! Who needs a fact asks [`Env::release`](super::Env::release) for it by name; nobody compares versions. The names in brackets
+//! are recordings that show the fact, of the releases where it differs.
+//!
+//! Stable updates change behaviour inside a series, in both directions, so a column is a point release.
+
+/// Makes [`Release`] and [`RELEASES`] of the table: a row for each fact, a value in it for each release.
+macro_rules! table {
+    (
+        $(#[$head:meta])*
+        releases: $($name:literal),+;
+        $($(#[$about:meta])+ $fact:ident: $type:ty = $($value:expr),+;)+
+    ) => {
+        $(#[$head])*
+        #[derive(Debug)]
+        pub struct Release {
+            /// Point release, such as `6.18.44`.
+            pub name: &'static str,
+            $($(#[$about])+ pub $fact: $type,)+
+        }
+
+        const NAMES: &[&str] = &[$($name),+];
+
+        const fn column(at: usize) -> Release {
+            Release {
+                name: NAMES[at],
+                $($fact: [$($value),+][at],)+
+            }
+        }
+    };
+}
+
+const NO: bool = false;
+const YES: bool = true;
+
+#[rustfmt::skip]
+table! {
+    /// One release, in facts.
+    releases: "5.10.262", "6.1.192", "6.12.117", "6.18.15", "6.18.44", "6.19.14", "7.0.13", "7.3.4";
+
+    // --- commands ---------------------------------------------------------------------------------------------------
+
+    /// Bytes of `union bpf_attr` that the kernel knows [command-attr-exact].
+    attr_size: usize =              120, 144, 152, 168, 168, 168, 168, 168;
+    /// The first number that is no command [command-unknown].
+    commands: u32 =                  36,  37,  37,  38,  38,  38,  38,  38;
+    /// Bytes of `bpf_map_info` [command-info].
+    map_info_size: usize =           80,  88,  88, 104, 104, 104, 104, 104;
+    /// The first number that is no map type [create-29-task_storage, create-33-arena, create-34-insn_array].
+    map_types: u32 =                 29,  32,  34,  34,  34,  35,  35,  36;
+    /// Bytes of the kernel's header of a local storage element; the value has to fit in 65,535 with it.
+    local_storage_header: u32 =     128, 128, 128, 128, 128, 128, 128, 128;
+
+    // --- hash, LRU --------------------------------------------------------------------------------------------------
+
+    /// An LRU map hands its slots to the CPUs in portions that depend on its size; else 128 at once [lru-one-cpu-fifo].
+    lru_target_by_size: bool =       NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// Of the slots that a CPU of an LRU map gets at once, the first one found is used first; else the last
+    /// [lru-random-percpu].
+    lru_first_found_first: bool =    NO,  NO,  NO,  NO, YES,  NO,  NO, YES;
+}
+
+/// The releases that recordings prove, in order.
+pub static RELEASES: [Release; NAMES.len()] = [
+    column(0),
+    column(1),
+    column(2),
+    column(3),
+    column(4),
+    column(5),
+    column(6),
+    column(7),
+];
+
+/// Linux 6.18.44, which everything is emulated of; of the others what differs from it.
+pub static LINUX_6_18_44: &Release = &RELEASES[4];
+
+/// Series that were probed, not recorded, and the proven release that answered all probes alike.
+const PROBED: &[((u32, u32), &str)] = &[
+    ((6, 16), "6.12.117"),
+    ((6, 17), "6.12.117"),
+    ((7, 1), "7.0.13"),
+    ((7, 2), "7.3.4"),
+];
+
+/// There is no such release, or it is older than all that are proven.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("mapemu has no release {0:?}; it has {names}", names = NAMES.join(", "))]
+pub struct UnknownRelease(pub String);
+
+/// The release that is taken for one that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Taken {
+    /// The release whose behaviour is given.
+    pub release: &'static Release,
+    /// It is the one that was asked for, not one that is near.
+    pub is_proven: bool,
+}
+
+impl Release {
+    /// The release of that name, such as `6.1.192`. For a series, such as `6.18`, the last one of it that is proven; for a
+    /// release that is not proven, the nearest of its series, else one that was found to answer alike, else the last one
+    /// before it. What stands behind a `-` or `+` is not the kernel's.
+    ///
+    /// # Errors
+    ///
+    /// If it is no release, or older than all.
+    pub fn take(name: &str) -> Result<Taken, UnknownRelease> {
+        let unknown = || UnknownRelease(name.to_owned());
+        let plain = name.split(['-', '+']).next().unwrap_or_default();
+        let asked = numbers(plain).ok_or_else(unknown)?;
+        let (series, point) = ((asked.0, asked.1), asked.2);
+        let own = RELEASES.iter().filter(|own| own.numbers().0 == series);
+        if let Some(nearest) = own.min_by_key(|own| own.numbers().1.abs_diff(point.unwrap_or(u32::MAX))) {
+            return Ok(Taken {
+                release: nearest,
+                is_proven: point.is_none_or(|point| point == nearest.numbers().1),
+            });
+        }
+        let probed = PROBED.iter().find(|(probed, _)| *probed == series);
+        let nearest = match probed {
+            Some((_, name)) => RELEASES.iter().find(|own| own.name == *name),
+            None => RELEASES.iter().rfind(|own| own.numbers().0 < series),
+        };
+        Ok(Taken {
+            release: nearest.ok_or_else(unknown)?,
+            is_proven: false,
+        })
+    }
+
+    /// Series and point release.
+    fn numbers(&self) -> ((u32, u32), u32) {
+        let (major, minor, point) = numbers(self.name).expect("a name in the table");
+        ((major, minor), point.expect("a point release"))
+    }
+}
+
+/// The numbers of `6.18` or `6.18.44`.
+fn numbers(name: &str) -> Option<(u32, u32, Option<u32>)> {
+    let mut parts = name.split('.').map(|part| part.parse().ok());
+    let numbers = (parts.next()??, parts.next()??, parts.next());
+    let point = match numbers.2 {
+        Some(point) => Some(point?),
+        None => None,
+    };
+    parts.next().is_none().then_some((numbers.0, numbers.1, point))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(name: &str) -> (&'static str, bool) {
+        let taken = Release::take(name).expect(name);
+        (taken.release.name, taken.is_proven)
+    }
+
+    #[test]
+    fn what_is_proven_is_taken_and_else_the_nearest() {
+        for release in &RELEASES {
+            assert_eq!(taken(release.name), (release.name, true));
+        }
+        assert_eq!(taken("6.18"), ("6.18.44", true));
+        assert_eq!(taken("6.1.0-56-cloud-amd64"), ("6.1.192", false));
+        assert_eq!(taken("6.12.117+deb13-cloud-amd64"), ("6.12.117", true));
+        assert_eq!(taken("6.18.20"), ("6.18.15", false));
+        assert_eq!(taken("6.18.40"), ("6.18.44", false));
+        assert_eq!(taken("6.16.12"), ("6.12.117", false));
+        assert_eq!(taken("7.2.1"), ("7.3.4", false));
+        assert_eq!(taken("5.15.3"), ("5.10.262", false));
+        assert_eq!(taken("8.0"), ("7.3.4", false));
+        for name in ["2.4.1", "5.4", "", "6", "6.x", "6.1.2.3", "six"] {
+            assert_eq!(Release::take(name).err(), Some(UnknownRelease(name.to_owned())));
+        }
+    }
+}
