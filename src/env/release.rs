@@ -49,8 +49,24 @@ table! {
     map_info_size: usize =           80,  88,  88, 104, 104, 104, 104, 104;
     /// The first number that is no map type [create-29-task_storage, create-33-arena, create-34-insn_array].
     map_types: u32 =                 29,  32,  34,  34,  34,  35,  35,  36;
+    /// A lookup looks at its fd before it looks at its flags [command-fd, command-access].
+    lookup_takes_fd_first: bool =    NO,  NO,  NO,  NO,  NO, YES, YES, YES;
+    /// `BPF_F_CPU` and `BPF_F_ALL_CPUS` are flags, of per-CPU values; flags of an update that no type takes are
+    /// refused before key and value are read [command-flags-percpu_hash, command-last-field, ringbuf-commands].
+    cpu_flags: bool =                NO,  NO,  NO,  NO,  NO,  NO, YES, YES;
     /// Bytes of the kernel's header of a local storage element; the value has to fit in 65,535 with it.
     local_storage_header: u32 =     128, 128, 128, 128, 128, 128, 128, 128;
+
+    // --- per-CPU values ---------------------------------------------------------------------------------------------
+
+    /// User space writes and reads the bytes that fill a CPU's part up to 8 [percpu-hash-random, array-percpu].
+    percpu_user_copies_padding: bool = YES, YES, YES, YES, YES, YES, NO, NO;
+    /// A program's update of a new key copies these bytes too, from behind its value [percpu-hash-padding].
+    percpu_new_copies_padding: bool = YES, NO, NO, YES,  NO, YES,  NO,  NO;
+    /// It makes these bytes 0 on the other CPUs [percpu-hash-padding].
+    percpu_new_clears_padding: bool = YES, YES, NO, NO,  NO,  NO, YES, YES;
+    /// An update with `BPF_F_CPU` of a new key makes the parts of the other CPUs 0 [lru-random-percpu].
+    percpu_new_of_one_cpu_clears_others: bool = NO, NO, NO, NO, NO, NO, NO, YES;
 
     // --- hash, LRU --------------------------------------------------------------------------------------------------
 

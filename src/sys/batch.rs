@@ -50,10 +50,7 @@ impl Call<'_> {
         if !supported {
             return Err(Errno::ENOTSUPP);
         }
-        if !attr.elem_flags.difference(UpdateFlags::LOCK).is_empty() {
-            return Err(Errno::EINVAL);
-        }
-        target.may_lock(attr.elem_flags)?;
+        target.known_flags(attr.elem_flags, self.batch_flags(cmd))?;
         if reads && has.by_bucket && attr.flags != 0 {
             return Err(Errno::EINVAL);
         }
@@ -80,7 +77,25 @@ impl Call<'_> {
     }
 }
 
+impl Call<'_> {
+    /// The `elem_flags` that a batch command takes.
+    fn batch_flags(&self, cmd: Cmd) -> UpdateFlags {
+        let cpus = match cmd {
+            _ if !self.inner.env.release.cpu_flags => UpdateFlags::empty(),
+            Cmd::MAP_UPDATE_BATCH => UpdateFlags::CPU | UpdateFlags::ALL_CPUS,
+            Cmd::MAP_LOOKUP_BATCH => UpdateFlags::CPU,
+            _ => UpdateFlags::empty(),
+        };
+        cpus | UpdateFlags::LOCK
+    }
+}
+
 impl Batch<'_> {
+    /// Bytes of a value in this command.
+    fn value_size(&self) -> usize {
+        self.target.value_size(self.attr.elem_flags)
+    }
+
     /// The address of the caller's key number `index`.
     fn key_addr(&self, index: u32) -> u64 {
         let offset = self.target.key_size() as u64 * u64::from(index);
@@ -89,14 +104,14 @@ impl Batch<'_> {
 
     /// The address of the caller's value number `index`.
     fn value_addr(&self, index: u32) -> u64 {
-        let offset = self.target.value_size() as u64 * u64::from(index);
+        let offset = self.value_size() as u64 * u64::from(index);
         self.attr.values.wrapping_add(offset)
     }
 
     /// Kernel: `generic_map_update_batch`.
     fn update(&mut self, mem: &dyn UserMem) -> Result<()> {
         with_bytes(self.target.key_size(), |key| {
-            with_bytes(self.target.value_size(), |value| {
+            with_bytes(self.value_size(), |value| {
                 while self.done < self.attr.count {
                     mem.read(self.key_addr(self.done), key)?;
                     mem.read(self.value_addr(self.done), value)?;
@@ -126,7 +141,7 @@ impl Batch<'_> {
     fn lookup(&mut self, mem: &mut dyn UserMem) -> Result<()> {
         let size = self.target.key_size();
         let (mut key, mut next) = (vec![0; size], vec![0; size]);
-        let mut value = vec![0; self.target.value_size()];
+        let mut value = vec![0; self.value_size()];
         let from_start = self.attr.in_batch == 0;
         if !from_start {
             mem.read(self.attr.in_batch, &mut key)?;
@@ -203,7 +218,7 @@ impl Batch<'_> {
 
     /// Gives the caller what was read, from its element number `done` on; how many these are.
     fn write_out(&self, done: u32, read: &BucketRequest, mem: &mut dyn UserMem) -> Result<u32> {
-        let (key_size, value_size) = (self.target.key_size(), self.target.value_size());
+        let (key_size, value_size) = (self.target.key_size(), self.value_size());
         let number = u32::try_from(read.keys.len() / key_size).expect("no more than there is room");
         let whole = mem
             .write(self.key_addr(done), &read.keys)
