@@ -46,6 +46,8 @@ bitflags! {
         const SEGV_ON_FAULT = 1 << 17;
         /// Arena: no conversion of user addresses.
         const NO_USER_CONV = 1 << 18;
+        /// Ring buffer: new records take the place of old ones.
+        const RB_OVERWRITE = 1 << 19;
         const _ = !0;
     }
 

@@ -45,8 +45,15 @@ table! {
     attr_size: usize =              120, 144, 152, 168, 168, 168, 168, 168;
     /// The first number that is no command [command-unknown].
     commands: u32 =                  36,  37,  37,  38,  38,  38,  38,  38;
+    /// The number of a command is looked at before the size of its attr, if its top bits are not set; of any other number
+    /// the size is [command-unknown].
+    size_before_large_command: bool = NO, NO,  NO,  NO,  NO,  NO,  NO, YES;
     /// Bytes of `bpf_map_info` [command-info].
     map_info_size: usize =           80,  88,  88, 104, 104, 104, 104, 104;
+    /// A byte that is not zero in the padding at the end of `bpf_map_info` is `E2BIG` [command-info].
+    map_info_checks_padding: bool =  NO,  NO,  NO,  NO, YES,  NO,  NO, YES;
+    /// `BPF_LINK_UPDATE` refuses a program with other cgroup storages [cgroup-storage-link].
+    link_update_keeps_storages: bool = NO, YES, YES, NO,  NO,  NO,  NO, YES;
     /// The first number that is no map type [create-29-task_storage, create-33-arena, create-34-insn_array].
     map_types: u32 =                 29,  32,  34,  34,  34,  35,  35,  36;
     /// A lookup looks at its fd before it looks at its flags [command-fd, command-access].
@@ -56,6 +63,17 @@ table! {
     cpu_flags: bool =                NO,  NO,  NO,  NO,  NO,  NO, YES, YES;
     /// Bytes of the kernel's header of a local storage element; the value has to fit in 65,535 with it.
     local_storage_header: u32 =     128, 128, 128, 128, 128, 128, 128, 128;
+
+    // --- creation ---------------------------------------------------------------------------------------------------
+
+    /// A file for reading only and for writing only is refused after everything else [create-order-01-hash].
+    create_both_accesses_last: bool = NO, NO,  NO,  NO,  NO,  NO,  NO, YES;
+    /// A ring buffer can be made with `BPF_F_RB_OVERWRITE` [create-27-ringbuf].
+    ringbuf_overwrite: bool =        NO,  NO,  NO,  NO,  NO, YES, YES, YES;
+    /// A hash's key needs no type where its value has one [array-btf].
+    btf_key_may_be_void: bool =      NO,  NO,  NO,  NO,  NO,  NO, YES,  NO;
+    /// A per-CPU array of one section of variables needs no type of its key [array-btf].
+    percpu_array_of_sections: bool = NO,  NO,  NO,  NO,  NO,  NO,  NO, YES;
 
     // --- per-CPU values ---------------------------------------------------------------------------------------------
 
@@ -75,6 +93,18 @@ table! {
     /// Of the slots that a CPU of an LRU map gets at once, the first one found is used first; else the last
     /// [lru-random-percpu].
     lru_first_found_first: bool =    NO,  NO,  NO,  NO, YES,  NO,  NO, YES;
+
+    // --- other types ------------------------------------------------------------------------------------------------
+
+    /// The inner maps of a map of per-CPU arrays have as many elements as the template [other-details].
+    inner_percpu_array_has_size: bool = NO, NO, NO, NO, NO,  NO,  NO, YES;
+    /// The last element of a cgroup storage has no next key; else it has one, of bytes that are no key
+    /// [cgroup-storage-life].
+    cgroup_storage_walk_ends: bool = YES, YES, YES, NO, YES,  NO, YES, YES;
+    /// An update of a cpumap tells what is wrong with its program's fd; else it is `ENOMEM` [other-cpumap].
+    cpumap_tells_of_prog: bool =     NO,  NO,  NO,  NO,  NO,  NO, YES, YES;
+    /// An update of a socket map looks at its flags before its fd.
+    sockmap_flags_first: bool =      NO,  NO,  NO,  NO,  NO,  NO, YES, YES;
 }
 
 /// The releases that recordings prove, in order.

@@ -22,6 +22,7 @@ use super::lpm_trie::LpmTrie;
 use super::lru_hash::LruHash;
 use super::map_in_map::{ArrayOfMaps, HashOfMaps};
 use super::object::Object;
+use super::opaque::Opaque;
 use super::percpu_array::PercpuArray;
 use super::percpu_hash::PercpuHash;
 use super::perf_event_array::PerfEventArray;
@@ -164,6 +165,8 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         T::RINGBUF | T::USER_RINGBUF =>
             rules(r::none, Nothing, r::ringbuf, r::ringbuf_memory, Unchecked, new!(Ringbuf)),
         T::ARENA => rules(r::none, BPF, r::arena, r::small_memory, Unchecked, new!(Arena)),
+        T::INSN_ARRAY => rules(r::insn_array, BPF, r::none, r::array_memory, Unchecked, new!(Opaque)),
+        T::RHASH => rules(r::rhash, BPF, r::none, r::hash_memory, Unchecked, new!(Opaque)),
         _ => None,
     }
 }
@@ -184,7 +187,12 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     };
     let request = &CreateRequest { attr, ..*request };
     common(request)?;
-    let rules = rules_of(attr.map_type).ok_or(Errno::EINVAL)?;
+    let rules = if attr.map_type.0 < request.env.release.map_types {
+        rules_of(attr.map_type)
+    } else {
+        None
+    };
+    let rules = rules.ok_or(Errno::EINVAL)?;
     (rules.early)(request)?;
     if flags.contains(MapFlags::TOKEN_FD) {
         // No file here is a token.
@@ -208,6 +216,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     })?;
     obj_name(&attr.map_name)?;
     let (btf, fields) = create_btf::check(request, &def, rules.btf)?;
+    file_access(attr)?;
     if !fields.0.is_empty() {
         ops.set_fields(fields.clone(), btf.as_ref().map(|btf| &btf.btf));
     }
@@ -241,14 +250,21 @@ fn common(request: &CreateRequest<'_>) -> Result<()> {
     if attr.map_extra != 0 && !takes_extra {
         return Err(Errno::EINVAL);
     }
-    if attr
-        .map_flags
-        .contains(MapFlags::RDONLY.union(MapFlags::WRONLY))
-    {
-        return Err(Errno::EINVAL);
+    if !request.env.release.create_both_accesses_last {
+        file_access(attr)?;
     }
     // Node 0 is the only one.
     if !matches!(rule::numa_node(attr), rule::NO_NODE | 0) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// The map's file can be for reading only, or for writing only, not both.
+///
+/// Kernel: `kernel/bpf/syscall.c:bpf_get_file_flag`.
+fn file_access(attr: &CreateAttr) -> Result<()> {
+    if attr.map_flags.contains(MapFlags::RDONLY | MapFlags::WRONLY) {
         return Err(Errno::EINVAL);
     }
     Ok(())

@@ -50,7 +50,7 @@ pub(super) fn check(
     };
     let (key, value) = (attr.btf_key_type_id, attr.btf_value_type_id);
     if key == 0 {
-        if rule == BtfRule::Unchecked {
+        if rule == BtfRule::Unchecked && !request.env.release.btf_key_may_be_void {
             return Err(Errno::EINVAL);
         }
     } else if btf.type_size(key) != Some(def.key_size) {
@@ -64,7 +64,7 @@ pub(super) fn check(
         may_have_fields(request, def, &fields)?;
         btf.check_ownership(value)?;
     }
-    of_type(def, rule, &btf, key, value)?;
+    of_type(request, def, rule, &btf)?;
     let btf = MapBtf {
         btf: Arc::clone(&btf),
         key_type_id: key,
@@ -86,11 +86,15 @@ fn may_have_fields(request: &CreateRequest<'_>, def: &MapDef, fields: &Fields) -
 }
 
 /// The type's own check.
-fn of_type(def: &MapDef, rule: BtfRule, btf: &Btf, key: u32, value: u32) -> Result<()> {
+fn of_type(request: &CreateRequest<'_>, def: &MapDef, rule: BtfRule, btf: &Btf) -> Result<()> {
+    let attr = request.attr;
+    let (key, value) = (attr.btf_key_type_id, attr.btf_value_type_id);
     let fine = match rule {
         BtfRule::Unchecked => true,
         BtfRule::ArrayKey if key == 0 => {
-            def.map_type == MapType::ARRAY && def.max_entries == 1 && btf.is_datasec(value)
+            let may_be_section =
+                def.map_type == MapType::ARRAY || request.env.release.percpu_array_of_sections;
+            may_be_section && def.max_entries == 1 && btf.is_datasec(value)
         }
         BtfRule::ArrayKey | BtfRule::IntKey => btf.is_int(key, 32),
         BtfRule::StructKey => btf.is_struct(key),

@@ -316,9 +316,28 @@ pub(super) fn struct_ops_value(request: &CreateRequest<'_>) -> Result<()> {
 /// Kernel: `kernel/bpf/ringbuf.c:ringbuf_map_alloc`.
 pub(super) fn ringbuf(request: &CreateRequest<'_>) -> Result<()> {
     let attr = request.attr;
-    valid(only(attr, NUMA) && attr.key_size == 0 && attr.value_size == 0)?;
+    let overwrites = attr.map_type == MapType::RINGBUF && request.env.release.ringbuf_overwrite;
+    let mode = if overwrites {
+        MapFlags::RB_OVERWRITE
+    } else {
+        MapFlags::empty()
+    };
+    valid(only(attr, NUMA | mode) && attr.key_size == 0 && attr.value_size == 0)?;
     valid(attr.max_entries.is_power_of_two())?;
     valid((attr.max_entries as usize).is_multiple_of(PAGE_SIZE))
+}
+
+/// Kernel: `kernel/bpf/bpf_insn_array.c:insn_array_alloc_check`.
+pub(super) fn insn_array(request: &CreateRequest<'_>) -> Result<()> {
+    let attr = request.attr;
+    valid(attr.key_size == 4 && attr.value_size == 16 && attr.max_entries != 0)?;
+    valid(attr.map_flags.is_empty())
+}
+
+/// A hash that grows: it is never preallocated.
+pub(super) fn rhash(request: &CreateRequest<'_>) -> Result<()> {
+    valid(request.attr.map_flags.contains(MapFlags::NO_PREALLOC))?;
+    hash(request)
 }
 
 /// Kernel: `kernel/bpf/arena.c:arena_map_alloc`.

@@ -172,6 +172,10 @@ impl MapOps for PercpuArray {
         BY_INDEX
     }
 
+    fn fits_template(&self, template: &MapDef, map: &MapDef) -> bool {
+        !self.release.inner_percpu_array_has_size || template.max_entries == map.max_entries
+    }
+
     fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
         self.holdings = Holdings::of(&fields, btf);
         self.fields = fields;

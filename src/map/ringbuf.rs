@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::signal::Signal;
 use super::{MapDef, MapOps};
 use crate::abi::{
-    Errno, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ,
+    Errno, MapFlags, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ,
     Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
 };
 use crate::env::{Env, PAGE_SIZE};
@@ -41,6 +41,8 @@ pub struct Ringbuf {
     /// The position of the oldest record that may be busy; locked by who reserves.
     pending: Mutex<u64>,
     draining: AtomicBool,
+    /// Of a ring whose old records go where there is no room.
+    overwrites: Option<Arc<Env>>,
     signal: Signal,
 }
 
@@ -135,13 +137,17 @@ impl Ringbuf {
     /// `ENOMEM`.
     ///
     /// Kernel: `ringbuf_map_alloc`.
-    pub(super) fn new(def: &MapDef, _env: &Arc<Env>) -> Result<Self> {
+    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
         let size = def.max_entries as usize;
         Ok(Self {
             ring: Ring::new(size, PAGE_SIZE).map_err(|_| Errno::ENOMEM)?,
             user_produces: def.map_type == MapType::USER_RINGBUF,
             pending: Mutex::new(0),
             draining: AtomicBool::new(false),
+            overwrites: def
+                .map_flags
+                .contains(MapFlags::RB_OVERWRITE)
+                .then(|| Arc::clone(env)),
             signal: Signal::default(),
         })
     }
@@ -188,6 +194,9 @@ impl Ringbuf {
         let end = position + total;
         let most = self.ring.size() - 1;
         if end.wrapping_sub(consumer) > most || end - *pending > most {
+            if let Some(env) = &self.overwrites {
+                env.unsupported(format_args!("a full ring buffer of BPF_F_RB_OVERWRITE"));
+            }
             return None;
         }
         let page = FIRST_DATA_PAGE + self.ring.place(position) / PAGE_SIZE as u64;
