@@ -13,7 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::abi::Errno;
 
 pub use crate::abi::PAGE_SIZE;
-pub use release::{LINUX_6_18_44, RELEASES, Release, Taken, UnknownRelease};
+pub use release::{KptrTags, LINUX_6_18_44, RELEASES, Release, Taken, UnknownRelease};
 
 /// What one kernel's maps stand in. The same calls in the same `Env` give the same answers.
 #[derive(Debug)]

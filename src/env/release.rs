@@ -5,6 +5,8 @@
 //!
 //! Stable updates change behaviour inside a series, in both directions, so a column is a point release.
 
+use crate::abi::Errno;
+
 /// Makes [`Release`] and [`RELEASES`] of the table: a row for each fact, a value in it for each release.
 macro_rules! table {
     (
@@ -31,6 +33,66 @@ macro_rules! table {
     };
 }
 
+const STRUCTS_5_10: &[&str] = &["bpf_spin_lock"];
+const STRUCTS_6_1: &[&str] = &["bpf_spin_lock", "bpf_timer"];
+const STRUCTS_6_12: &[&str] = &[
+    "bpf_spin_lock",
+    "bpf_timer",
+    "bpf_wq",
+    "bpf_list_head",
+    "bpf_list_node",
+    "bpf_rb_root",
+    "bpf_rb_node",
+    "bpf_refcount",
+];
+const STRUCTS_6_18: &[&str] = &[
+    "bpf_spin_lock",
+    "bpf_res_spin_lock",
+    "bpf_timer",
+    "bpf_wq",
+    "bpf_task_work",
+    "bpf_list_head",
+    "bpf_list_node",
+    "bpf_rb_root",
+    "bpf_rb_node",
+    "bpf_refcount",
+];
+
+/// The tags of pointers that are special fields; empty where there is none.
+#[derive(Clone, Copy, Debug)]
+pub struct KptrTags {
+    /// Of pointers that hold no reference.
+    pub untrusted: &'static str,
+    /// Of pointers that hold one.
+    pub referenced: &'static str,
+    /// Of pointers to objects of each CPU.
+    pub percpu: &'static str,
+    /// Of pointers to user memory.
+    pub user: &'static str,
+}
+
+const NO_KPTRS: KptrTags = KptrTags {
+    untrusted: "",
+    referenced: "",
+    percpu: "",
+    user: "",
+};
+const KPTRS_6_1: KptrTags = KptrTags {
+    untrusted: "kptr",
+    referenced: "kptr_ref",
+    ..NO_KPTRS
+};
+const KPTRS_6_12: KptrTags = KptrTags {
+    untrusted: "kptr_untrusted",
+    referenced: "kptr",
+    percpu: "percpu_kptr",
+    user: "",
+};
+const KPTRS_6_18: KptrTags = KptrTags {
+    user: "uptr",
+    ..KPTRS_6_12
+};
+
 const NO: bool = false;
 const YES: bool = true;
 
@@ -43,15 +105,28 @@ table! {
 
     /// Bytes of `union bpf_attr` that the kernel knows [command-attr-exact].
     attr_size: usize =              120, 144, 152, 168, 168, 168, 168, 168;
+    /// Where the last field of `BPF_MAP_CREATE` ends; bytes behind it are `EINVAL` before all else [create-order-01-hash].
+    map_create_end: usize =          64,  72,  80,  92,  92,  92,  92,  92;
     /// The first number that is no command [command-unknown].
     commands: u32 =                  36,  37,  37,  38,  38,  38,  38,  38;
-    /// The number of a command is looked at before the size of its attr, if its top bits are not set; of any other number
-    /// the size is [command-unknown].
-    size_before_large_command: bool = NO, NO,  NO,  NO,  NO,  NO,  NO, YES;
+    /// While `kernel.unprivileged_bpf_disabled` is set, all commands need `CAP_BPF`, those that do not exist too [command-perm].
+    commands_need_rights: bool =    YES,  NO,  NO,  NO,  NO,  NO,  NO,  NO;
+    /// `BPF_MAP_FREEZE` asks for a writable file, and takes that away: a second one is `EPERM`. Else it is `EBUSY`, any file
+    /// will do, and `CAP_BPF` is needed [command-freeze, cgroup-storage-access, command-perm].
+    freeze_is_a_write: bool =        NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// A map with a lock in its values cannot be frozen; with other special fields it cannot be anyway
+    /// [hash-spin-lock-prealloc].
+    freeze_refuses_locks: bool =     NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// `BPF_OBJ_PIN` and `BPF_OBJ_GET` take a directory's fd [command-pin].
+    pin_in_directory: bool =         NO,  NO, YES, YES, YES, YES, YES, YES;
     /// Bytes of `bpf_map_info` [command-info].
     map_info_size: usize =           80,  88,  88, 104, 104, 104, 104, 104;
+    /// Bytes of `bpf_map_info` that tell nothing stay as the caller has them; else they become 0 [command-info].
+    map_info_keeps_bytes: bool =     NO,  NO,  NO, YES, YES, YES, YES, YES;
     /// A byte that is not zero in the padding at the end of `bpf_map_info` is `E2BIG` [command-info].
     map_info_checks_padding: bool =  NO,  NO,  NO,  NO, YES,  NO,  NO, YES;
+    /// The fdinfo of a map has a line `map_extra` [command-support].
+    fdinfo_has_map_extra: bool =     NO, YES, YES, YES, YES, YES, YES, YES;
     /// `BPF_LINK_UPDATE` refuses a program with other cgroup storages [cgroup-storage-link].
     link_update_keeps_storages: bool = NO, YES, YES, NO,  NO,  NO,  NO, YES;
     /// The first number that is no map type [create-29-task_storage, create-33-arena, create-34-insn_array].
@@ -64,6 +139,9 @@ table! {
     /// Bytes of the kernel's header of a local storage element; the value has to fit in 65,535 with it.
     local_storage_header: u32 =     128, 128, 128, 128, 128, 128, 128, 128;
 
+    /// The memory of a map cannot be mapped as code [array-mmap, ringbuf-mmap].
+    mmap_refuses_code: bool =        NO,  NO,  NO, YES, YES, YES, YES, YES;
+
     // --- creation ---------------------------------------------------------------------------------------------------
 
     /// A file for reading only and for writing only is refused after everything else [create-order-01-hash].
@@ -74,6 +152,42 @@ table! {
     btf_key_may_be_void: bool =      NO,  NO,  NO,  NO,  NO,  NO, YES,  NO;
     /// A per-CPU array of one section of variables needs no type of its key [array-btf].
     percpu_array_of_sections: bool = NO,  NO,  NO,  NO,  NO,  NO,  NO, YES;
+
+    /// Without rights nothing can be made, and that is looked at before all else; 0 in `kernel.unprivileged_bpf_disabled` leaves
+    /// it to each type, which looks at it first. Else it comes after the type's early checks [command-perm].
+    create_rights_first: bool =     YES, YES,  NO,  NO,  NO,  NO,  NO,  NO;
+    /// `CAP_SYS_ADMIN` stands for `CAP_NET_ADMIN` too [command-perm].
+    sys_admin_is_net_admin: bool =   NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// Values that have a lock or a timer need `CAP_BPF` [lock-inner].
+    fields_need_rights: bool =       NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// Values of a `BPF_F_WRONLY_PROG` map cannot have a lock or a timer [lock-values].
+    wronly_prog_without_fields: bool = NO, NO, YES, YES, YES, YES, YES, YES;
+    /// An inner map can have a lock in its values [lock-inner].
+    inner_map_with_lock: bool =      NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// What a `struct_ops` map with flags is refused with, if they are known [create-26-struct_ops].
+    struct_ops_has_flags: bool =     NO,  NO, YES, YES, YES, YES, YES, YES;
+
+    // --- BTF --------------------------------------------------------------------------------------------------------
+
+    /// The first number that is no kind of type [array-btf].
+    btf_kinds: u32 =                 16,  20,  20,  20,  20,  20,  20,  20;
+    /// `BPF_BTF_LOAD` judges the structs with special fields [lock-layout].
+    btf_load_judges_structs: bool =  NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// Structs that are special fields [lock-types, lock-layout].
+    special_structs: &'static [&'static str] = STRUCTS_5_10, STRUCTS_6_1, STRUCTS_6_12, STRUCTS_6_18, STRUCTS_6_18, STRUCTS_6_18, STRUCTS_6_18, STRUCTS_6_18;
+    /// Tags of pointers that are special fields [lock-kptr].
+    kptr_tags: KptrTags = NO_KPTRS, KPTRS_6_1, KPTRS_6_12, KPTRS_6_18, KPTRS_6_18, KPTRS_6_18, KPTRS_6_18, KPTRS_6_18;
+    /// Special fields are found in structs within the value, and in arrays [lock-layout].
+    fields_in_parts: bool =          NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// Kptrs may point to objects that programs allocate, and may be in per-CPU hashes and in local storage [lock-kptr].
+    kptr_everywhere: bool =          NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// A lock in the value of a type of map that cannot have it; another field there is `EOPNOTSUPP` [lock-types].
+    lock_in_wrong_type: Errno = Errno::ENOTSUPP, Errno::ENOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP;
+    /// There is one lock, one timer and so on in a value with all structs in it, and one reference count; else in each struct,
+    /// and any number of counts [lock-layout].
+    btf_one_field_of_a_kind: bool = YES, YES, YES,  NO,  NO,  NO,  NO, YES;
+    /// A pointer with more than one tag is a kptr [lock-kptr].
+    kptr_with_several_tags: bool =   NO,  NO,  NO,  NO,  NO,  NO,  NO, YES;
 
     // --- per-CPU values ---------------------------------------------------------------------------------------------
 
@@ -94,10 +208,23 @@ table! {
     /// [lru-random-percpu].
     lru_first_found_first: bool =    NO,  NO,  NO,  NO, YES,  NO,  NO, YES;
 
+    // --- program side -----------------------------------------------------------------------------------------------
+
+    /// After a helper of maps that failed, `r0` is the negative errno in 64 bits; else in 32, with zeros above
+    /// [hash-flags, array-basic].
+    helper_errno_of_64_bits: bool =  NO,  NO, YES, YES, YES, YES, YES, YES;
+
     // --- other types ------------------------------------------------------------------------------------------------
 
     /// The inner maps of a map of per-CPU arrays have as many elements as the template [other-details].
     inner_percpu_array_has_size: bool = NO, NO, NO, NO, NO,  NO,  NO, YES;
+    /// Bytes of an LPM trie's node with the longest key, without its value [create-limits].
+    lpm_node_size: u32 =            296, 296, 296, 280, 280, 280, 280, 280;
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM` takes a stack trace [command-support].
+    stack_trace_can_be_taken: bool = NO,  NO,  NO, YES, YES, YES, YES, YES;
+    /// An update of a key in a hash of maps exchanges the map; else the key gets a new element, in front
+    /// [hash-of-maps-order-prealloc].
+    hash_of_maps_in_place: bool =    NO,  NO,  NO, YES, YES, YES, YES, YES;
     /// The last element of a cgroup storage has no next key; else it has one, of bytes that are no key
     /// [cgroup-storage-life].
     cgroup_storage_walk_ends: bool = YES, YES, YES, NO, YES,  NO, YES, YES;
@@ -158,7 +285,9 @@ impl Release {
         let asked = numbers(plain).ok_or_else(unknown)?;
         let (series, point) = ((asked.0, asked.1), asked.2);
         let own = RELEASES.iter().filter(|own| own.numbers().0 == series);
-        if let Some(nearest) = own.min_by_key(|own| own.numbers().1.abs_diff(point.unwrap_or(u32::MAX))) {
+        if let Some(nearest) =
+            own.min_by_key(|own| own.numbers().1.abs_diff(point.unwrap_or(u32::MAX)))
+        {
             return Ok(Taken {
                 release: nearest,
                 is_proven: point.is_none_or(|point| point == nearest.numbers().1),
@@ -173,6 +302,16 @@ impl Release {
             release: nearest.ok_or_else(unknown)?,
             is_proven: false,
         })
+    }
+
+    /// What `r0` holds after a helper of maps that failed: update, delete, push, pop, peek, or a walk.
+    pub fn helper_failed(&self, errno: Errno) -> i64 {
+        let errno = errno.negated();
+        if self.helper_errno_of_64_bits {
+            errno
+        } else {
+            errno & 0xffff_ffff
+        }
     }
 
     /// Series and point release.
@@ -190,7 +329,10 @@ fn numbers(name: &str) -> Option<(u32, u32, Option<u32>)> {
         Some(point) => Some(point?),
         None => None,
     };
-    parts.next().is_none().then_some((numbers.0, numbers.1, point))
+    parts
+        .next()
+        .is_none()
+        .then_some((numbers.0, numbers.1, point))
 }
 
 #[cfg(test)]
@@ -217,7 +359,10 @@ mod tests {
         assert_eq!(taken("5.15.3"), ("5.10.262", false));
         assert_eq!(taken("8.0"), ("7.3.4", false));
         for name in ["2.4.1", "5.4", "", "6", "6.x", "6.1.2.3", "six"] {
-            assert_eq!(Release::take(name).err(), Some(UnknownRelease(name.to_owned())));
+            assert_eq!(
+                Release::take(name).err(),
+                Some(UnknownRelease(name.to_owned()))
+            );
         }
     }
 }

@@ -115,7 +115,7 @@ macro_rules! new_outer {
         |making| {
             let (template, fields) = making.template.expect("looked up for these types");
             Ok(Box::new(<$type>::new(
-                making.def, making.env, template, fields,
+                making.def, making.env, making.cpu, template, fields,
             )?))
         }
     };
@@ -124,16 +124,16 @@ macro_rules! new_outer {
 /// The rules of a type; none if there is no such type.
 #[rustfmt::skip] // A table.
 fn rules_of(map_type: MapType) -> Option<Rules> {
-    use BtfRule::{ArrayKey, CgroupStorageKey, IntKey, NoKey, NotAtAll, StructKey, Unchecked};
+    use BtfRule::{ArrayKey, CgroupStorageKey, IntKey, NoKey, NotAtAll, SomeKey, StructKey, Unchecked};
     use MapType as T;
     use Needs::Nothing;
     use rule as r;
     let rules = |early, needs, late, memory, btf, make: Make| Some(Rules { early, needs, late, memory, btf, make });
     match map_type {
-        T::HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, Unchecked, new_on_cpu!(Hash)),
-        T::PERCPU_HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, Unchecked, new!(PercpuHash)),
+        T::HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, SomeKey, new_on_cpu!(Hash)),
+        T::PERCPU_HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, SomeKey, new!(PercpuHash)),
         T::LRU_HASH | T::LRU_PERCPU_HASH =>
-            rules(r::hash, BPF, r::hash_buckets, r::hash_memory, Unchecked, new!(LruHash)),
+            rules(r::hash, BPF, r::hash_buckets, r::hash_memory, SomeKey, new!(LruHash)),
         T::HASH_OF_MAPS =>
             rules(r::hash_of_maps, Nothing, r::hash_of_maps_late, r::hash_memory, NotAtAll, new_outer!(HashOfMaps)),
         T::ARRAY => rules(r::array, Nothing, r::none, r::array_memory, ArrayKey, new!(Array)),
@@ -186,6 +186,10 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         ..*request.attr
     };
     let request = &CreateRequest { attr, ..*request };
+    let rights_first = request.env.release.create_rights_first;
+    if rights_first {
+        may_create(request)?;
+    }
     common(request)?;
     let rules = if attr.map_type.0 < request.env.release.map_types {
         rules_of(attr.map_type)
@@ -193,13 +197,19 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         None
     };
     let rules = rules.ok_or(Errno::EINVAL)?;
+    if rights_first {
+        has(request, rules.needs)?;
+    }
     (rules.early)(request)?;
     if flags.contains(MapFlags::TOKEN_FD) {
         // No file here is a token.
         request.files.object(attr.map_token_fd)?;
         return Err(Errno::EINVAL);
     }
-    rights(request, rules.needs)?;
+    if !rights_first {
+        may_create(request)?;
+        has(request, rules.needs)?;
+    }
     if attr.map_ifindex != 0 {
         return Err(offload(request));
     }
@@ -271,15 +281,23 @@ fn file_access(attr: &CreateAttr) -> Result<()> {
 }
 
 /// Kernel: `kernel/bpf/syscall.c:map_create`, its part about tokens and capabilities.
-fn rights(request: &CreateRequest<'_>, needs: Needs) -> Result<()> {
-    let caps = request.caps;
-    if request.unprivileged_bpf_disabled != 0 && !caps.capable(Caps::BPF) {
+fn may_create(request: &CreateRequest<'_>) -> Result<()> {
+    if request.unprivileged_bpf_disabled != 0 && !request.caps.capable(Caps::BPF) {
         return Err(Errno::EPERM);
     }
-    match needs {
-        Needs::Cap(cap) if !caps.capable(cap) => Err(Errno::EPERM),
-        Needs::Cap(_) | Needs::Nothing => Ok(()),
-    }
+    Ok(())
+}
+
+/// What the type needs.
+fn has(request: &CreateRequest<'_>, needs: Needs) -> Result<()> {
+    let has = match needs {
+        Needs::Nothing => true,
+        Needs::Cap(cap @ Caps::NET_ADMIN) if !request.env.release.sys_admin_is_net_admin => {
+            request.caps.contains(cap)
+        }
+        Needs::Cap(cap) => request.caps.capable(cap),
+    };
+    if has { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// The answer to a map on a network device: none here holds maps.

@@ -173,6 +173,9 @@ pub(super) fn inner_map(request: &CreateRequest<'_>) -> Result<()> {
         | MapType::CGROUP_STORAGE
         | MapType::PERCPU_CGROUP_STORAGE
         | MapType::STRUCT_OPS => Err(Errno::ENOTSUPP),
+        _ if inner.fields.spin_lock().is_some() && !request.env.release.inner_map_with_lock => {
+            Err(Errno::ENOTSUPP)
+        }
         _ => Ok(()),
     }
 }
@@ -195,14 +198,13 @@ pub(super) fn stack_trace(request: &CreateRequest<'_>) -> Result<()> {
 
 /// Kernel: `kernel/bpf/lpm_trie.c:trie_alloc`.
 pub(super) fn lpm_trie(request: &CreateRequest<'_>) -> Result<()> {
-    /// Bytes of a node without its value, with the longest key.
-    const NODE_SIZE: u32 = 280;
+    let node_size = request.env.release.lpm_node_size;
     let attr = request.attr;
     let flags = MapFlags::NO_PREALLOC;
     valid(attr.max_entries != 0 && attr.map_flags.contains(flags))?;
     valid(only(attr, flags | NUMA | ACCESS | PROG))?;
     valid((5..=260).contains(&attr.key_size))?;
-    valid((1..=KMALLOC_MAX_SIZE - NODE_SIZE).contains(&attr.value_size))
+    valid((1..=KMALLOC_MAX_SIZE - node_size).contains(&attr.value_size))
 }
 
 /// Kernel: `kernel/bpf/local_storage.c:cgroup_storage_map_alloc`.
@@ -297,7 +299,12 @@ pub(super) fn xskmap(request: &CreateRequest<'_>) -> Result<()> {
 pub(super) fn struct_ops(request: &CreateRequest<'_>) -> Result<()> {
     let attr = request.attr;
     valid(attr.key_size == 4 && attr.max_entries == 1)?;
-    valid(only(attr, MapFlags::LINK | MapFlags::VTYPE_BTF_OBJ_FD))?;
+    let flags = if request.env.release.struct_ops_has_flags {
+        MapFlags::LINK | MapFlags::VTYPE_BTF_OBJ_FD
+    } else {
+        MapFlags::empty()
+    };
+    valid(only(attr, flags))?;
     valid(attr.btf_vmlinux_value_type_id != 0)
 }
 

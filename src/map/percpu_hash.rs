@@ -8,9 +8,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use super::checks::{self, Which};
 use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
 use super::holdings::{self, Holdings};
-use super::checks::{self, Which};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
@@ -94,9 +94,7 @@ impl Parts {
     /// Copies a value out, as user space sees it: one CPU's if the flags say so.
     pub(super) fn read(&self, table: &Table, slot: u32, value: &mut [u8], flags: UpdateFlags) {
         if flags.contains(UpdateFlags::CPU) {
-            table
-                .words()
-                .read(self.at(table, slot, flags.cpu()), value);
+            table.words().read(self.at(table, slot, flags.cpu()), value);
             return self.fields.hide(value);
         }
         for (cpu, part) in (0..self.nr_cpus).zip(value.chunks_exact_mut(self.part * WORD)) {

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::signal::Signal;
 use super::{MapDef, MapOps};
 use crate::abi::{
-    Errno, MapFlags, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ,
-    Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
+    Errno, MapFlags, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT,
+    RINGBUF_HDR_SZ, Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
 };
 use crate::env::{Env, PAGE_SIZE};
 use crate::store::{Header, Ring, Words};

@@ -155,6 +155,9 @@ fn map_info(map: &Map, mut info: Info<INFO_SIZE>, addr: u64, mem: &mut dyn UserM
         btf_value_type_id: btf.map_or(0, |btf| btf.value_type_id),
         map_extra: map.def.map_extra,
     };
+    if !map.env.release.map_info_keeps_bytes {
+        info.bytes.fill(0);
+    }
     told.encode(&mut info.bytes);
     info.write(addr, mem)
 }
@@ -331,7 +334,9 @@ impl Lines {
         self.add("value_size", def.value_size);
         self.add("max_entries", def.max_entries);
         self.add("map_flags", format_args!("{:#x}", def.map_flags.bits()));
-        self.add("map_extra", format_args!("{:#x}", def.map_extra));
+        if map.env.release.fdinfo_has_map_extra {
+            self.add("map_extra", format_args!("{:#x}", def.map_extra));
+        }
         self.add("memlock", map.charge.bytes());
         self.add("map_id", map.id);
         self.add("frozen", u32::from(map.frozen.load(Ordering::Acquire)));

@@ -41,8 +41,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::abi::{
-    Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
-    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, ProgAttachAttr, ProgLoadAttr, Result, UserMem,
+    Attr, BatchAttr, Bpf, Caps, Cmd, ElemAttr, Errno, Fd, LinkAttr, MapHandle, MapRequest, Mapping,
+    Memory, ObjAttr, PerfEvent, ProgAttachAttr, ProgLoadAttr, Result, UserMem,
 };
 use crate::btf::Btf;
 use crate::env::Env;
@@ -150,7 +150,11 @@ impl Kernel {
     ) -> Result<u32> {
         let call = self.call(fds);
         let size = size as usize;
-        let known = self.inner.env.release.attr_size;
+        let release = self.inner.env.release;
+        let known = release.attr_size;
+        if release.commands_need_rights {
+            call.may_call()?;
+        }
         if size > ATTR_MAX {
             return Err(Errno::E2BIG);
         }
@@ -173,6 +177,17 @@ impl Kernel {
 }
 
 impl Call<'_> {
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_BPF`, while unprivileged users may not call.
+    fn may_call(&self) -> Result<()> {
+        let disabled = self.inner.unprivileged_bpf_disabled.load(Ordering::Relaxed) != 0;
+        if disabled && !self.inner.caps().capable(Caps::BPF) {
+            return Err(Errno::EPERM);
+        }
+        Ok(())
+    }
+
     /// The table of commands. `addr` is the attr's address, for what is written back, and `given` its size.
     fn command(
         &self,
@@ -190,6 +205,7 @@ impl Call<'_> {
                 Err(Errno::EINVAL)
             }
         }
+        let release = self.inner.env.release;
         match cmd {
             Cmd::MAP_LOOKUP_ELEM => self.map_lookup_elem(tail(attr, ElemAttr::END)?, mem),
             Cmd::MAP_UPDATE_ELEM => self.map_update_elem(tail(attr, ElemAttr::END)?, mem),
@@ -202,7 +218,7 @@ impl Call<'_> {
             | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
             | Cmd::MAP_UPDATE_BATCH
             | Cmd::MAP_DELETE_BATCH => self.batch(cmd, addr, tail(attr, BatchAttr::END)?, mem),
-            Cmd::MAP_CREATE => self.map_create(tail(attr, CreateAttr::END)?, mem),
+            Cmd::MAP_CREATE => self.map_create(tail(attr, release.map_create_end)?, mem),
             Cmd::MAP_FREEZE => self.map_freeze(tail(attr, 4)?),
             Cmd::PROG_GET_NEXT_ID
             | Cmd::MAP_GET_NEXT_ID
@@ -230,7 +246,7 @@ impl Call<'_> {
             Cmd::LINK_UPDATE => self.link_update(tail(attr, LinkAttr::END)?),
             Cmd::LINK_DETACH => self.link_detach(tail(attr, 4)?),
             Cmd::TOKEN_CREATE => self.token_create(tail(attr, 8)?),
-            cmd if cmd.0 >= self.inner.env.release.commands => Err(Errno::EINVAL),
+            cmd if cmd.0 >= release.commands => Err(Errno::EINVAL),
             cmd => Err(self.not_emulated(cmd, attr)),
         }
     }
