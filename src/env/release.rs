@@ -93,6 +93,8 @@ const KPTRS_6_18: KptrTags = KptrTags {
     ..KPTRS_6_12
 };
 
+const INT_MAX: u32 = i32::MAX.cast_unsigned();
+
 const NO: bool = false;
 const YES: bool = true;
 
@@ -119,6 +121,13 @@ table! {
     freeze_refuses_locks: bool =     NO,  NO, YES, YES, YES, YES, YES, YES;
     /// `BPF_OBJ_PIN` and `BPF_OBJ_GET` take a directory's fd [command-pin].
     pin_in_directory: bool =         NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// Where the last field of `BPF_MAP_LOOKUP_AND_DELETE_ELEM` ends: with its flags, or before [hash-flags].
+    lookup_and_delete_end: usize =   24,  32,  32,  32,  32,  32,  32,  32;
+    /// That command takes elements of hashes; else only what is in queues and stacks [hash-flags, lru-delete].
+    elements_can_be_taken: bool =    NO, YES, YES, YES, YES, YES, YES, YES;
+    /// Batch commands of per-CPU arrays, LPM tries and maps of maps [command-batch-array, command-batch-lpm,
+    /// command-batch-map-in-map].
+    batches_of_more_types: bool =    NO, YES, YES, YES, YES, YES, YES, YES;
     /// Bytes of `bpf_map_info` [command-info].
     map_info_size: usize =           80,  88,  88, 104, 104, 104, 104, 104;
     /// Bytes of `bpf_map_info` that tell nothing stay as the caller has them; else they become 0 [command-info].
@@ -166,6 +175,19 @@ table! {
     inner_map_with_lock: bool =      NO,  NO, YES, YES, YES, YES, YES, YES;
     /// What a `struct_ops` map with flags is refused with, if they are known [create-26-struct_ops].
     struct_ops_has_flags: bool =     NO,  NO, YES, YES, YES, YES, YES, YES;
+
+    /// The key of a hash has 512 bytes at most, and its value leaves room for such a key; else both together have a limit
+    /// [hash-create, create-limits].
+    hash_key_of_512: bool =         YES,  NO,  NO,  NO,  NO,  NO,  NO,  NO;
+    /// Bytes of the largest value of an array [create-limits].
+    array_value_max: u32 =      4 << 20, INT_MAX, INT_MAX, INT_MAX, INT_MAX, INT_MAX, INT_MAX, INT_MAX;
+    /// The value of a cgroup storage, of either kind, fits in a page [cgroup-storage-create].
+    cgroup_storage_of_a_page: bool = YES, NO,  NO,  NO,  NO,  NO,  NO,  NO;
+    /// An LPM trie is refused if all its elements would take 4 GiB, before its name and types are looked at
+    /// [create-order-11-lpm_trie].
+    lpm_counts_memory: bool =       YES,  NO,  NO,  NO,  NO,  NO,  NO,  NO;
+    /// An inner map has its special fields where the template has them [lock-inner].
+    inner_map_fields_equal: bool =   NO, YES, YES, YES, YES, YES, YES, YES;
 
     // --- BTF --------------------------------------------------------------------------------------------------------
 
@@ -218,6 +240,8 @@ table! {
 
     /// The inner maps of a map of per-CPU arrays have as many elements as the template [other-details].
     inner_percpu_array_has_size: bool = NO, NO, NO, NO, NO,  NO,  NO, YES;
+    /// A full LPM trie refuses every update, of keys that it has too [lpm-capacity].
+    lpm_full_refuses_all: bool =    YES,  NO,  NO,  NO,  NO,  NO,  NO,  NO;
     /// Bytes of an LPM trie's node with the longest key, without its value [create-limits].
     lpm_node_size: u32 =            296, 296, 296, 280, 280, 280, 280, 280;
     /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM` takes a stack trace [command-support].

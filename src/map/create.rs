@@ -187,9 +187,6 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     };
     let request = &CreateRequest { attr, ..*request };
     let rights_first = request.env.release.create_rights_first;
-    if rights_first {
-        may_create(request)?;
-    }
     common(request)?;
     let rules = if attr.map_type.0 < request.env.release.map_types {
         rules_of(attr.map_type)
@@ -206,8 +203,8 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         request.files.object(attr.map_token_fd)?;
         return Err(Errno::EINVAL);
     }
+    may_create(request)?;
     if !rights_first {
-        may_create(request)?;
         has(request, rules.needs)?;
     }
     if attr.map_ifindex != 0 {

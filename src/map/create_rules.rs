@@ -85,7 +85,12 @@ pub(super) fn hash(request: &CreateRequest<'_>) -> Result<()> {
     }
     valid(numa_node(attr) == NO_NODE || !(percpu || no_common_lru))?;
     valid(attr.max_entries != 0 && attr.key_size != 0 && attr.value_size != 0)?;
-    if u64::from(attr.key_size) + u64::from(attr.value_size) >= u64::from(HASH_ELEM_MAX) {
+    let mut key_size = attr.key_size;
+    if request.env.release.hash_key_of_512 {
+        at_most(key_size, MAX_BPF_STACK)?;
+        key_size = MAX_BPF_STACK;
+    }
+    if u64::from(key_size) + u64::from(attr.value_size) >= u64::from(HASH_ELEM_MAX) {
         return Err(Errno::E2BIG);
     }
     if percpu {
@@ -138,7 +143,7 @@ pub(super) fn array(request: &CreateRequest<'_>) -> Result<()> {
     };
     valid(only(attr, NUMA | ACCESS | PROG | of_type))?;
     valid(!percpu || numa_node(attr) == NO_NODE)?;
-    at_most(attr.value_size, i32::MAX.cast_unsigned())?;
+    at_most(attr.value_size, request.env.release.array_value_max)?;
     if percpu {
         at_most(attr.value_size, PCPU_MIN_UNIT_SIZE)?;
     }
@@ -204,14 +209,25 @@ pub(super) fn lpm_trie(request: &CreateRequest<'_>) -> Result<()> {
     valid(attr.max_entries != 0 && attr.map_flags.contains(flags))?;
     valid(only(attr, flags | NUMA | ACCESS | PROG))?;
     valid((5..=260).contains(&attr.key_size))?;
-    valid((1..=KMALLOC_MAX_SIZE - node_size).contains(&attr.value_size))
+    valid((1..=KMALLOC_MAX_SIZE - node_size).contains(&attr.value_size))?;
+    if request.env.release.lpm_counts_memory {
+        /// Bytes of the part of a node that has the longest key.
+        const LONGEST: u32 = 256;
+        let elem = u64::from(node_size - LONGEST + attr.key_size - 4 + attr.value_size);
+        if elem * u64::from(attr.max_entries) >= u64::from(u32::MAX) - PAGE_SIZE as u64 {
+            return Err(Errno::E2BIG);
+        }
+    }
+    Ok(())
 }
 
 /// Kernel: `kernel/bpf/local_storage.c:cgroup_storage_map_alloc`.
 pub(super) fn cgroup_storage(request: &CreateRequest<'_>) -> Result<()> {
     let attr = request.attr;
     valid(matches!(attr.key_size, 8 | 16) && attr.value_size != 0)?;
-    let limit = if attr.map_type.is_percpu() {
+    let limit = if request.env.release.cgroup_storage_of_a_page {
+        u32::try_from(PAGE_SIZE).expect("a page is small")
+    } else if attr.map_type.is_percpu() {
         PCPU_MIN_UNIT_SIZE
     } else {
         local_storage_max(request)

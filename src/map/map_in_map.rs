@@ -52,7 +52,7 @@ impl Template {
             && wanted.key_size == is.key_size
             && wanted.value_size == is.value_size
             && wanted.map_flags == is.map_flags
-            && self.fields == map.fields
+            && (self.fields == map.fields || !map.env.release.inner_map_fields_equal)
             && map.ops.fits_template(wanted, is)
     }
 }

@@ -5,8 +5,8 @@
 
 use super::call::Call;
 use super::handle::{Target, with_bytes};
-use crate::abi::{Attr, BatchAttr, Cmd, Errno, Result, UpdateFlags, UserMem};
-use crate::map::BucketRequest;
+use crate::abi::{Attr, BatchAttr, Cmd, Errno, MapType, Result, UpdateFlags, UserMem};
+use crate::map::{Batches, BucketRequest, Map};
 
 /// Bytes of the token of a batch that goes by bucket.
 const BUCKET_TOKEN: usize = 4;
@@ -40,7 +40,7 @@ impl Call<'_> {
         if reads {
             target.may_read()?;
         }
-        let has = target.map.ops.batches();
+        let has = batches(target.map);
         let supported = match cmd {
             Cmd::MAP_LOOKUP_BATCH => has.lookup,
             Cmd::MAP_LOOKUP_AND_DELETE_BATCH => has.lookup_and_delete,
@@ -88,6 +88,21 @@ impl Call<'_> {
         };
         cpus | UpdateFlags::LOCK
     }
+}
+
+/// The batch commands of a map.
+fn batches(map: &Map) -> Batches {
+    let is_late = matches!(
+        map.def.map_type,
+        MapType::PERCPU_ARRAY
+            | MapType::LPM_TRIE
+            | MapType::ARRAY_OF_MAPS
+            | MapType::HASH_OF_MAPS
+    );
+    if is_late && !map.env.release.batches_of_more_types {
+        return Batches::default();
+    }
+    map.ops.batches()
 }
 
 impl Batch<'_> {

@@ -275,6 +275,9 @@ impl<'a> Target<'a> {
         if self.map.def.map_type.is_queue() {
             return self.map.ops.pop_elem(value);
         }
+        if !self.map.env.release.elements_can_be_taken {
+            return Err(Errno::ENOTSUPP);
+        }
         self.map
             .ops
             .user_lookup_and_delete_elem(&self.caller(), key, value, flags)

@@ -152,7 +152,8 @@ impl Kernel {
         let size = size as usize;
         let release = self.inner.env.release;
         let known = release.attr_size;
-        if release.commands_need_rights {
+        let makes = matches!(cmd, Cmd::MAP_CREATE | Cmd::PROG_LOAD);
+        if release.commands_need_rights || release.create_rights_first && makes {
             call.may_call()?;
         }
         if size > ATTR_MAX {
@@ -212,7 +213,8 @@ impl Call<'_> {
             Cmd::MAP_DELETE_ELEM => self.map_delete_elem(tail(attr, 16)?, mem),
             Cmd::MAP_GET_NEXT_KEY => self.map_get_next_key(tail(attr, 24)?, mem),
             Cmd::MAP_LOOKUP_AND_DELETE_ELEM => {
-                self.map_lookup_and_delete_elem(tail(attr, ElemAttr::END)?, mem)
+                let end = release.lookup_and_delete_end;
+                self.map_lookup_and_delete_elem(tail(attr, end)?, mem)
             }
             Cmd::MAP_LOOKUP_BATCH
             | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
