@@ -8,4 +8,4 @@ mod replay;
 mod running;
 
 pub use args::run;
-pub use recordings::{Family, families};
+pub use recordings::{NamedTrace, Recorded, recorded};

@@ -94,10 +94,7 @@ impl Call<'_> {
 fn batches(map: &Map) -> Batches {
     let is_late = matches!(
         map.def.map_type,
-        MapType::PERCPU_ARRAY
-            | MapType::LPM_TRIE
-            | MapType::ARRAY_OF_MAPS
-            | MapType::HASH_OF_MAPS
+        MapType::PERCPU_ARRAY | MapType::LPM_TRIE | MapType::ARRAY_OF_MAPS | MapType::HASH_OF_MAPS
     );
     if is_late && !map.env.release.batches_of_more_types {
         return Batches::default();
