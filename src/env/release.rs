@@ -93,6 +93,10 @@ const KPTRS_6_18: KptrTags = KptrTags {
     ..KPTRS_6_12
 };
 
+const EACCES: Errno = Errno::EACCES;
+const EINVAL: Errno = Errno::EINVAL;
+const ENOTSUPP: Errno = Errno::ENOTSUPP;
+const EOPNOTSUPP: Errno = Errno::EOPNOTSUPP;
 const INT_MAX: u32 = i32::MAX.cast_unsigned();
 
 const NO: bool = false;
@@ -204,7 +208,7 @@ table! {
     /// Kptrs may point to objects that programs allocate, and may be in per-CPU hashes and in local storage [lock-kptr].
     kptr_everywhere: bool =          NO,  NO, YES, YES, YES, YES, YES, YES;
     /// A lock in the value of a type of map that cannot have it; another field there is `EOPNOTSUPP` [lock-types].
-    lock_in_wrong_type: Errno = Errno::ENOTSUPP, Errno::ENOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP, Errno::EOPNOTSUPP;
+    lock_in_wrong_type: Errno = ENOTSUPP, ENOTSUPP, EOPNOTSUPP, EOPNOTSUPP, EOPNOTSUPP, EOPNOTSUPP, EOPNOTSUPP, EOPNOTSUPP;
     /// There is one lock, one timer and so on in a value with all structs in it, and one reference count; else in each struct,
     /// and any number of counts [lock-layout].
     btf_one_field_of_a_kind: bool = YES, YES, YES,  NO,  NO,  NO,  NO, YES;
@@ -232,6 +236,14 @@ table! {
 
     // --- program side -----------------------------------------------------------------------------------------------
 
+    /// The first number that is no helper [array-percpu, helper-for-each-array].
+    helpers: u32 =                  156, 210, 212, 212, 212, 212, 212, 212;
+    /// What the verifier answers to a lock that is not where the program says, or not held [helper-spin-lock, lock-programs].
+    no_lock_there: Errno = EACCES, EACCES, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL;
+    /// A program may keep a record of a ring buffer in its stack while it runs on [ringbuf-full].
+    ringbuf_record_in_stack: bool =  NO,  NO, YES, YES, YES, YES, YES, YES;
+    /// A socket filter may delete from a map of sockets [other-sockmap, other-sockhash].
+    filter_deletes_sockets: bool =  YES, YES, YES, YES, YES, YES, YES,  NO;
     /// After a helper of maps that failed, `r0` is the negative errno in 64 bits; else in 32, with zeros above
     /// [hash-flags, array-basic].
     helper_errno_of_64_bits: bool =  NO,  NO, YES, YES, YES, YES, YES, YES;

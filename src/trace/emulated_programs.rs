@@ -14,7 +14,7 @@ use super::world::{
 use crate::abi::{Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
 use crate::helper::Prog;
 use crate::helper::verifier::{
-    self, LOCK_AT_EXIT, LOCK_IS_HELD, LOCK_IS_NOT_HELD, Refused, helper_allowed, load_allowed,
+    self, LOCK_AT_EXIT, LOCK_IS_HELD, Refused, helper_allowed, load_allowed, lock_is_not_held,
     store_allowed,
 };
 use crate::map::cgroup_storage::Storage;
@@ -490,7 +490,7 @@ fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), St
             Step::Unlock(pointer, at) => {
                 verifier::lock_allowed(map, *at, prog_type)?;
                 if held.take() != Some((*pointer, *at)) {
-                    return Err(LOCK_IS_NOT_HELD.into());
+                    return Err(lock_is_not_held(map.env.release).into());
                 }
             }
             Step::Read(_, at, len) => verify_load(map, *at, *len)?,
