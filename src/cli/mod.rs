@@ -2,6 +2,7 @@
 
 mod args;
 mod conform;
+mod diff;
 mod record;
 mod recordings;
 mod replay;

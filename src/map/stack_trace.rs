@@ -202,6 +202,7 @@ mod tests {
             max_entries,
             value_size: 16,
             build_ids: false,
+            can_take: true,
         }
     }
 

@@ -30,6 +30,7 @@ mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod props;
 mod queue_stack;
+mod releases;
 mod ringbuf;
 mod sockmap;
 mod task_work;
