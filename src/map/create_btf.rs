@@ -52,12 +52,8 @@ pub(super) fn check(
     };
     let (key, value) = (attr.btf_key_type_id, attr.btf_value_type_id);
     if key == 0 {
-        let needs_key = match rule {
-            BtfRule::Unchecked => true,
-            BtfRule::SomeKey => !request.env.release.btf_key_may_be_void,
-            _ => false,
-        };
-        if needs_key {
+        let may_be_void = rule == BtfRule::SomeKey && request.env.release.btf_key_may_be_void;
+        if matches!(rule, BtfRule::Unchecked | BtfRule::SomeKey) && !may_be_void {
             return Err(Errno::EINVAL);
         }
     } else if btf.type_size(key) != Some(def.key_size) {
