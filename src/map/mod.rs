@@ -27,6 +27,7 @@ pub mod lpm_trie;
 pub mod lru_hash;
 pub mod map_in_map;
 pub mod object;
+mod opaque;
 mod owner;
 pub mod percpu_array;
 pub mod percpu_hash;

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::signal::Signal;
 use super::{MapDef, MapOps};
 use crate::abi::{
-    Errno, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ,
-    Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
+    Errno, MapFlags, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT,
+    RINGBUF_HDR_SZ, Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
 };
 use crate::env::{Env, PAGE_SIZE};
 use crate::store::{Header, Ring, Words};
@@ -41,6 +41,8 @@ pub struct Ringbuf {
     /// Locked by who reserves.
     reserving: Mutex<()>,
     draining: AtomicBool,
+    /// Of a ring whose old records go where there is no room.
+    overwrites: Option<Arc<Env>>,
     signal: Signal,
 }
 
@@ -141,6 +143,10 @@ impl Ringbuf {
             user_produces: def.map_type == MapType::USER_RINGBUF,
             reserving: Mutex::new(()),
             draining: AtomicBool::new(false),
+            overwrites: def
+                .map_flags
+                .contains(MapFlags::RB_OVERWRITE)
+                .then(|| Arc::clone(env)),
             signal: Signal::default(),
         })
     }
@@ -189,6 +195,9 @@ impl Ringbuf {
         let end = position + total;
         let most = self.ring.size() - 1;
         if end.wrapping_sub(consumer) > most || end - pending > most {
+            if let Some(env) = &self.overwrites {
+                env.unsupported(format_args!("a full ring buffer of BPF_F_RB_OVERWRITE"));
+            }
             return None;
         }
         let page = FIRST_DATA_PAGE + self.ring.place(position) / PAGE_SIZE as u64;

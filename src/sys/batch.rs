@@ -5,8 +5,8 @@
 
 use super::call::Call;
 use super::handle::{Target, with_bytes};
-use crate::abi::{Attr, BatchAttr, Cmd, Errno, Result, UpdateFlags, UserMem};
-use crate::map::BucketRequest;
+use crate::abi::{Attr, BatchAttr, Cmd, Errno, MapType, Result, UpdateFlags, UserMem};
+use crate::map::{Batches, BucketRequest, Map};
 
 /// Bytes of the token of a batch that goes by bucket.
 const BUCKET_TOKEN: usize = 4;
@@ -40,7 +40,7 @@ impl Call<'_> {
         if reads {
             target.may_read()?;
         }
-        let has = target.map.ops.batches();
+        let has = batches(target.map);
         let supported = match cmd {
             Cmd::MAP_LOOKUP_BATCH => has.lookup,
             Cmd::MAP_LOOKUP_AND_DELETE_BATCH => has.lookup_and_delete,
@@ -50,10 +50,7 @@ impl Call<'_> {
         if !supported {
             return Err(Errno::ENOTSUPP);
         }
-        if !attr.elem_flags.difference(UpdateFlags::LOCK).is_empty() {
-            return Err(Errno::EINVAL);
-        }
-        target.may_lock(attr.elem_flags)?;
+        target.known_flags(attr.elem_flags, self.batch_flags(cmd))?;
         if reads && has.by_bucket && attr.flags != 0 {
             return Err(Errno::EINVAL);
         }
@@ -80,7 +77,37 @@ impl Call<'_> {
     }
 }
 
+impl Call<'_> {
+    /// The `elem_flags` that a batch command takes.
+    fn batch_flags(&self, cmd: Cmd) -> UpdateFlags {
+        let cpus = match cmd {
+            _ if !self.inner.env.release.cpu_flags => UpdateFlags::empty(),
+            Cmd::MAP_UPDATE_BATCH => UpdateFlags::CPU | UpdateFlags::ALL_CPUS,
+            Cmd::MAP_LOOKUP_BATCH => UpdateFlags::CPU,
+            _ => UpdateFlags::empty(),
+        };
+        cpus | UpdateFlags::LOCK
+    }
+}
+
+/// The batch commands of a map.
+fn batches(map: &Map) -> Batches {
+    let is_late = matches!(
+        map.def.map_type,
+        MapType::PERCPU_ARRAY | MapType::LPM_TRIE | MapType::ARRAY_OF_MAPS | MapType::HASH_OF_MAPS
+    );
+    if is_late && !map.env.release.batches_of_more_types {
+        return Batches::default();
+    }
+    map.ops.batches()
+}
+
 impl Batch<'_> {
+    /// Bytes of a value in this command.
+    fn value_size(&self) -> usize {
+        self.target.value_size(self.attr.elem_flags)
+    }
+
     /// The address of the caller's key number `index`.
     fn key_addr(&self, index: u32) -> u64 {
         let offset = self.target.key_size() as u64 * u64::from(index);
@@ -89,14 +116,14 @@ impl Batch<'_> {
 
     /// The address of the caller's value number `index`.
     fn value_addr(&self, index: u32) -> u64 {
-        let offset = self.target.value_size() as u64 * u64::from(index);
+        let offset = self.value_size() as u64 * u64::from(index);
         self.attr.values.wrapping_add(offset)
     }
 
     /// Kernel: `generic_map_update_batch`.
     fn update(&mut self, mem: &dyn UserMem) -> Result<()> {
         with_bytes(self.target.key_size(), |key| {
-            with_bytes(self.target.value_size(), |value| {
+            with_bytes(self.value_size(), |value| {
                 while self.done < self.attr.count {
                     mem.read(self.key_addr(self.done), key)?;
                     mem.read(self.value_addr(self.done), value)?;
@@ -126,7 +153,7 @@ impl Batch<'_> {
     fn lookup(&mut self, mem: &mut dyn UserMem) -> Result<()> {
         let size = self.target.key_size();
         let (mut key, mut next) = (vec![0; size], vec![0; size]);
-        let mut value = vec![0; self.target.value_size()];
+        let mut value = vec![0; self.value_size()];
         let from_start = self.attr.in_batch == 0;
         if !from_start {
             mem.read(self.attr.in_batch, &mut key)?;
