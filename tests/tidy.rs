@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("abi", &[]),
     ("store", &[]),
-    ("btf", &["abi", "store"]),
+    ("btf", &["abi", "store", "env"]),
     ("env", &["abi"]),
     ("host", &["abi"]),
     ("map", &["abi", "store", "btf", "env"]),

@@ -24,8 +24,14 @@ pub trait UserMem {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if any of them is not writable.
+    /// `EFAULT` if any of them is not writable; those before it are written.
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<()>;
+
+    /// False if it is known that a write of so many bytes would fail: who has many to write goes by small steps then, as the
+    /// kernel does, to fail at the right one.
+    fn may_write(&self, _addr: u64, _len: usize) -> bool {
+        true
+    }
 }
 
 /// A kernel that answers bpf(2): the emulated one, the running one, or something that wraps either.
@@ -96,6 +102,10 @@ impl<B: Bpf + ?Sized> Bpf for Arc<B> {
 
     fn close(&self, fd: Fd) -> Result<()> {
         (**self).close(fd)
+    }
+
+    fn perf_event_open(&self, event: PerfEvent) -> Result<Fd> {
+        (**self).perf_event_open(event)
     }
 
     fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
@@ -364,11 +374,17 @@ impl UserMem for Memory<'_> {
         Ok(())
     }
 
+    fn may_write(&self, addr: u64, len: usize) -> bool {
+        self.find(addr, len)
+            .is_ok_and(|(index, _)| matches!(self.buffer(index), Some(Buffer::Out(_))))
+    }
+
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let (index, range) = self.find(addr, bytes.len())?;
+        // As far as the buffer goes.
+        let (index, room) = self.find(addr, 0)?;
         let places = self.first.len();
         let buffer = match index.checked_sub(places) {
             None => &mut self.first[index],
@@ -377,8 +393,14 @@ impl UserMem for Memory<'_> {
         match buffer {
             Buffer::In(_) => Err(Errno::EFAULT),
             Buffer::Out(out) => {
-                out[range].copy_from_slice(bytes);
-                Ok(())
+                let out = &mut out[room.start..];
+                let len = bytes.len().min(out.len());
+                out[..len].copy_from_slice(&bytes[..len]);
+                if len == bytes.len() {
+                    Ok(())
+                } else {
+                    Err(Errno::EFAULT)
+                }
             }
         }
     }

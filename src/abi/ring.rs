@@ -59,19 +59,19 @@ pub trait RingMemory {
     /// Those of the memory.
     fn set_header(&self, position: u64, header: [u8; 8]) -> Result<()>;
 
-    /// Copies bytes out, from a position on.
+    /// Copies data of the record at a position out: the bytes behind its header, which may go on past the end of the area.
     ///
     /// # Errors
     ///
     /// Those of the memory.
-    fn read(&self, position: u64, out: &mut [u8]) -> Result<()>;
+    fn read(&self, record: u64, out: &mut [u8]) -> Result<()>;
 
-    /// Copies bytes in, from a position on.
+    /// Copies data of the record at a position in.
     ///
     /// # Errors
     ///
     /// Those of the memory.
-    fn write(&self, position: u64, bytes: &[u8]) -> Result<()>;
+    fn write(&self, record: u64, bytes: &[u8]) -> Result<()>;
 }
 
 /// A record on the ring, as its header says.
@@ -116,10 +116,13 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// Those of the memory.
+    /// `EFAULT` if it is longer than the ring, as none is that a kernel wrote; those of the memory.
     pub fn read(&self, ring: &(impl RingMemory + ?Sized), data: &mut Vec<u8>) -> Result<()> {
+        if ringbuf_record_size(self.len) > ring.size() {
+            return Err(Errno::EFAULT);
+        }
         data.resize(self.len as usize, 0);
-        ring.read(self.position.wrapping_add(RINGBUF_HDR_SZ), data)
+        ring.read(self.position, data)
     }
 }
 
@@ -164,7 +167,7 @@ pub fn write_sample(ring: &(impl RingMemory + ?Sized), data: &[u8]) -> Result<()
     if total > ring.size().saturating_sub(used) {
         return Err(Errno::ENOSPC);
     }
-    ring.write(position.wrapping_add(RINGBUF_HDR_SZ), data)?;
+    ring.write(position, data)?;
     ring.set_header(position, header_of(len))?;
     ring.set_producer(position.wrapping_add(total))
 }
@@ -234,7 +237,10 @@ impl RingMemory for MappedRing {
     }
 
     fn set_consumer(&self, position: u64) -> Result<()> {
-        release(&*self.consumer, 0, position.to_ne_bytes())
+        release(&*self.consumer, 0, position.to_ne_bytes())?;
+        // Before the next look at the producer: else both sides could miss each other, and nobody would be woken.
+        fence(Ordering::SeqCst);
+        Ok(())
     }
 
     fn producer(&self) -> Result<u64> {
@@ -253,11 +259,11 @@ impl RingMemory for MappedRing {
         release(&*self.rest, self.place(position), header)
     }
 
-    fn read(&self, position: u64, out: &mut [u8]) -> Result<()> {
-        self.rest.read(self.place(position), out)
+    fn read(&self, record: u64, out: &mut [u8]) -> Result<()> {
+        self.rest.read(self.place(record) + RINGBUF_HDR_SZ, out)
     }
 
-    fn write(&self, position: u64, bytes: &[u8]) -> Result<()> {
-        self.rest.write(self.place(position), bytes)
+    fn write(&self, record: u64, bytes: &[u8]) -> Result<()> {
+        self.rest.write(self.place(record) + RINGBUF_HDR_SZ, bytes)
     }
 }

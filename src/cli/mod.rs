@@ -2,10 +2,11 @@
 
 mod args;
 mod conform;
+mod diff;
 mod record;
 mod recordings;
 mod replay;
 mod running;
 
 pub use args::run;
-pub use recordings::{Family, families};
+pub use recordings::{NamedTrace, Recorded, recorded};

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 
 use crate::abi::{Errno, Helper, MapFlags, MapType, ProgType};
 use crate::btf::{Field, FieldKind};
+use crate::env::Release;
 use crate::map::Map;
 use crate::map::arena::Arena;
 
@@ -101,7 +102,8 @@ pub(super) fn judge(
 /// not go with the helper (`ENOTSUPP` for a walk); `EACCES` if the value is a socket, which is no bytes.
 pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<(), Refused> {
     map_allowed(map, prog_type)?;
-    if !is_available(helper, prog_type) {
+    let release = map.env.release;
+    if helper.0 >= release.helpers || !is_available(helper, prog_type) {
         return refuse(
             Errno::EINVAL,
             "programs of this type cannot call this helper",
@@ -121,7 +123,10 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
     match helper {
         Helper::SPIN_LOCK | Helper::SPIN_UNLOCK => {
             if map.fields.spin_lock().is_none() {
-                return refuse(Errno::EINVAL, "the map's value has no struct bpf_spin_lock");
+                return refuse(
+                    release.no_lock_there,
+                    "the map's value has no struct bpf_spin_lock",
+                );
             }
         }
         Helper::TIMER_INIT
@@ -146,6 +151,14 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
                 );
             }
         }
+    }
+    let is_sockmap = matches!(map.def.map_type, MapType::SOCKMAP | MapType::SOCKHASH);
+    if helper == Helper::MAP_DELETE_ELEM
+        && is_sockmap
+        && prog_type == ProgType::SOCKET_FILTER
+        && !release.filter_deletes_sockets
+    {
+        return refuse(Errno::EINVAL, "socket filters do not delete sockets");
     }
     if helper == Helper::MAP_LOOKUP_ELEM && holds_sockets(map.def.map_type) {
         return refuse(
@@ -308,7 +321,7 @@ pub fn lock_allowed(map: &Map, offset: usize, prog_type: ProgType) -> Result<(),
     helper_allowed(map, Helper::SPIN_LOCK, prog_type)?;
     if map.fields.spin_lock().map(|at| at as usize) != Some(offset) {
         return refuse(
-            Errno::EINVAL,
+            map.env.release.no_lock_there,
             "this is not where the value's struct bpf_spin_lock is",
         );
     }
@@ -322,10 +335,12 @@ pub const LOCK_IS_HELD: Refused = Refused {
 };
 
 /// A lock that is released though it is not held.
-pub const LOCK_IS_NOT_HELD: Refused = Refused {
-    errno: Errno::EINVAL,
-    rule: "bpf_spin_unlock without its bpf_spin_lock",
-};
+pub const fn lock_is_not_held(release: &Release) -> Refused {
+    Refused {
+        errno: release.no_lock_there,
+        rule: "bpf_spin_unlock without its bpf_spin_lock",
+    }
+}
 
 /// A program that ends with a lock.
 pub const LOCK_AT_EXIT: Refused = Refused {

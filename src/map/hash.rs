@@ -84,6 +84,33 @@ impl Slots {
         })
     }
 
+    /// Sets a slot aside for each CPU, of a preallocated map whose elements are replaced.
+    pub(super) fn set_spares(&self, cpu: u32) {
+        if self.count.is_none() {
+            self.free.set_spares(&self.table, cpu);
+        }
+    }
+
+    /// A slot for a key that is there already. It has to be followed by [`Slots::give_back_replaced`].
+    #[inline(always)]
+    pub(super) fn take_for_replacing(&self, cpu: u32) -> Result<u32> {
+        if self.count.is_some() {
+            self.free.pop(&self.table, cpu).ok_or(Errno::ENOMEM)
+        } else {
+            Ok(self.free.take_spare(cpu))
+        }
+    }
+
+    /// Frees the slot that a key had before it was given another one.
+    #[inline(always)]
+    pub(super) fn give_back_replaced(&self, cpu: u32, slot: u32) {
+        if self.count.is_some() {
+            self.free.push(&self.table, cpu, slot);
+        } else {
+            self.free.put_spare(cpu, slot);
+        }
+    }
+
     /// Frees the slot of a key that is gone.
     #[inline(always)]
     fn give_back(&self, cpu: u32, slot: u32) {
@@ -140,9 +167,7 @@ pub(super) fn table(def: &MapDef, env: &Env, n_slots: u32, value_words: usize) -
 impl Hash {
     pub(super) fn new(def: &MapDef, env: &Arc<Env>, cpu: u32) -> Result<Self> {
         let slots = Slots::new(def, env, def.elem_size() / WORD, env.nr_cpus)?;
-        if slots.count.is_none() {
-            slots.free.set_spares(&slots.table, cpu);
-        }
+        slots.set_spares(cpu);
         Ok(Self {
             slots,
             value_size: def.value_size,
@@ -243,23 +268,12 @@ impl Hash {
         (key, hash): (&[u8], KeyHash),
         value: &[u8],
     ) -> Result<()> {
-        let new = if self.slots.count.is_some() {
-            self.slots
-                .free
-                .pop(&self.slots.table, cpu)
-                .ok_or(Errno::ENOMEM)?
-        } else {
-            self.slots.free.take_spare(cpu)
-        };
+        let new = self.slots.take_for_replacing(cpu)?;
         self.fill(new, key, value);
         bucket.replace(old, new, hash);
         let gone = self.take_fields(old.slot);
         drop(bucket);
-        if self.slots.count.is_some() {
-            self.slots.free.push(&self.slots.table, cpu, old.slot);
-        } else {
-            self.slots.free.put_spare(cpu, old.slot);
-        }
+        self.slots.give_back_replaced(cpu, old.slot);
         drop(gone);
         Ok(())
     }
@@ -478,9 +492,6 @@ pub(super) fn for_each(table: &Table, mut visit: impl FnMut(&[u8], u32) -> bool)
     calls
 }
 
-/// Bytes of values that are read before the caller is given them.
-const READ_AT_ONCE: usize = 1 << 14;
-
 /// Reads buckets as the request says: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
 /// the request deletes.
 ///
@@ -490,7 +501,8 @@ pub(super) fn read_buckets(
     request: &mut BucketRequest,
     mut read_value: impl FnMut(u32, &mut Vec<u8>),
 ) -> Vec<u32> {
-    while request.bucket < table.n_buckets() && request.values.len() < READ_AT_ONCE {
+    let mut gone = Vec::new();
+    while request.bucket < table.n_buckets() && request.wants_more() {
         let bucket = request.bucket;
         table.prefetch(bucket.saturating_add(AHEAD));
         let before = (request.keys.len(), request.values.len());
@@ -520,12 +532,9 @@ pub(super) fn read_buckets(
         request.room = room;
         request.bucket += 1;
         if let Some(mut locked) = locked {
-            let gone: Vec<u32> = locked.places().map(|place| place.slot).collect();
+            gone.extend(locked.places().map(|place| place.slot));
             locked.clear();
-            if !gone.is_empty() {
-                return gone;
-            }
         }
     }
-    Vec::new()
+    gone
 }

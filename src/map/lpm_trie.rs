@@ -114,6 +114,9 @@ impl MapOps for LpmTrie {
         checks::update_flags(flags)?;
         let (prefix_len, data) = self.prefix(key).ok_or(Errno::EINVAL)?;
         let mut trie = self.write();
+        if self.env.release.lpm_full_refuses_all && trie.is_full() {
+            return Err(Errno::ENOSPC);
+        }
         match trie.entry(prefix_len, data) {
             Entry::Stored(..) if flags == UpdateFlags::NOEXIST => Err(Errno::EEXIST),
             Entry::Stored(words, stored) => {

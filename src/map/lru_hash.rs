@@ -19,7 +19,7 @@ use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{Elems, Lru, Table, WORD};
+use crate::store::{Elems, Lru, Refill, Table, WORD};
 
 /// See the module.
 #[derive(Debug)]
@@ -65,7 +65,11 @@ impl LruHash {
         let lru = if def.map_flags.contains(MapFlags::NO_COMMON_LRU) {
             Lru::own(n_slots / nr_cpus, nr_cpus)
         } else {
-            Lru::shared(n_slots, nr_cpus)
+            let refill = Refill {
+                by_size: env.release.lru_target_by_size,
+                first_found_first: env.release.lru_first_found_first,
+            };
+            Lru::shared(n_slots, nr_cpus, refill)
         };
         Ok(Self {
             table: hash::table(def, env, n_slots, value_words)?,
@@ -93,7 +97,7 @@ impl LruHash {
 
     /// Copies a value out as bpf(2) does.
     #[inline]
-    fn copy_out(&self, slot: u32, value: &mut [u8]) {
+    fn copy_out(&self, slot: u32, value: &mut [u8], flags: UpdateFlags) {
         match &self.values {
             Values::One { fields, .. } => {
                 self.table.words().read(self.table.value_at(slot), value);
@@ -101,7 +105,7 @@ impl LruHash {
                     fields.hide(value);
                 }
             }
-            Values::PerCpu(parts) => parts.read(&self.table, slot, value),
+            Values::PerCpu(parts) => parts.read(&self.table, slot, value, flags),
         }
     }
 
@@ -184,6 +188,8 @@ impl LruHash {
         done
     }
 
+    /// `flags` are judged.
+    ///
     /// Kernel: `__htab_lru_percpu_map_update_elem`.
     fn update_in_place(
         &self,
@@ -193,7 +199,6 @@ impl LruHash {
         value: New<'_>,
         flags: UpdateFlags,
     ) -> Result<()> {
-        checks::update_flags(flags)?;
         let slot = if flags == UpdateFlags::EXIST {
             None
         } else {
@@ -289,7 +294,8 @@ impl MapOps for LruHash {
         match &self.values {
             Values::One { fields, .. } => self.update_replacing(fields, cpu, key, value, flags),
             Values::PerCpu(parts) => {
-                self.update_in_place(parts, cpu, key, New::Of(cpu, value), flags)
+                checks::update_flags(flags)?;
+                self.update_in_place(parts, cpu, key, New::Program(cpu, value), flags)
             }
         }
     }
@@ -314,10 +320,10 @@ impl MapOps for LruHash {
         _: &Caller<'_>,
         key: &[u8],
         value: &mut [u8],
-        _: UpdateFlags,
+        flags: UpdateFlags,
     ) -> Result<()> {
         self.table
-            .read(key, |slot| self.copy_out(slot, value))
+            .read(key, |slot| self.copy_out(slot, value, flags))
             .ok_or(Errno::ENOENT)
     }
 
@@ -332,7 +338,8 @@ impl MapOps for LruHash {
         match &self.values {
             Values::One { fields, .. } => self.update_replacing(fields, cpu, key, value, flags),
             Values::PerCpu(parts) => {
-                self.update_in_place(parts, cpu, key, New::OfAll(value), flags)
+                let (new, flags) = parts.user_new(value, flags)?;
+                self.update_in_place(parts, cpu, key, new, flags)
             }
         }
     }
@@ -342,9 +349,9 @@ impl MapOps for LruHash {
         _: &Caller<'_>,
         key: &[u8],
         value: &mut [u8],
-        _: UpdateFlags,
+        flags: UpdateFlags,
     ) -> Result<()> {
-        self.remove(key, |slot| self.copy_out(slot, value))
+        self.remove(key, |slot| self.copy_out(slot, value, flags))
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
@@ -360,10 +367,11 @@ impl MapOps for LruHash {
     }
 
     fn user_lookup_buckets(&self, _: &Caller<'_>, request: &mut BucketRequest) {
+        let flags = request.elem_flags;
         let gone = hash::read_buckets(&self.table, request, |slot, values| {
             let at = values.len();
             values.resize(at + self.user_value_size(), 0);
-            self.copy_out(slot, &mut values[at..]);
+            self.copy_out(slot, &mut values[at..], flags);
         });
         for slot in gone.into_iter().rev() {
             self.give_back(slot);

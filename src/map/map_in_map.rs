@@ -54,7 +54,7 @@ impl Template {
             && wanted.key_size == is.key_size
             && wanted.value_size == is.value_size
             && wanted.map_flags == is.map_flags
-            && self.fields == map.fields
+            && (self.fields == map.fields || !map.env.release.inner_map_fields_equal)
             && map.ops.fits_template(wanted, is)
     }
 }
@@ -76,6 +76,7 @@ impl ArrayOfMaps {
     pub(super) fn new(
         def: &MapDef,
         _env: &Arc<Env>,
+        _cpu: u32,
         template: MapDef,
         fields: Fields,
     ) -> Result<Self> {
@@ -139,6 +140,8 @@ impl MapOps for ArrayOfMaps {
 #[derive(Debug)]
 pub struct HashOfMaps {
     slots: Slots,
+    /// The map of a key that is there is exchanged in its element.
+    in_place: bool,
     maps: Held<Arc<Map>>,
     template: Template,
 }
@@ -152,11 +155,19 @@ impl HashOfMaps {
     pub(super) fn new(
         def: &MapDef,
         env: &Arc<Env>,
+        cpu: u32,
         template: MapDef,
         fields: Fields,
     ) -> Result<Self> {
+        let in_place = env.release.hash_of_maps_in_place;
+        let spare = if in_place { 0 } else { env.nr_cpus };
+        let slots = Slots::new(def, env, 0, spare)?;
+        if !in_place {
+            slots.set_spares(cpu);
+        }
         Ok(Self {
-            slots: Slots::new(def, env, 0, 0)?,
+            slots,
+            in_place,
             maps: Held::default(),
             template: Template {
                 def: template,
@@ -199,7 +210,7 @@ impl MapOps for HashOfMaps {
         Ok(())
     }
 
-    /// The map of a key that is there is exchanged in place, and the fd is judged before flags and key.
+    /// The map of a key that is there is exchanged in place, or gets a new element; and the fd is judged before flags and key.
     ///
     /// Kernel: `kernel/bpf/hashtab.c:bpf_fd_htab_map_update_elem`, `htab_map_update_elem_in_place`.
     fn user_update_elem(
@@ -216,7 +227,18 @@ impl MapOps for HashOfMaps {
         let place = bucket.find(key, hash);
         checks::existence(place.is_some(), flags)?;
         let old = match place {
-            Some(place) => self.maps.put(place.slot, map),
+            Some(place) if self.in_place => self.maps.put(place.slot, map),
+            Some(place) => {
+                let slot = self.slots.take_for_replacing(caller.cpu)?;
+                self.table().write_key(slot, key);
+                let none = self.maps.put(slot, map);
+                bucket.replace(place, slot, hash);
+                drop(bucket);
+                drop(none);
+                drop(self.maps.take(place.slot));
+                self.slots.give_back_replaced(caller.cpu, place.slot);
+                return Ok(());
+            }
             None => {
                 let slot = self.slots.take(caller.cpu)?;
                 self.table().write_key(slot, key);

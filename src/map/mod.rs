@@ -27,6 +27,7 @@ pub mod lpm_trie;
 pub mod lru_hash;
 pub mod map_in_map;
 pub mod object;
+mod opaque;
 mod owner;
 pub mod percpu_array;
 pub mod percpu_hash;
@@ -161,7 +162,7 @@ impl Caller<'_> {
     /// `EPERM` if the map is frozen.
     #[inline]
     pub fn may_write(&self) -> Result<()> {
-        if self.frozen.load(Ordering::Relaxed) {
+        if self.frozen.load(Ordering::SeqCst) {
             return Err(Errno::EPERM);
         }
         Ok(())
@@ -489,7 +490,9 @@ pub struct BucketRequest {
     pub bucket: u32,
     /// How many elements there is room for.
     pub room: usize,
-    /// Remove what was read: of one bucket that has elements, not of more.
+    /// Read one bucket that has elements, not more.
+    pub one: bool,
+    /// Remove what was read; of one bucket.
     pub delete: bool,
     /// 0, or `LOCK` where the value has a lock.
     pub elem_flags: UpdateFlags,
@@ -497,4 +500,15 @@ pub struct BucketRequest {
     pub keys: Vec<u8>,
     /// Values go here, as bpf(2) copies them.
     pub values: Vec<u8>,
+}
+
+impl BucketRequest {
+    /// Bytes of values that are read before user space is given them.
+    const READ_AT_ONCE: usize = 1 << 14;
+
+    /// Another bucket is to be read.
+    fn wants_more(&self) -> bool {
+        let enough = if self.one { 1 } else { Self::READ_AT_ONCE };
+        self.values.len() < enough
+    }
 }

@@ -8,13 +8,14 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use super::checks::{self, Which};
 use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
 use super::holdings::{self, Gone, Holdings};
-use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
+use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
-use crate::env::Env;
-use crate::store::{Table, WORD, Words};
+use crate::env::{Env, Release};
+use crate::store::{Table, WORD};
 
 /// See the module.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(super) struct Parts {
     value_size: u32,
     /// Words of one CPU's part.
     part: usize,
+    release: &'static Release,
     fields: Fields,
     holdings: Option<Box<Holdings>>,
 }
@@ -40,6 +42,7 @@ impl Parts {
             nr_cpus: env.nr_cpus,
             value_size: def.value_size,
             part: def.elem_size() / WORD,
+            release: env.release,
             fields: Fields::default(),
             holdings: None,
         }
@@ -90,8 +93,12 @@ impl Parts {
         table.value_at(slot) + cpu as usize * self.part
     }
 
-    /// Copies a value out, as user space sees it.
-    pub(super) fn read(&self, table: &Table, slot: u32, value: &mut [u8]) {
+    /// Copies a value out, as user space sees it: one CPU's if the flags say so.
+    pub(super) fn read(&self, table: &Table, slot: u32, value: &mut [u8], flags: UpdateFlags) {
+        if flags.contains(UpdateFlags::CPU) {
+            table.words().read(self.at(table, slot, flags.cpu()), value);
+            return self.fields.hide(value);
+        }
         for (cpu, part) in (0..self.nr_cpus).zip(value.chunks_exact_mut(self.part * WORD)) {
             table.words().read(self.at(table, slot, cpu), part);
             self.fields.hide(part);
@@ -124,43 +131,85 @@ impl Parts {
             }
         };
         match value {
-            New::OfAll(value) => {
+            New::User(value, Which::Each) => {
                 for (cpu, part) in (0..self.nr_cpus).zip(value.chunks_exact(self.part * WORD)) {
-                    write(self.at(table, slot, cpu), part, true);
+                    write(self.at(table, slot, cpu), &part[..self.user_bytes()], true);
                 }
             }
-            New::Of(cpu, value) => {
-                write(self.at(table, slot, cpu), value, !fresh);
-                if fresh {
-                    for other in (0..self.nr_cpus).filter(|other| *other != cpu) {
-                        self.zero_part(words, self.at(table, slot, other));
-                    }
+            New::User(value, Which::All) => {
+                for cpu in 0..self.nr_cpus {
+                    write(self.at(table, slot, cpu), value, true);
                 }
+            }
+            New::User(value, Which::One(cpu)) => {
+                write(self.at(table, slot, cpu), value, true);
+                if fresh && self.release.percpu_new_of_one_cpu_clears_others {
+                    self.clear_others(table, slot, cpu, value.len());
+                }
+            }
+            New::Program(cpu, value) if fresh => {
+                let at = self.at(table, slot, cpu);
+                write(at, value, false);
+                if self.release.percpu_new_copies_padding {
+                    // Bytes behind the program's value, which nobody here knows.
+                    let end = at * WORD + value.len();
+                    words.write_bytes(end, &vec![0; self.part * WORD - value.len()]);
+                }
+                let zeros = if self.release.percpu_new_clears_padding {
+                    self.part * WORD
+                } else {
+                    value.len()
+                };
+                self.clear_others(table, slot, cpu, zeros);
+            }
+            New::Program(cpu, value) => {
+                write(self.at(table, slot, cpu), value, true);
             }
         }
         gone
     }
 
-    /// The bytes behind the value stay.
-    fn zero_part(&self, words: &Words, mut at: usize) {
-        const ZEROS: [u8; 64] = [0; 64];
-        let mut left = self.value_size as usize;
-        while left > 0 {
-            let len = left.min(ZEROS.len());
-            words.write(at, &ZEROS[..len]);
-            at += len / WORD;
-            left -= len;
+    /// Bytes of a part that user space writes.
+    fn user_bytes(&self) -> usize {
+        if self.release.percpu_user_copies_padding {
+            self.part * WORD
+        } else {
+            self.value_size as usize
         }
+    }
+
+    /// Makes so many bytes 0 in the parts of the other CPUs.
+    fn clear_others(&self, table: &Table, slot: u32, cpu: u32, bytes: usize) {
+        const ZEROS: [u8; 64] = [0; 64];
+        for other in (0..self.nr_cpus).filter(|other| *other != cpu) {
+            let mut at = self.at(table, slot, other);
+            for from in (0..bytes).step_by(ZEROS.len()) {
+                table
+                    .words()
+                    .write(at, &ZEROS[..ZEROS.len().min(bytes - from)]);
+                at += ZEROS.len() / WORD;
+            }
+        }
+    }
+
+    /// What an update from user space writes, and the flags that say whether.
+    pub(super) fn user_new<'v>(
+        &self,
+        value: &'v [u8],
+        flags: UpdateFlags,
+    ) -> Result<(New<'v>, UpdateFlags)> {
+        let (flags, which) = checks::percpu_flags(flags, self.release.cpu_flags)?;
+        Ok((New::User(value, which), flags))
     }
 }
 
 /// What an update writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum New<'v> {
-    /// One part for each CPU, from user space.
-    OfAll(&'v [u8]),
+    /// From user space.
+    User(&'v [u8], Which),
     /// One CPU's value, from a program.
-    Of(u32, &'v [u8]),
+    Program(u32, &'v [u8]),
 }
 
 impl PercpuHash {
@@ -176,9 +225,10 @@ impl PercpuHash {
         &self.slots.table
     }
 
+    /// `flags` are judged.
+    ///
     /// Kernel: `kernel/bpf/hashtab.c:__htab_percpu_map_update_elem`.
     fn update(&self, cpu: u32, key: &[u8], value: New<'_>, flags: UpdateFlags) -> Result<()> {
-        checks::update_flags(flags)?;
         let hash = self.table().hash(key);
         let mut bucket = self.table().lock(hash);
         let old = bucket.find(key, hash);
@@ -213,7 +263,8 @@ impl MapOps for PercpuHash {
     }
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        self.update(cpu, key, New::Of(cpu, value), flags)
+        checks::update_flags(flags)?;
+        self.update(cpu, key, New::Program(cpu, value), flags)
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
@@ -236,10 +287,12 @@ impl MapOps for PercpuHash {
         _caller: &Caller<'_>,
         key: &[u8],
         value: &mut [u8],
-        _flags: UpdateFlags,
+        flags: UpdateFlags,
     ) -> Result<()> {
         self.table()
-            .read(key, |slot| self.parts.read(self.table(), slot, value))
+            .read(key, |slot| {
+                self.parts.read(self.table(), slot, value, flags);
+            })
             .ok_or(Errno::ENOENT)
     }
 
@@ -250,7 +303,8 @@ impl MapOps for PercpuHash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.update(caller.cpu, key, New::OfAll(value), flags)
+        let (new, flags) = self.parts.user_new(value, flags)?;
+        self.update(caller.cpu, key, new, flags)
     }
 
     fn user_lookup_and_delete_elem(
@@ -258,12 +312,12 @@ impl MapOps for PercpuHash {
         caller: &Caller<'_>,
         key: &[u8],
         value: &mut [u8],
-        _flags: UpdateFlags,
+        flags: UpdateFlags,
     ) -> Result<()> {
         self.slots.remove(
             (caller.cpu, None),
             key,
-            |slot| self.parts.read(self.table(), slot, value),
+            |slot| self.parts.read(self.table(), slot, value, flags),
             |slot| drop(self.parts.take_fields(self.table(), slot)),
         )
     }

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::signal::Signal;
 use super::{MapDef, MapOps};
 use crate::abi::{
-    Errno, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ,
-    Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
+    Errno, MapFlags, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT,
+    RINGBUF_HDR_SZ, Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
 };
 use crate::env::{Env, PAGE_SIZE};
 use crate::store::{Header, Ring, Words};
@@ -41,6 +41,8 @@ pub struct Ringbuf {
     /// Locked by who reserves.
     reserving: Mutex<()>,
     draining: AtomicBool,
+    /// Of a ring whose old records go where there is no room.
+    overwrites: Option<Arc<Env>>,
     signal: Signal,
 }
 
@@ -69,7 +71,7 @@ impl Reservation {
             "the verifier refuses: {len} bytes at {offset} are outside of a record of {} bytes",
             self.len
         );
-        self.position + RINGBUF_HDR_SZ + offset as u64
+        self.position + (RINGBUF_HDR_SZ + offset) as u64
     }
 }
 
@@ -98,8 +100,7 @@ impl Sample<'_> {
         if out.len() > self.size() || offset > self.size() - out.len() {
             return Err(Errno::E2BIG);
         }
-        let data = self.position.wrapping_add(RINGBUF_HDR_SZ);
-        self.ring.read(data.wrapping_add(offset as u64), out);
+        self.ring.read(self.position, RINGBUF_HDR_SZ + offset, out);
         Ok(())
     }
 
@@ -142,6 +143,10 @@ impl Ringbuf {
             user_produces: def.map_type == MapType::USER_RINGBUF,
             reserving: Mutex::new(()),
             draining: AtomicBool::new(false),
+            overwrites: def
+                .map_flags
+                .contains(MapFlags::RB_OVERWRITE)
+                .then(|| Arc::clone(env)),
             signal: Signal::default(),
         })
     }
@@ -190,6 +195,9 @@ impl Ringbuf {
         let end = position + total;
         let most = self.ring.size() - 1;
         if end.wrapping_sub(consumer) > most || end - pending > most {
+            if let Some(env) = &self.overwrites {
+                env.unsupported(format_args!("a full ring buffer of BPF_F_RB_OVERWRITE"));
+            }
             return None;
         }
         let page = FIRST_DATA_PAGE + self.ring.place(position) / PAGE_SIZE as u64;
@@ -218,7 +226,8 @@ impl Ringbuf {
     ///
     /// If they do not lie in it: the verifier refuses.
     pub fn read(&self, record: &Reservation, offset: usize, out: &mut [u8]) {
-        self.ring.read(record.position_of(offset, out.len()), out);
+        self.ring
+            .read(record.position_of(offset, out.len()), 0, out);
     }
 
     /// Shows a record to the consumer. Unknown flags are ignored.

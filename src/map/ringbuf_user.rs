@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::Map;
 use super::ringbuf::Ringbuf;
-use crate::abi::{Errno, PollEvents, Result, RingMemory, next_record, write_sample};
+use crate::abi::{
+    Errno, PollEvents, RINGBUF_HDR_SZ, Result, RingMemory, next_record, write_sample,
+};
 use crate::store::{Header, Ring};
 
 /// Why reading the emulated memory does not fail.
@@ -71,13 +73,13 @@ impl RingMemory for Ring {
         Ok(())
     }
 
-    fn read(&self, position: u64, out: &mut [u8]) -> Result<()> {
-        self.read(position, out);
+    fn read(&self, record: u64, out: &mut [u8]) -> Result<()> {
+        self.read(record, RINGBUF_HDR_SZ, out);
         Ok(())
     }
 
-    fn write(&self, position: u64, bytes: &[u8]) -> Result<()> {
-        self.write(position, bytes);
+    fn write(&self, record: u64, bytes: &[u8]) -> Result<()> {
+        self.write(record.wrapping_add(RINGBUF_HDR_SZ as u64), bytes);
         Ok(())
     }
 }
@@ -167,7 +169,10 @@ impl Consumer {
         let ring = ringbuf(&self.watch.map).expect("looked at by `new`").ring();
         let mut count = 0;
         while let Some(record) = next_record(ring).expect(ALWAYS_THERE) {
-            record.read(ring, &mut self.data).expect(ALWAYS_THERE);
+            if record.read(ring, &mut self.data).is_err() {
+                // Somebody moved the position to where no record begins.
+                break;
+            }
             let go_on = callback(&self.data);
             count += 1;
             ring.set_consumer(record.end());

@@ -75,24 +75,39 @@ enum Lists {
     },
 }
 
+/// How a CPU gets slots, of lists for all CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refill {
+    /// As many at once as the number of slots suggests; else 128.
+    pub by_size: bool,
+    /// The one that was found first is used first; else the last.
+    pub first_found_first: bool,
+}
+
 impl Lru {
     /// `n_slots` free slots in lists for all CPUs.
     ///
     /// # Errors
     ///
     /// Those of the system: no memory.
-    pub fn shared(n_slots: u32, nr_cpus: u32) -> io::Result<Self> {
+    pub fn shared(n_slots: u32, nr_cpus: u32, refill: Refill) -> io::Result<Self> {
         let local = |cpu| Local {
             free: Vec::new(),
             pending: List::new(Place::Pending),
             steal: cpu,
+        };
+        let target = if refill.by_size {
+            (n_slots / nr_cpus / 2).clamp(1, MAX_LOCAL)
+        } else {
+            MAX_LOCAL
         };
         Ok(Self {
             nodes: Nodes::new(n_slots)?,
             lists: Lists::Shared(Mutex::new(Shared {
                 set: Set::new(0, n_slots, SCAN_SHARED),
                 locals: (0..nr_cpus).map(local).collect(),
-                target: (n_slots / nr_cpus / 2).clamp(1, MAX_LOCAL),
+                target,
+                first_found_first: refill.first_found_first,
             })),
         })
     }
@@ -517,6 +532,8 @@ struct Shared {
     locals: Box<[Local]>,
     /// Slots that a CPU gets at once.
     target: u32,
+    /// Of those, the one that was found first is used first.
+    first_found_first: bool,
 }
 
 impl Shared {
@@ -539,6 +556,7 @@ impl Shared {
             set,
             locals,
             target,
+            first_found_first,
         } = self;
         let local = &mut locals[cpu as usize];
         while local.pending.back != END {
@@ -565,8 +583,9 @@ impl Shared {
         for &slot in &local.free {
             nodes.set_place(slot, Place::LocalFree);
         }
-        // The one that was found first is on top.
-        local.free.reverse();
+        if *first_found_first {
+            local.free.reverse();
+        }
     }
 
     /// A slot that is held back for some CPU, of the next one that has any.
@@ -623,8 +642,13 @@ impl Local {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
-    use super::Lru;
+    use super::{Lru, Refill};
     use std::collections::HashMap;
+
+    const BY_SIZE: Refill = Refill {
+        by_size: true,
+        first_found_first: true,
+    };
 
     /// Keys of elements by slot, as the table of a map would have them.
     struct Model {
@@ -673,7 +697,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first() {
-        let mut map = Model::new(Lru::shared(4, 2));
+        let mut map = Model::new(Lru::shared(4, 2, BY_SIZE));
         for key in 1..=4 {
             map.update(0, key);
         }
@@ -686,7 +710,7 @@ mod tests {
 
     #[test]
     fn a_used_one_is_spared() {
-        let mut map = Model::new(Lru::shared(4, 2));
+        let mut map = Model::new(Lru::shared(4, 2, BY_SIZE));
         for key in 1..=4 {
             map.update(0, key);
         }
@@ -731,7 +755,7 @@ mod tests {
 
     #[test]
     fn one_slot_is_stolen_from_the_other_cpu() {
-        let mut map = Model::new(Lru::shared(1, 2));
+        let mut map = Model::new(Lru::shared(1, 2, BY_SIZE));
         map.update(0, 1);
         map.update(1, 2);
         assert_eq!(map.keys(), [2]);
@@ -742,8 +766,26 @@ mod tests {
     }
 
     #[test]
+    fn all_slots_at_once_go_all_at_once() {
+        let mut map = Model::new(Lru::shared(
+            4,
+            2,
+            Refill {
+                by_size: false,
+                ..BY_SIZE
+            },
+        ));
+        for key in 1..=5 {
+            map.update(0, key);
+        }
+        assert_eq!(map.keys(), [5]);
+        map.update(1, 6);
+        assert_eq!(map.keys(), [5, 6], "a free one of the other CPU is stolen");
+    }
+
+    #[test]
     fn slots_come_as_the_kernel_gives_them() {
-        let lru = Lru::shared(8, 1).expect("memory");
+        let lru = Lru::shared(8, 1, BY_SIZE).expect("memory");
         let take = || lru.take(0, |_| true).expect("a slot");
         // Four at once, the first one found on top.
         assert_eq!([take(), take(), take(), take()], [7, 6, 5, 4]);

@@ -20,7 +20,7 @@ pub use chains::Chains;
 pub use fifo::Fifo;
 pub use freelist::{FreeLists, NONE};
 pub use jhash::jhash;
-pub use lru::{Elems, Lru};
+pub use lru::{Elems, Lru, Refill};
 pub use rbtree::{RbTree, Side};
 pub use ring::{Header, Ring};
 pub(crate) use sync::AtomicU64;

@@ -151,26 +151,27 @@ impl Ring {
         }
     }
 
-    /// Copies bytes out, from a position on.
-    pub fn read(&self, position: u64, out: &mut [u8]) {
-        let mut position = position;
+    /// Copies bytes of the record at a position out, from that offset in it on.
+    pub fn read(&self, record: u64, offset: usize, out: &mut [u8]) {
+        if self.doubled {
+            // In one piece, as its writer wrote it: what is past the end is in the second copy.
+            return self.read_piece(self.byte(record) + offset, out);
+        }
+        let mut position = record.wrapping_add(offset as u64);
         let mut rest = out;
         while !rest.is_empty() {
-            let len = rest.len();
-            let piece = if self.doubled {
-                len
-            } else {
-                self.piece(position, len)
-            };
-            let (now, later) = rest.split_at_mut(piece);
-            let from = self.byte(position);
-            if from.is_multiple_of(WORD) {
-                self.words.read(from / WORD, now);
-            } else {
-                self.words.read_bytes(from, now);
-            }
+            let (now, later) = rest.split_at_mut(self.piece(position, rest.len()));
+            self.read_piece(self.byte(position), now);
             position = position.wrapping_add(now.len() as u64);
             rest = later;
+        }
+    }
+
+    fn read_piece(&self, from: usize, out: &mut [u8]) {
+        if from.is_multiple_of(WORD) {
+            self.words.read(from / WORD, out);
+        } else {
+            self.words.read_bytes(from, out);
         }
     }
 
@@ -224,7 +225,7 @@ mod tests {
             for position in [4096 * 3 - 100, 4096 * 5 - 96, 7] {
                 ring.write(position, &bytes);
                 let mut out = [0; 256];
-                ring.read(position, &mut out);
+                ring.read(position, 0, &mut out);
                 assert_eq!(out.as_slice(), bytes, "at {position}");
             }
         }
@@ -244,7 +245,7 @@ mod tests {
         // Who maps it writes past the end of the first copy.
         ring.words().write_bytes(8192 + 4096, &[7; 8]);
         let mut out = [0; 16];
-        ring.read(4088, &mut out);
+        ring.read(4088, 0, &mut out);
         assert_eq!(out[8..], [7; 8]);
     }
 }

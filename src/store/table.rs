@@ -468,11 +468,15 @@ impl Table {
         self.lock_at(bucket as usize)
     }
 
-    /// Waits for each lock once: all that was done under one until now is done, and who locks a bucket afterwards sees what
-    /// this thread did before.
+    /// Waits for each lock that is held: all that was done under one until now is done. Who locks a bucket afterwards sees
+    /// what this thread stored before, if both the store and that look at it are sequentially consistent.
     pub fn pass_locks(&self) {
-        for bucket in 0..self.n_buckets {
-            drop(self.lock_bucket(bucket));
+        for bucket in 0..self.n_buckets as usize {
+            let place = self.buckets.word(bucket);
+            let mut waited = 0;
+            while place.load(Ordering::SeqCst) & LOCKED != 0 {
+                relax(&mut waited);
+            }
         }
     }
 
@@ -493,7 +497,7 @@ impl Table {
             let locked = word | LOCKED;
             if word != locked
                 && place
-                    .compare_exchange_weak(word, locked, Ordering::Acquire, Ordering::Relaxed)
+                    .compare_exchange_weak(word, locked, Ordering::SeqCst, Ordering::Relaxed)
                     .is_ok()
             {
                 return Bucket {

@@ -183,6 +183,11 @@ impl<V> Trie<V> {
         }
     }
 
+    /// There is no room for another entry.
+    pub fn is_full(&self) -> bool {
+        self.len == self.max_len
+    }
+
     /// Number of prefixes stored.
     pub fn len(&self) -> usize {
         self.len

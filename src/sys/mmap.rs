@@ -83,7 +83,7 @@ impl Kernel {
         if request.shared && prot.write && !file.write || !file.read {
             return Err(Errno::EACCES);
         }
-        if prot.exec {
+        if prot.exec && self.inner.env.release.mmap_refuses_code {
             return Err(Errno::EPERM);
         }
         let map = match &file.held {

@@ -43,16 +43,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::abi::{
-    Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
-    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, PollEvents, ProgAttachAttr, ProgLoadAttr,
-    Result, UserMem,
+    Attr, BatchAttr, Bpf, Caps, Cmd, ElemAttr, Errno, Fd, LinkAttr, MapHandle, MapRequest, Mapping,
+    Memory, ObjAttr, PerfEvent, PollEvents, ProgAttachAttr, ProgLoadAttr, Result, UserMem,
 };
 use crate::btf::Btf;
 use crate::env::Env;
 use crate::map::Map;
 use crate::map::object::{OtherKind, OtherObject, Prog};
 pub use attach::Attached;
-pub use builder::{Builder, UnknownRelease};
+pub use builder::Builder;
 use call::Call;
 use cgroup::Cgroups;
 pub use fds::{Fds, FileKind, OpenFile};
@@ -155,7 +154,12 @@ impl Kernel {
     ) -> Result<u32> {
         let call = self.call(fds);
         let size = size as usize;
-        let known = self.inner.env.release.attr_size;
+        let release = self.inner.env.release;
+        let known = release.attr_size;
+        let makes = matches!(cmd, Cmd::MAP_CREATE | Cmd::PROG_LOAD);
+        if release.commands_need_rights || release.create_rights_first && makes {
+            call.may_call()?;
+        }
         if size > ATTR_MAX {
             return Err(Errno::E2BIG);
         }
@@ -178,6 +182,17 @@ impl Kernel {
 }
 
 impl Call<'_> {
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_BPF`, while unprivileged users may not call.
+    fn may_call(&self) -> Result<()> {
+        let disabled = self.inner.unprivileged_bpf_disabled.load(Ordering::Relaxed) != 0;
+        if disabled && !self.inner.caps().capable(Caps::BPF) {
+            return Err(Errno::EPERM);
+        }
+        Ok(())
+    }
+
     /// The table of commands. `addr` is the attr's address, for what is written back, and `given` its size.
     fn command(
         &self,
@@ -195,19 +210,21 @@ impl Call<'_> {
                 Err(Errno::EINVAL)
             }
         }
+        let release = self.inner.env.release;
         match cmd {
             Cmd::MAP_LOOKUP_ELEM => self.map_lookup_elem(tail(attr, ElemAttr::END)?, mem),
             Cmd::MAP_UPDATE_ELEM => self.map_update_elem(tail(attr, ElemAttr::END)?, mem),
             Cmd::MAP_DELETE_ELEM => self.map_delete_elem(tail(attr, 16)?, mem),
             Cmd::MAP_GET_NEXT_KEY => self.map_get_next_key(tail(attr, 24)?, mem),
             Cmd::MAP_LOOKUP_AND_DELETE_ELEM => {
-                self.map_lookup_and_delete_elem(tail(attr, ElemAttr::END)?, mem)
+                let end = release.lookup_and_delete_end;
+                self.map_lookup_and_delete_elem(tail(attr, end)?, mem)
             }
             Cmd::MAP_LOOKUP_BATCH
             | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
             | Cmd::MAP_UPDATE_BATCH
             | Cmd::MAP_DELETE_BATCH => self.batch(cmd, addr, tail(attr, BatchAttr::END)?, mem),
-            Cmd::MAP_CREATE => self.map_create(tail(attr, CreateAttr::END)?, mem),
+            Cmd::MAP_CREATE => self.map_create(tail(attr, release.map_create_end)?, mem),
             Cmd::MAP_FREEZE => self.map_freeze(tail(attr, 4)?),
             Cmd::PROG_GET_NEXT_ID
             | Cmd::MAP_GET_NEXT_ID
@@ -235,7 +252,7 @@ impl Call<'_> {
             Cmd::LINK_UPDATE => self.link_update(tail(attr, LinkAttr::END)?),
             Cmd::LINK_DETACH => self.link_detach(tail(attr, 4)?),
             Cmd::TOKEN_CREATE => self.token_create(tail(attr, 8)?),
-            cmd if cmd.0 >= self.inner.env.release.commands => Err(Errno::EINVAL),
+            cmd if cmd.0 >= release.commands => Err(Errno::EINVAL),
             cmd => Err(self.not_emulated(cmd, attr)),
         }
     }

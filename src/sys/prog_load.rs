@@ -93,6 +93,7 @@ impl Call<'_> {
             gpl_compatible: GPL_COMPATIBLE.contains(&&*license),
             sleepable: attr.prog_flags.contains(ProgFlags::SLEEPABLE),
             nr_cpus: self.inner.env.nr_cpus,
+            helpers: self.inner.env.release.helpers,
         };
         let mut candidate = Candidate {
             attr: &attr,

@@ -110,10 +110,8 @@ impl Emulated {
             .unsupported(options.unsupported)
             .memory_limit(options.memory_limit);
         if let Some(release) = options.release.as_ref().or(header.release.as_ref()) {
-            // Behind the release stands who built it.
-            let plain = release.split('-').next().unwrap_or_default();
             builder = builder
-                .release(plain)
+                .release(release)
                 .map_err(|unknown| Unfit(unknown.to_string()))?;
         }
         Ok(Self {

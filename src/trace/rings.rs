@@ -8,8 +8,7 @@ use super::programs::{known, number_of};
 use super::request::{Broken, Request, Stop, hex};
 use super::world::{Drain, RingStep};
 use crate::abi::{
-    MapType, MappedRing, RINGBUF_HDR_SZ, Record, Result as AbiResult, RingMemory, header_of,
-    ringbuf_record_size,
+    MapType, MappedRing, Record, Result as AbiResult, RingMemory, header_of, ringbuf_record_size,
 };
 
 /// Records of more bytes show their length only.
@@ -97,7 +96,7 @@ impl Engine<'_> {
         let len = u32::try_from(data.len()).map_err(|_| Broken("too much data".to_owned()))?;
         let said = o.u32_or("len", len)? | o.u32("bits")?;
         ring.set_header(at, header_of(said))?;
-        ring.write(at.wrapping_add(RINGBUF_HDR_SZ), &data)?;
+        ring.write(at, &data)?;
         let step = match o.has("step") {
             true => o.u64("step")?,
             false => ringbuf_record_size(len),

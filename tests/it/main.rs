@@ -33,6 +33,7 @@ mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod props;
 mod queue_stack;
+mod releases;
 mod ringbuf;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod ringbuf_wait;

@@ -173,8 +173,10 @@ fn a_ring_is_never_quite_full() {
     let map = emulated(MapType::RINGBUF);
     let ring = ringbuf(&map).expect("it is a ring");
     let size = PAGE as u64;
-    assert_eq!(ring.reserve(size - RINGBUF_HDR_SZ, 0), None);
-    let record = ring.reserve(size - 2 * RINGBUF_HDR_SZ, 0).expect("room");
+    assert_eq!(ring.reserve(size - RINGBUF_HDR_SZ as u64, 0), None);
+    let record = ring
+        .reserve(size - 2 * RINGBUF_HDR_SZ as u64, 0)
+        .expect("room");
     assert_eq!(ring.reserve(0, 0), None);
     assert_eq!(ring.output(&[], 0), Err(Errno::EAGAIN));
     ring.submit(record, 0);

@@ -2,6 +2,8 @@
 //!
 //! The clock stands still until somebody moves it on: see [`Env::advance`].
 
+mod release;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::OnceLock;
@@ -12,6 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::abi::Errno;
 
 pub use crate::abi::PAGE_SIZE;
+pub use release::{KptrTags, LINUX_6_18_44, RELEASES, Release, Taken, UnknownRelease};
 
 /// What one kernel's maps stand in. The same calls in the same `Env` give the same answers.
 #[derive(Debug)]
@@ -48,30 +51,6 @@ pub enum Unsupported {
     /// That errno, for callers who would rather go on.
     Errno(Errno),
 }
-
-/// What differs between releases of the kernel, as named facts.
-#[derive(Debug)]
-pub struct Release {
-    /// Point release, such as `6.18.44`.
-    pub name: &'static str,
-    /// Bytes of `union bpf_attr` that the kernel knows.
-    pub attr_size: usize,
-    /// The first number that is no map type.
-    pub map_types: u32,
-    /// The first number that is no command.
-    pub commands: u32,
-    /// Bytes of the kernel's header of a local storage element; the value has to fit in 65,535 with it.
-    pub local_storage_header: u32,
-}
-
-/// Linux 6.18.44.
-pub static LINUX_6_18_44: Release = Release {
-    name: "6.18.44",
-    attr_size: 168,
-    map_types: 34,
-    commands: 38,
-    local_storage_header: 128,
-};
 
 impl Env {
     /// An environment with nothing used.
