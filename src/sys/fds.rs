@@ -141,12 +141,19 @@ impl OpenFile {
         Ok(ringbuf_user::poll(self.0.map()?, timeout))
     }
 
-    /// Has `hook` called, as long as it is kept, whenever those who wait for a ring buffer are woken; on the thread that wakes.
+    /// Has `hook` called, as long as it is kept, whenever those who wait for a ring buffer or a perf event are woken; on the
+    /// thread that wakes.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is no ring buffer: nothing else wakes anybody.
+    /// `EINVAL` if it is neither: nothing else wakes anybody.
     pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) -> Result<()> {
+        if let Held::Object(Object::Other(object)) = &self.0.held
+            && let Some(event) = object.perf_event()
+        {
+            event.on_wake(hook);
+            return Ok(());
+        }
         let ring = ringbuf(self.0.map()?).ok_or(Errno::EINVAL)?;
         ring.on_wake(hook);
         Ok(())

@@ -37,6 +37,8 @@ pub(super) mod pseudo {
     pub(crate) const MAP_IDX_VALUE: u8 = 6;
     /// `src_reg` of a call: of a function of the program.
     pub(crate) const CALL: u8 = 1;
+    /// `src_reg` of a call: of a function of the kernel.
+    pub(crate) const KFUNC_CALL: u8 = 2;
 }
 
 /// One instruction.
@@ -89,6 +91,11 @@ impl Insn {
     /// A call of a function of the program.
     pub(super) fn is_local_call(self) -> bool {
         self.code == CALL && self.src == pseudo::CALL
+    }
+
+    /// A call of a function of the kernel.
+    pub(super) fn is_kernel_call(self) -> bool {
+        self.code == CALL && self.src == pseudo::KFUNC_CALL
     }
 
     /// The address of a function of the program.
