@@ -83,6 +83,26 @@ impl Insn {
         self.code & 0x08 != 0
     }
 
+    /// Bytes that a load or a store takes.
+    pub(super) fn size(self) -> i32 {
+        match self.code & 0x18 {
+            0x00 => 4,
+            0x08 => 2,
+            0x10 => 1,
+            _ => 8,
+        }
+    }
+
+    /// A store that is atomic.
+    pub(super) fn is_atomic(self) -> bool {
+        self.class() == class::STX && self.code & 0xe0 == 0xc0
+    }
+
+    /// A load from a packet, at a place that a register says.
+    pub(super) fn is_indirect(self) -> bool {
+        self.class() == class::LD && self.code & 0xe0 == 0x40
+    }
+
     /// `imm` as the unsigned number that it stands for: an fd, an index, a helper.
     pub(super) fn number(self) -> u32 {
         self.imm.cast_unsigned()
