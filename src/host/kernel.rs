@@ -128,7 +128,8 @@ impl Host {
             if let Some(info) = make_addresses_real(cmd, buffer, at, given, call) {
                 let mut head = [0; INFO_AT];
                 call.bytes(buffer, at, &mut head);
-                let [fd, len] = [0, 4].map(|at| u32::from_ne_bytes(head[at..at + 4].try_into().expect("4 bytes")));
+                let [fd, len] = [0, 4]
+                    .map(|at| u32::from_ne_bytes(head[at..at + 4].try_into().expect("4 bytes")));
                 let own = fds.as_ref().and_then(|fds| fds.get(&fd));
                 make_info_real(own, info, len as usize, call);
             }

@@ -86,10 +86,7 @@ pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
         }
     }
     if map.def.map_type == MapType::STRUCT_OPS {
-        return refuse(
-            Errno::EINVAL,
-            "bpf_struct_ops map cannot be used in prog",
-        );
+        return refuse(Errno::EINVAL, "bpf_struct_ops map cannot be used in prog");
     }
     Ok(())
 }

@@ -164,8 +164,15 @@ fn prog_info(
     mem: &mut dyn UserMem,
 ) -> Result<u32> {
     /// Fields that only the kernel fills: they begin as 0.
-    const OURS: [Range<usize>; 7] =
-        [0..20, 40..52, 64..80, 104..112, 168..172, 192..220, 224..228];
+    const OURS: [Range<usize>; 7] = [
+        0..20,
+        40..52,
+        64..80,
+        104..112,
+        168..172,
+        192..220,
+        224..228,
+    ];
     if !info.asked().zero_from(PROG_FIELDS) {
         return Err(Errno::E2BIG);
     }

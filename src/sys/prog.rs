@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use super::Kernel;
 use super::call::Call;
 use super::files::Held;
 use super::kernel::ProgDef;
 use super::prog_load::{self, MapUse};
-use super::Kernel;
 use crate::abi::{AttachType, Caps, Errno, Fd, MapType, ProgType, Result};
 use crate::map::Map;
 use crate::map::object::{Code, Object, Prog};

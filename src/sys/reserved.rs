@@ -74,7 +74,11 @@ fn uses_reserved(name: &str) -> String {
 fn arithmetic(insn: Insn) -> Option<String> {
     let Insn { src, off, imm, .. } = insn;
     let wide = insn.class() == class::ALU64;
-    let operand = if insn.has_source() { imm == 0 } else { src == 0 };
+    let operand = if insn.has_source() {
+        imm == 0
+    } else {
+        src == 0
+    };
     let (right, name) = match insn.op() {
         op::NEG => ((src, off, imm) == (0, 0, 0), "BPF_NEG"),
         op::END => {
@@ -100,7 +104,10 @@ fn atomic(insn: Insn) -> Option<String> {
     let changes = atomic::CHANGES.contains(&insn.imm) || insn.imm == atomic::CMPXCHG;
     match insn.imm {
         atomic::LOAD_ACQUIRE | atomic::STORE_RELEASE => None,
-        _ if !changes => Some(format!("BPF_ATOMIC uses invalid atomic opcode {:02x}", insn.imm)),
+        _ if !changes => Some(format!(
+            "BPF_ATOMIC uses invalid atomic opcode {:02x}",
+            insn.imm
+        )),
         _ if insn.size() < 4 => Some("invalid atomic operand size".to_owned()),
         _ => None,
     }

@@ -123,6 +123,10 @@ impl Path<'_> {
             class::LD => self.load_of_packet(insn),
             _ if insn.code == EXIT => self.exit(),
             _ if insn.code == CALL && insn.src == 0 => self.call(insn.number()),
+            _ if insn.is_kernel_call() && (insn.imm, insn.off) == (0, 0) => {
+                let what = "invalid kernel function call not eliminated in verifier pass";
+                Err(self.log.refuse(Errno::EINVAL, format_args!("{what}")))
+            }
             _ if insn.is_goto() || insn.code == CALL => Ok(()),
             _ => self.branch(insn),
         }
@@ -290,7 +294,7 @@ impl Path<'_> {
             // It is a number from here on.
             op::NEG | op::END => true,
             op::ADD => wide && pointer != Reg::Map,
-            op::SUB => wide && pointer == Reg::Context,
+            op::SUB => !wide || pointer == Reg::Context,
             _ => false,
         };
         let is_pointer = matches!(pointer, Reg::Context | Reg::Frame | Reg::Map);

@@ -24,7 +24,8 @@ use super::world::{
     Write,
 };
 use crate::abi::{
-    Bpf, Caps, Cmd, Errno, Fd, MapRequest, MapType, Mapping, Memory, PerfEvent, PollEvents, ProgType, Result,
+    Bpf, Caps, Cmd, Errno, Fd, MapRequest, MapType, Mapping, Memory, PerfEvent, PollEvents,
+    ProgType, Result,
 };
 use crate::host::os::{self, Epoll, errno_of};
 use crate::host::{Host, Unavailable, program};

@@ -44,6 +44,8 @@ pub(crate) struct Load {
     pub(crate) fd_array: Vec<Fd>,
     /// Where it begins for the kernel, in bytes.
     pub(crate) fd_array_at: u64,
+    /// Words of relocations.
+    pub(crate) relocations: Vec<u32>,
     /// Records of functions and of lines, as words, and how many make one.
     pub(crate) records: [(Vec<u32>, usize); 2],
     pub(crate) size: u32,
@@ -60,6 +62,7 @@ impl Load {
             words: Vec::new(),
             fd_array: Vec::new(),
             fd_array_at: 0,
+            relocations: Vec::new(),
             records: [(Vec::new(), 2), (Vec::new(), 4)],
             size: 168,
         }
@@ -102,6 +105,14 @@ impl Load {
         if !fd_array.is_empty() {
             let fd_array = mem.input(&fd_array) + self.fd_array_at;
             put(120, &fd_array.to_ne_bytes());
+        }
+        let relocations: Vec<u8> = self
+            .relocations
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
+        if !relocations.is_empty() {
+            put(128, &mem.input(&relocations).to_ne_bytes());
         }
         for ((size_at, addr_at, count_at), (size, count, bytes)) in
             [(76, 80, 88), (92, 96, 104)].into_iter().zip(&records)

@@ -80,12 +80,22 @@ fn an_arena_is_used_once_it_has_an_address_and_alone() {
         let mut answers = Vec::new();
         let mut ask = |name: &str, load: Load| answers.push((name.to_owned(), load.try_on(bpf)));
         ask("no address", naming(ProgType::SCHED_CLS, 1, one, 0));
-        ask("no address, value", naming(ProgType::SCHED_CLS, 2, one, 4097));
+        ask(
+            "no address, value",
+            naming(ProgType::SCHED_CLS, 2, one, 4097),
+        );
         let mapped = [one, other].map(|fd| bpf.mmap(fd, MapRequest::shared(0, 4096, true)));
         for off in [0, 4095, 4096, 4097, (1 << 29) - 1, 1 << 29] {
-            ask(&format!("offset {off}"), naming(ProgType::SCHED_CLS, 2, one, off));
+            ask(
+                &format!("offset {off}"),
+                naming(ProgType::SCHED_CLS, 2, one, off),
+            );
         }
-        let two = [&ld_imm64(1, 1, one, 0)[..], &ld_imm64(1, 1, other, 0), &[mov(0, 0), EXIT]];
+        let two = [
+            &ld_imm64(1, 1, one, 0)[..],
+            &ld_imm64(1, 1, other, 0),
+            &[mov(0, 0), EXIT],
+        ];
         ask("two", Load::new(ProgType::SCHED_CLS, &two.concat()));
         drop(mapped);
         answers
@@ -113,7 +123,12 @@ fn a_map_of_locks_is_not_for_all_programs() {
         let fd = of_locks(bpf);
         let types = (1..=17).filter(|number| *number != 8).map(ProgType);
         types
-            .map(|prog_type| (format!("{prog_type}"), naming(prog_type, 1, fd, 0).try_on(bpf)))
+            .map(|prog_type| {
+                (
+                    format!("{prog_type}"),
+                    naming(prog_type, 1, fd, 0).try_on(bpf),
+                )
+            })
             .collect()
     });
 }
@@ -121,7 +136,11 @@ fn a_map_of_locks_is_not_for_all_programs() {
 #[test]
 fn while_fds_are_looked_at_the_programs_hash_is_zeros() {
     /// The SHA-256 of `mov r0, 0; exit`.
-    const HASH: [u8; 32] = [0x59, 0xf4, 0xa9, 0x31, 0x74, 0x4d, 0xcd, 0xc6, 0x29, 0x44, 0xa0, 0x18, 0xed, 0x39, 0x90, 0xe6, 0x66, 0xec, 0x64, 0x44, 0x61, 0x64, 0x18, 0xd3, 0xb0, 0x9a, 0x82, 0xdc, 0x5c, 0x75, 0x3d, 0x52];
+    const HASH: [u8; 32] = [
+        0x59, 0xf4, 0xa9, 0x31, 0x74, 0x4d, 0xcd, 0xc6, 0x29, 0x44, 0xa0, 0x18, 0xed, 0x39, 0x90,
+        0xe6, 0x66, 0xec, 0x64, 0x44, 0x61, 0x64, 0x18, 0xd3, 0xb0, 0x9a, 0x82, 0xdc, 0x5c, 0x75,
+        0x3d, 0x52,
+    ];
     same(|bpf| {
         let hold = |hash| {
             let fd = crate::prog_load::exclusive(bpf, MapType::HASH, hash).expect("a map");
@@ -129,7 +148,10 @@ fn while_fds_are_looked_at_the_programs_hash_is_zeros() {
             load.fd_array = vec![fd];
             load.try_on(bpf)
         };
-        vec![("its own".into(), hold(&HASH)), ("zeros".into(), hold(&[0; 32]))]
+        vec![
+            ("its own".into(), hold(&HASH)),
+            ("zeros".into(), hold(&[0; 32])),
+        ]
     });
 }
 
@@ -176,7 +198,10 @@ fn fds_to_hold_are_few() {
             ("65".into(), hold(&btfs, 65)),
             ("one often".into(), hold(&[btfs[0]; 70], 70)),
             ("too many".into(), hold(&btfs, 0x3fff_ffff)),
-            ("as many as there are numbers".into(), hold(&btfs, 0xffff_ffff)),
+            (
+                "as many as there are numbers".into(),
+                hold(&btfs, 0xffff_ffff),
+            ),
         ]
     });
 }
@@ -192,7 +217,10 @@ fn an_index_may_be_negative() {
         let mut not_open = naming(ProgType::SOCKET_FILTER, 1, u32::MAX, 0);
         not_open.log = (1, 4096);
         let (answer, log, _) = not_open.run(bpf);
-        assert!(log.contains("fd -1 is not pointing to valid bpf_map\n"), "{log}");
+        assert!(
+            log.contains("fd -1 is not pointing to valid bpf_map\n"),
+            "{log}"
+        );
         vec![
             ("the one before".into(), load.try_on(bpf)),
             ("no fd".into(), answer.map(drop)),
@@ -274,7 +302,7 @@ fn calls_are_of_three_kinds_and_functions_at_most_256() {
         for src in 2..11 {
             ask(format!("kind {src}"), &[insn(0x85, 0, src, 0, 1), EXIT]);
         }
-        for (id, off) in [(0, 0), (-1, 0), (i32::MAX, 0), (1, 1), (1, -1)] {
+        for (id, off) in [(-1, 0), (i32::MAX, 0), (1, 1), (1, -1)] {
             ask(format!("{id} at {off}"), &[insn(0x85, 0, 2, off, id), EXIT]);
         }
         for functions in [255_i32, 256, 257] {
