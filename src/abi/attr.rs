@@ -145,6 +145,10 @@ attr! {
     fd_array: u64 = |a: Attr<'_>| a.u64(120);
     /// Token, with [`ProgFlags::TOKEN_FD`].
     prog_token_fd: Fd = |a: Attr<'_>| a.u32(144);
+    /// Address of the relocations.
+    core_relos: u64 = |a: Attr<'_>| a.u64(128);
+    /// Bytes of a relocation.
+    core_relo_rec_size: u32 = |a: Attr<'_>| a.u32(136);
     /// Number of fds that the program holds, whether instructions name them or not.
     fd_array_cnt: u32 = |a: Attr<'_>| a.u32(148);
     /// Address of the signature.

@@ -10,6 +10,7 @@ use super::allocated::refused;
 use super::{Prog, verifier};
 use crate::abi::{Errno, Result};
 use crate::map::object::Object;
+use crate::map::timer::Callback;
 use crate::map::{Map, Value};
 
 /// `struct bpf_task_work`. A callback is given a run of its own, on the CPU of the process, the map, the key and the value.
@@ -32,21 +33,7 @@ impl Prog {
         value: &Value<'_>,
         callback: impl Fn(&Self, &Arc<Map>, &[u8], &Value<'_>) + Send + Sync + 'static,
     ) -> Result<()> {
-        self.no_lock_held();
-        if let Err(refused) = verifier::map_allowed(map, self.prog_type) {
-            panic!("bpf_task_work_schedule_signal: {refused}");
-        }
-        let Some(work) = value.task_work() else {
-            refused(Errno::EINVAL, "the value has no struct bpf_task_work");
-        };
-        if !work.is_in(map) {
-            refused(Errno::EINVAL, "the value is of another map");
-        }
-        let scheduled = match task {
-            Object::Other(task) => work.schedule(map, task, self.callback(callback)),
-            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) => None,
-        };
-        scheduled.unwrap_or_else(|| refused(Errno::EINVAL, "the object is no process"))
+        self.task_work_schedule("signal", task, map, value, self.callback(callback))
     }
 
     /// As [`Prog::task_work_schedule_signal`], when the process returns to user space anyway. Here that is the same: the
@@ -68,6 +55,32 @@ impl Prog {
         value: &Value<'_>,
         callback: impl Fn(&Self, &Arc<Map>, &[u8], &Value<'_>) + Send + Sync + 'static,
     ) -> Result<()> {
-        self.task_work_schedule_signal(task, map, value, callback)
+        self.task_work_schedule("resume", task, map, value, self.callback(callback))
+    }
+
+    #[track_caller]
+    fn task_work_schedule(
+        &self,
+        when: &str,
+        task: &Object,
+        map: &Arc<Map>,
+        value: &Value<'_>,
+        callback: Arc<Callback>,
+    ) -> Result<()> {
+        self.no_lock_held();
+        if let Err(refused) = verifier::map_allowed(map, self.prog_type) {
+            panic!("bpf_task_work_schedule_{when}: {refused}");
+        }
+        let Some(work) = value.task_work() else {
+            refused(Errno::EINVAL, "the value has no struct bpf_task_work");
+        };
+        if !work.is_in(map) {
+            refused(Errno::EINVAL, "the value is of another map");
+        }
+        let scheduled = match task {
+            Object::Other(task) => work.schedule(map, task, callback),
+            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) => None,
+        };
+        scheduled.unwrap_or_else(|| refused(Errno::EINVAL, "the object is no process"))
     }
 }

@@ -6,32 +6,14 @@
 //! Kernel: `kernel/bpf/verifier.c:check_map_prog_compatibility`, `check_helper_call`, `check_map_func_compatibility`
 //! (v6.18).
 
-use std::fmt;
 use std::sync::atomic::Ordering;
 
 use crate::abi::{Errno, Helper, MapFlags, MapType, ProgType};
 use crate::btf::{Field, FieldKind};
 use crate::env::Release;
 use crate::map::Map;
-use crate::map::arena::Arena;
-
-/// A program that is not loaded.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refused {
-    /// What `BPF_PROG_LOAD` answers.
-    pub errno: Errno,
-    /// Why.
-    pub rule: &'static str,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { errno, rule } = self;
-        write!(f, "the verifier refuses ({errno:?}): {rule}")
-    }
-}
-
-impl std::error::Error for Refused {}
+use crate::map::prog_use::is_tracing;
+pub use crate::map::prog_use::{Refused, map_allowed};
 
 const fn refuse(errno: Errno, rule: &'static str) -> Result<(), Refused> {
     Err(Refused { errno, rule })
@@ -49,11 +31,7 @@ impl Kind {
     pub(super) const fn of(prog_type: ProgType) -> Self {
         match prog_type {
             ProgType::SOCKET_FILTER => Self::SocketFilter,
-            ProgType::KPROBE
-            | ProgType::TRACEPOINT
-            | ProgType::PERF_EVENT
-            | ProgType::RAW_TRACEPOINT
-            | ProgType::RAW_TRACEPOINT_WRITABLE => Self::Tracing,
+            _ if is_tracing(prog_type) => Self::Tracing,
             _ => Self::Other,
         }
     }
@@ -165,51 +143,6 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
             Errno::EACCES,
             "what is found is a socket: it has no bytes to read",
         );
-    }
-    Ok(())
-}
-
-/// Whether a program of that type may have anything to do with that map.
-///
-/// # Errors
-///
-/// `EINVAL` for special fields that the type of program cannot deal with, and for an arena that has no address yet.
-pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
-    let arena = map.ops.as_any().downcast_ref::<Arena>();
-    if arena.is_some_and(|arena| arena.user_vm_start().is_none()) {
-        return refuse(
-            Errno::EINVAL,
-            "an arena has no address before user space mapped it",
-        );
-    }
-    let is_tracing = Kind::of(prog_type) == Kind::Tracing;
-    for field in &map.fields.0 {
-        match field.kind {
-            FieldKind::SpinLock | FieldKind::ResSpinLock => {
-                if prog_type == ProgType::SOCKET_FILTER {
-                    return refuse(Errno::EINVAL, "socket filters cannot use bpf_spin_lock");
-                }
-                if is_tracing {
-                    return refuse(Errno::EINVAL, "tracing programs cannot use bpf_spin_lock");
-                }
-            }
-            FieldKind::Timer | FieldKind::Workqueue | FieldKind::ListHead | FieldKind::RbRoot => {
-                if is_tracing {
-                    return refuse(
-                        Errno::EINVAL,
-                        "tracing programs cannot use timers, workqueues, lists and trees",
-                    );
-                }
-            }
-            FieldKind::TaskWork
-            | FieldKind::Refcount
-            | FieldKind::ListNode
-            | FieldKind::RbNode
-            | FieldKind::Kptr
-            | FieldKind::KptrPercpu
-            | FieldKind::KptrUntrusted
-            | FieldKind::Uptr => {}
-        }
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::arena::{Call, with_buffers};
 use super::limit::refuse_huge;
-use super::pointers::{INFO_AT, gives_fd, pointer_fields};
+use super::pointers::{INFO_AT, gives_fd, info_pointers, pointer_fields};
 use super::{cpu, mapping, os};
 use crate::abi::{Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, PerfEvent, PollEvents, Result};
 
@@ -115,6 +116,8 @@ impl Host {
 
     /// Puts the attr's addresses right, makes the call.
     fn call(&self, cmd: Cmd, attr: u64, size: u32, call: &mut Call<'_>) -> Result<u32> {
+        // No fd becomes another file while addresses are put right by what it is.
+        let fds = (cmd == Cmd::OBJ_GET_INFO_BY_FD).then(|| self.inner.fds.lock());
         if let Some((buffer, at)) = call.find(attr) {
             let given = call.rest(buffer, at).min(size as usize).min(ATTR_ROOM);
             if cmd == Cmd::MAP_CREATE {
@@ -122,7 +125,14 @@ impl Host {
                 call.bytes(buffer, at, &mut bytes[..given]);
                 refuse_huge(&bytes[..given], self.inner.nr_cpus);
             }
-            make_addresses_real(cmd, buffer, at, given, call);
+            if let Some(info) = make_addresses_real(cmd, buffer, at, given, call) {
+                let mut head = [0; INFO_AT];
+                call.bytes(buffer, at, &mut head);
+                let [fd, len] = [0, 4]
+                    .map(|at| u32::from_ne_bytes(head[at..at + 4].try_into().expect("4 bytes")));
+                let own = fds.as_ref().and_then(|fds| fds.get(&fd));
+                make_info_real(own, info, len as usize, call);
+            }
         }
         let attr = call.real(attr);
         // SAFETY: each word of the attr that this command takes as an address was replaced above, by the address of a
@@ -132,8 +142,14 @@ impl Host {
     }
 }
 
-/// Replaces the addresses in the attr, and in the info that it may point to.
-fn make_addresses_real(cmd: Cmd, buffer: usize, at: usize, given: usize, call: &mut Call<'_>) {
+/// Replaces the addresses in the attr; where the info is that one of them may be of.
+fn make_addresses_real(
+    cmd: Cmd,
+    buffer: usize,
+    at: usize,
+    given: usize,
+    call: &mut Call<'_>,
+) -> Option<(usize, usize)> {
     let mut info = None;
     let mut real = |field: usize| {
         if field < given {
@@ -147,14 +163,22 @@ fn make_addresses_real(cmd: Cmd, buffer: usize, at: usize, given: usize, call: &
         Some(fields) => fields.iter().copied().for_each(&mut real),
         None => (0..given).step_by(8).for_each(&mut real),
     }
-    if let Some((info, info_at)) = info.and_then(|addr| call.find(addr)) {
-        let mut len = [0; 4];
-        call.bytes(buffer, at + INFO_AT - len.len(), &mut len);
-        let len = u32::from_ne_bytes(len) as usize;
-        let given = call.rest(info, info_at).min(INFO_ROOM).min(len);
-        for field in (0..given).step_by(8) {
+    info.and_then(|addr| call.find(addr))
+}
+
+/// Replaces the addresses in the info that an attr points to; `own` is the file that it asks about, if that is this kernel's.
+fn make_info_real(own: Option<&OwnedFd>, info: (usize, usize), len: usize, call: &mut Call<'_>) {
+    let (info, info_at) = info;
+    let given = call.rest(info, info_at).min(INFO_ROOM).min(len);
+    let file = own.and_then(|fd| fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok());
+    let mut real = |field: usize| {
+        if field < given {
             call.make_real(info, info_at + field, given - field);
         }
+    };
+    match file.and_then(|file| info_pointers(file.to_str()?)) {
+        Some(fields) => fields.iter().copied().for_each(&mut real),
+        None => (0..given).step_by(8).for_each(&mut real),
     }
 }
 

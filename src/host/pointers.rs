@@ -53,6 +53,19 @@ pub(super) const fn pointer_fields(cmd: Cmd) -> Option<&'static [usize]> {
 /// Offset of the address of the info, of `BPF_OBJ_GET_INFO_BY_FD`. The info holds addresses itself.
 pub(super) const INFO_AT: usize = 8;
 
+/// Offsets of the addresses in the info of a file, by what its link in `/proc/self/fd` is; `None`: any word may be one.
+///
+/// Source: `include/uapi/linux/bpf.h`, `struct bpf_prog_info`, `bpf_map_info`, `bpf_btf_info` (v6.18).
+pub(super) fn info_pointers(file: &str) -> Option<&'static [usize]> {
+    Some(match file {
+        "anon_inode:bpf-map" => &[88],
+        "anon_inode:bpf-prog" => &[24, 32, 56, 112, 120, 136, 152, 160, 184],
+        "anon_inode:btf" => &[0, 16],
+        // Each kind of link has addresses at other places.
+        _ => return None,
+    })
+}
+
 /// Whether a command gives an fd.
 pub(super) const fn gives_fd(cmd: Cmd) -> bool {
     matches!(

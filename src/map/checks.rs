@@ -153,7 +153,8 @@ pub(super) fn socket(caller: &Caller<'_>, fd: Fd) -> Result<(Arc<OtherObject>, S
 ///
 /// # Errors
 ///
-/// Of any kind, if it is no XDP program for that attach type, or the map belongs to others; each type of map has its own errno for it.
+/// Of any kind, if it is no XDP program for that attach type, or the map belongs to others; each type of map has its own
+/// errno for it.
 pub(super) fn xdp_prog(
     caller: &Caller<'_>,
     value: &[u8],

@@ -34,6 +34,7 @@ pub mod percpu_hash;
 pub mod perf_event;
 pub mod perf_event_array;
 pub mod prog_array;
+pub mod prog_use;
 pub mod queue_stack;
 pub mod reuseport_sockarray;
 pub mod ringbuf;

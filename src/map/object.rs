@@ -39,6 +39,8 @@ pub struct Prog {
     pub prog_type: ProgType,
     /// What it will be attached to, where its type asks for that.
     pub expected_attach_type: AttachType,
+    /// It takes packets in fragments: `BPF_F_XDP_HAS_FRAGS`.
+    pub xdp_has_frags: bool,
     /// The maps it holds, those it uses by `bpf_get_local_storage` too.
     pub maps: Vec<Arc<Map>>,
     /// More maps that it holds: `BPF_PROG_BIND_MAP`.
@@ -66,6 +68,8 @@ pub struct Code {
     pub load_time_ns: u64,
     /// Types of its functions.
     pub btf: Option<Arc<Btf>>,
+    /// More BTF that it holds: that among the fds it was loaded with.
+    pub btfs: Vec<Arc<Btf>>,
     /// The function that it is attached to, in the kernel's BTF.
     pub attach_btf_id: u32,
 }

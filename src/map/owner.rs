@@ -18,6 +18,7 @@ pub(super) struct Owner(Mutex<Option<Kind>>);
 struct Kind {
     prog_type: ProgType,
     expected_attach_type: AttachType,
+    xdp_has_frags: bool,
     /// Ids of the maps of cgroup storage that they use, one of each kind.
     storages: [Option<u32>; 2],
 }
@@ -31,6 +32,7 @@ impl Kind {
         Self {
             prog_type: prog.prog_type,
             expected_attach_type: prog.expected_attach_type,
+            xdp_has_frags: prog.xdp_has_frags,
             storages: [
                 storage(MapType::CGROUP_STORAGE),
                 storage(MapType::PERCPU_CGROUP_STORAGE),
@@ -46,7 +48,9 @@ impl Kind {
             .iter()
             .zip(other.storages)
             .all(|(own, other)| other.is_none() || other == *own);
-        self.prog_type == other.prog_type && storages_fit
+        self.prog_type == other.prog_type
+            && self.xdp_has_frags == other.xdp_has_frags
+            && storages_fit
     }
 }
 

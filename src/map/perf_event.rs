@@ -23,6 +23,8 @@ use crate::store::{WORD, Words};
 
 /// Bytes of a record of type [`PERF_RECORD_LOST`].
 const LOST_SIZE: u64 = 24;
+/// Pages of data are fewer than this: the kernel allocates 8 bytes for each at once, and 4 MiB is the most that it does.
+const MAX_DATA_PAGES: usize = 1 << 19;
 
 /// A perf event.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Event {
     pub id: u64,
     enabled: AtomicBool,
     buffer: Mutex<Weak<Buffer>>,
+    /// Wakes those who wait for it, whatever its buffer is by then.
+    signal: Arc<Signal>,
 }
 
 impl Event {
@@ -42,6 +46,7 @@ impl Event {
             id,
             enabled: AtomicBool::new(!opened.disabled),
             buffer: Mutex::new(Weak::new()),
+            signal: Arc::default(),
         }
     }
 
@@ -72,7 +77,11 @@ impl Event {
         if data_pages != 0 && !data_pages.is_power_of_two() {
             return Err(Errno::EINVAL);
         }
-        let new = Buffer::new(data_pages, !write, self.opened.wakeup);
+        if data_pages >= MAX_DATA_PAGES {
+            return Err(Errno::ENOMEM);
+        }
+        let signal = Arc::clone(&self.signal);
+        let new = Buffer::new(data_pages, !write, self.opened.wakeup, signal);
         let new = Arc::new(new.map_err(|_| Errno::ENOMEM)?);
         *buffer = Arc::downgrade(&new);
         Ok(new)
@@ -102,16 +111,19 @@ impl Event {
         let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
-            let buffer = self.buffer();
-            let seen = buffer.as_ref().map(|buffer| buffer.signals());
+            let seen = self.signal.count();
             let events = PollEvents::from_bits_retain(self.poll());
-            match (buffer, seen) {
-                (Some(buffer), Some(seen)) if events.is_empty() && left != Some(Duration::ZERO) => {
-                    buffer.wait_signal(seen, left);
-                }
-                _ => return events,
+            if !events.is_empty() || left == Some(Duration::ZERO) {
+                return events;
             }
+            // Nothing keeps the buffer meanwhile: it goes with its last mapping, and that wakes too.
+            self.signal.wait(seen, left);
         }
+    }
+
+    /// Has `hook` called, as long as it is kept, whenever those who wait are woken; on the thread that wakes.
+    pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) {
+        self.signal.on_wake(hook);
     }
 
     /// The state of its file, as poll(2) shows it: whether it woke somebody since the last time.
@@ -140,7 +152,15 @@ pub struct Buffer {
     writer: Mutex<Writer>,
     /// What poll(2) gives next.
     poll: AtomicU32,
-    signal: Signal,
+    /// The event's.
+    signal: Arc<Signal>,
+}
+
+/// The last mapping is gone.
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.signal.wake();
+    }
 }
 
 /// What the kernel knows of a buffer besides what is in its memory.
@@ -157,7 +177,12 @@ struct Writer {
 }
 
 impl Buffer {
-    fn new(data_pages: usize, overwrite: bool, wakeup: Wakeup) -> std::io::Result<Self> {
+    fn new(
+        data_pages: usize,
+        overwrite: bool,
+        wakeup: Wakeup,
+        signal: Arc<Signal>,
+    ) -> std::io::Result<Self> {
         let bytes = data_pages * PAGE_SIZE;
         let words = Words::in_file((PAGE_SIZE + bytes) / WORD)?;
         let size = bytes as u64;
@@ -183,7 +208,7 @@ impl Buffer {
             wakeup_events,
             writer: Mutex::default(),
             poll: AtomicU32::new(0),
-            signal: Signal::default(),
+            signal,
         })
     }
 

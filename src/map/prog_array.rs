@@ -1,7 +1,7 @@
 //! `BPF_MAP_TYPE_PROG_ARRAY`: programs to jump to, by `bpf_tail_call`.
 //!
-//! All its programs are of one kind: see `owner.rs`. The array holds its programs until its last fd and pin are gone, even while a program uses it:
-//! else a program that jumps to itself would live for ever.
+//! All its programs are of one kind: see `owner.rs`. The array holds its programs until its last fd and pin are gone, even
+//! while a program uses it: else a program that jumps to itself would live for ever.
 //!
 //! Kernel: `kernel/bpf/arraymap.c:prog_array_map_ops` (v6.18).
 

@@ -43,7 +43,10 @@ impl Signal {
 
     /// Has `hook` called at each wakeup from here on, as long as it is kept.
     pub(super) fn on_wake(&self, hook: &Arc<Hook>) {
-        self.hooks.lock().push(Arc::downgrade(hook));
+        let mut hooks = self.hooks.lock();
+        hooks.retain(|hook| hook.strong_count() > 0);
+        hooks.push(Arc::downgrade(hook));
+        drop(hooks);
         self.hooked.store(true, Ordering::SeqCst);
     }
 

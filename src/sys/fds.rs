@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::files::{File, Held, MapUser};
 use crate::abi::{Errno, Fd, MapType, PollEvents, Result};
 use crate::map::object::Object;
-use crate::map::perf_event::Event;
 use crate::map::ringbuf_user::{self, ringbuf};
 
 /// The fds of who calls bpf(2): see [`Kernel::bpf_in`](super::Kernel::bpf_in).
@@ -142,16 +141,17 @@ impl OpenFile {
         Ok(ringbuf_user::poll(self.0.map()?, timeout))
     }
 
-    /// Has `hook` called, as long as it is kept, whenever those who wait for a ring buffer, or for a perf event that is mapped,
-    /// are woken; on the thread that wakes.
+    /// Has `hook` called, as long as it is kept, whenever those who wait for a ring buffer or a perf event are woken; on the
+    /// thread that wakes.
     ///
     /// # Errors
     ///
     /// `EINVAL` if it is neither: nothing else wakes anybody.
     pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) -> Result<()> {
-        if let Held::Object(Object::Other(object)) = &self.0.held {
-            let buffer = object.perf_event().and_then(Event::buffer);
-            buffer.ok_or(Errno::EINVAL)?.on_wake(hook);
+        if let Held::Object(Object::Other(object)) = &self.0.held
+            && let Some(event) = object.perf_event()
+        {
+            event.on_wake(hook);
             return Ok(());
         }
         let ring = ringbuf(self.0.map()?).ok_or(Errno::EINVAL)?;

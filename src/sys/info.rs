@@ -3,6 +3,8 @@
 //! Kernel: `kernel/bpf/syscall.c`, `kernel/bpf/btf.c:btf_get_info_by_fd` (v6.18).
 
 use std::fmt::{Display, Write};
+use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use sha2::{Digest, Sha256};
@@ -173,8 +175,15 @@ fn prog_info(
     mem: &mut dyn UserMem,
 ) -> Result<u32> {
     /// Fields that only the kernel fills: they begin as 0.
-    const OURS: [std::ops::Range<usize>; 6] =
-        [0..20, 40..52, 64..112, 128..132, 168..172, 192..228];
+    const OURS: [Range<usize>; 7] = [
+        0..20,
+        40..52,
+        64..80,
+        104..112,
+        168..172,
+        192..220,
+        224..228,
+    ];
     if !info.asked().zero_from(PROG_FIELDS) {
         return Err(Errno::E2BIG);
     }
@@ -194,7 +203,9 @@ fn prog_info(
     info.put(8, &code.tag);
     info.put(40, &code.load_time_ns.to_ne_bytes());
     info.put(64, &name_bytes(&prog.name));
-    info.put_u32(84, u32::from(code.gpl_compatible));
+    // One bit; the others are the caller's.
+    let bits = info.asked().u32(84) & !1;
+    info.put_u32(84, bits | u32::from(code.gpl_compatible));
     info.put_u32(216, code.verified_insns);
     if insns {
         info.put_array((20, 32), 1, &code.insns, mem)?;
@@ -202,11 +213,13 @@ fn prog_info(
         info.put_array((148, 152), 16, &code.line_info, mem)?;
         info.put_array((180, 184), code.tag.len(), &code.tag, mem)?;
     } else {
-        for len_at in [20, 144, 148, 180] {
+        for len_at in [20, 144, 148] {
             info.put_u32(len_at, 0);
         }
     }
-    info.put_u32(128, code.btf.as_ref().map_or(0, |btf| btf.id));
+    if let Some(btf) = &code.btf {
+        info.put_u32(128, btf.id);
+    }
     info.put_u32(224, code.attach_btf_id);
     info.write(addr, mem)
 }
@@ -368,7 +381,7 @@ impl Lines {
     }
 
     fn link(&mut self, link: &Link) {
-        let prog = link.prog.lock();
+        let prog = Arc::clone(&*link.prog.lock());
         self.add("link_type", "cgroup");
         self.add("link_id", link.id);
         self.tag(&prog);

@@ -37,6 +37,8 @@ pub(super) mod pseudo {
     pub(crate) const MAP_IDX_VALUE: u8 = 6;
     /// `src_reg` of a call: of a function of the program.
     pub(crate) const CALL: u8 = 1;
+    /// `src_reg` of a call: of a function of the kernel.
+    pub(crate) const KFUNC_CALL: u8 = 2;
 }
 
 /// One instruction.
@@ -81,6 +83,26 @@ impl Insn {
         self.code & 0x08 != 0
     }
 
+    /// Bytes that a load or a store takes.
+    pub(super) fn size(self) -> i32 {
+        match self.code & 0x18 {
+            0x00 => 4,
+            0x08 => 2,
+            0x10 => 1,
+            _ => 8,
+        }
+    }
+
+    /// A store that is atomic.
+    pub(super) fn is_atomic(self) -> bool {
+        self.class() == class::STX && self.code & 0xe0 == 0xc0
+    }
+
+    /// A load from a packet, at a place that a register says.
+    pub(super) fn is_indirect(self) -> bool {
+        self.class() == class::LD && self.code & 0xe0 == 0x40
+    }
+
     /// `imm` as the unsigned number that it stands for: an fd, an index, a helper.
     pub(super) fn number(self) -> u32 {
         self.imm.cast_unsigned()
@@ -89,6 +111,11 @@ impl Insn {
     /// A call of a function of the program.
     pub(super) fn is_local_call(self) -> bool {
         self.code == CALL && self.src == pseudo::CALL
+    }
+
+    /// A call of a function of the kernel.
+    pub(super) fn is_kernel_call(self) -> bool {
+        self.code == CALL && self.src == pseudo::KFUNC_CALL
     }
 
     /// The address of a function of the program.

@@ -221,9 +221,10 @@ impl Call<'_> {
         }
         let replaced = std::mem::replace(&mut entry.prog, Arc::clone(&new));
         place.revision += 1;
+        // Under the lock: of two updates at once, one is the last in both places.
+        let before = std::mem::replace(&mut *link.prog.lock(), new);
         drop(cgroups);
-        *link.prog.lock() = new;
-        drop(replaced);
+        drop((replaced, before));
         Ok(0)
     }
 

@@ -77,8 +77,10 @@ impl Kernel {
         }
         let pages = request.len.div_ceil(PAGE_SIZE);
         let end = first_page + pages as u64;
+        let choosing = self.inner.space.choose();
         let addr = self.unmapped_area(&file.held, &request)?;
         let place = place(addr, (pages * PAGE_SIZE) as u64)?;
+        drop(choosing);
         let request = MapRequest { addr, ..request };
         if request.shared && prot.write && !file.write || !file.read {
             return Err(Errno::EACCES);

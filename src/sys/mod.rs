@@ -30,6 +30,7 @@ mod prog;
 mod prog_load;
 mod query;
 mod records;
+mod reserved;
 mod space;
 mod straight;
 mod structure;

@@ -10,6 +10,7 @@ use super::files::{Held, MapUser};
 use super::log::Log;
 use crate::abi::{Attr, Caps, Cmd, Errno, Fd, MapFlags, MapType, Result, UserMem};
 use crate::btf::{Btf, Field, FieldKind};
+use crate::env::Release;
 use crate::map::object::Object;
 
 /// Ids are below this.
@@ -137,7 +138,7 @@ impl Call<'_> {
         Ok(0)
     }
 
-    /// The log that the caller may ask for stays empty. `given` is how many bytes of the attr the caller has.
+    /// Of the log that the caller may ask for only its NUL is written. `given` is how many bytes of the attr the caller has.
     ///
     /// Kernel: `bpf_btf_load`, `kernel/bpf/btf.c:btf_parse`.
     pub(super) fn btf_load(
@@ -157,22 +158,18 @@ impl Call<'_> {
             return Err(Errno::E2BIG);
         }
         let log = Log::new(attr.u32(24), attr.u32(20), attr.u64(8))?;
-        let btf = self.parse_btf(data, size, mem);
+        let btf = parse_btf(data, size, self.inner.env.release, mem);
         let (true_size, written) = log.write(mem);
         if given >= LOG_TRUE_SIZE_AT + size_of::<u32>() {
             let at = addr.wrapping_add(LOG_TRUE_SIZE_AT as u64);
             mem.write(at, &true_size.to_ne_bytes())?;
         }
         written?;
-        let btf = Arc::new(btf?);
+        let mut btf = btf?;
+        btf.id = self.inner.btfs.reserve();
+        let btf = Arc::new(btf);
         self.inner.btfs.add(btf.id, &btf);
         self.open_with(Held::Object(Object::Btf(btf)), MapFlags::RDONLY)
-    }
-
-    fn parse_btf(&self, data: u64, size: u32, mem: &dyn UserMem) -> Result<Btf> {
-        let mut bytes = vec![0; size as usize];
-        mem.read(data, &mut bytes)?;
-        Btf::parse(&bytes, self.inner.btfs.reserve(), self.inner.env.release)
     }
 
     /// No file here is the root of a bpffs that gives rights away.
@@ -200,4 +197,11 @@ impl Call<'_> {
         }
         self.inner.env.unsupported(format_args!("BPF_{cmd}"))
     }
+}
+
+/// BTF that has no id yet.
+fn parse_btf(data: u64, size: u32, release: &'static Release, mem: &dyn UserMem) -> Result<Btf> {
+    let mut bytes = vec![0; size as usize];
+    mem.read(data, &mut bytes)?;
+    Btf::parse(&bytes, 0, release)
 }

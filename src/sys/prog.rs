@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use super::Kernel;
 use super::call::Call;
 use super::files::Held;
 use super::kernel::ProgDef;
-use super::{Kernel, prog_load};
+use super::prog_load::{self, MapUse};
 use crate::abi::{AttachType, Caps, Errno, Fd, MapType, ProgType, Result};
 use crate::map::Map;
 use crate::map::object::{Code, Object, Prog};
@@ -82,8 +83,8 @@ impl Kernel {
     /// # Errors
     ///
     /// `EPERM`; `EBADF` or `EINVAL` for fds that are no maps; `EINVAL` for storages that are none, or that the program's
-    /// type has no helper for; `EBUSY` for two storages of one kind; `EINVAL` for a map that belongs to
-    /// programs of another kind.
+    /// type has no helper for; `EBUSY` for two storages of one kind, or two arenas; `EINVAL` for a map
+    /// that belongs to programs of another kind, or that programs of that type cannot use.
     pub fn prog_load(&self, def: ProgDef<'_>) -> Result<Fd> {
         let caps = self.inner.caps();
         let unprivileged = matches!(
@@ -96,7 +97,12 @@ impl Kernel {
         let call = self.own();
         let mut maps: Vec<Arc<Map>> = Vec::new();
         for &fd in def.storages.iter().chain(def.maps) {
-            prog_load::add_map(call.map(fd)?, &mut maps)?;
+            let user = MapUse {
+                prog_type: def.prog_type,
+                sleepable: false,
+                digest: None,
+            };
+            prog_load::add_map(call.map(fd)?, user, &mut maps).map_err(|refused| refused.errno)?;
         }
         for &fd in def.storages {
             if !is_cgroup_storage(&*call.map(fd)?) || !CGROUP_TYPES.contains(&def.prog_type) {
@@ -104,10 +110,11 @@ impl Kernel {
             }
         }
         call.add_prog(Prog {
-            id: self.inner.progs.reserve(),
+            id: 0,
             name: def.name.to_owned(),
             prog_type: def.prog_type,
             expected_attach_type: fixed_up(def.prog_type, def.expected_attach_type),
+            xdp_has_frags: false,
             maps,
             bound: Mutex::new(Vec::new()),
             code: Code::default(),
@@ -116,15 +123,16 @@ impl Kernel {
 }
 
 impl Call<'_> {
-    /// The fd of a new program; maps that belong to one kind of programs now belong to its kind.
+    /// The fd of a new program, which is given its id; maps that belong to one kind of programs now belong to its kind.
     ///
     /// # Errors
     ///
     /// `EINVAL` for a map that belongs to another kind.
-    pub(super) fn add_prog(&self, prog: Prog) -> Result<Fd> {
+    pub(super) fn add_prog(&self, mut prog: Prog) -> Result<Fd> {
         for map in &prog.maps {
             map.ops.used_by(&prog)?;
         }
+        prog.id = self.inner.progs.reserve();
         let prog = Arc::new(prog);
         self.inner.progs.add(prog.id, &prog);
         self.open(Held::Object(Object::Prog(prog)))

@@ -14,14 +14,16 @@ use sha2::{Digest, Sha256};
 use super::call::Call;
 use super::insn::{INSN_SIZE, Insn, LD_IMM64, pseudo};
 use super::log::Log;
-use super::records::Records;
+use super::records::{self, Records};
 use super::straight::{self, Kind};
 use super::{structure, user_string};
 use crate::abi::{
     Attr, Caps, Errno, Fd, MapType, ProgFlags, ProgLoadAttr, ProgType, Result, UserMem,
 };
 use crate::btf::Btf;
+use crate::env::PAGE_SIZE;
 use crate::map::object::{Code, Object, Prog};
+use crate::map::prog_use::{self, Refused};
 use crate::map::{Map, obj_name};
 
 /// `BPF_COMPLEXITY_LIMIT_INSNS`: instructions of a program at most, with `CAP_BPF`.
@@ -30,10 +32,16 @@ const MAX_INSNS: u32 = 1_000_000;
 const MAX_INSNS_UNPRIVILEGED: u32 = 4096;
 /// `MAX_USED_MAPS`
 const MAX_MAPS: usize = 64;
+/// `MAX_USED_BTFS`
+const MAX_BTFS: usize = 64;
+/// So many fds that a program holds are too many.
+const TOO_MANY_FDS: u32 = u32::MAX / 4;
 /// Bytes of a licence that are looked at.
 const LICENSE_LEN: usize = 127;
 /// Offsets of values are below this.
 const MAX_VALUE_OFF: u32 = 1 << 29;
+/// `BTF_MAX_TYPE`
+const MAX_TYPE: u32 = 0x000f_ffff;
 /// The interface `lo`.
 const LOOPBACK: u32 = 1;
 /// Licences that are compatible with the GPL.
@@ -56,9 +64,10 @@ struct Candidate<'a> {
     dst: Option<Arc<Prog>>,
     insns: Vec<Insn>,
     maps: Vec<Arc<Map>>,
+    btfs: Vec<Arc<Btf>>,
     btf: Option<Arc<Btf>>,
     records: Records,
-    /// The hash of the instructions, which begins with the tag.
+    /// The hash of the instructions, which begins with the tag; zeros while the caller's fds are looked at.
     digest: [u8; 32],
     /// Instructions that were looked at.
     count: usize,
@@ -99,23 +108,23 @@ impl Call<'_> {
             attr: &attr,
             kind,
             dst,
-            digest: digest(&insns),
+            digest: [0; 32],
             insns,
             maps: Vec::new(),
+            btfs: Vec::new(),
             btf: None,
             records: Records::default(),
             count: 0,
         };
         self.verify(addr, given, &mut candidate, mem)?;
-        let id = self.inner.progs.reserve();
         let name = name.iter().take_while(|&&byte| byte != 0);
         let name = name.map(|&byte| char::from(byte)).collect();
-        self.add_prog(candidate.into_prog(id, name, self.inner.env.now_ns()))
+        self.add_prog(candidate.into_prog(name, self.inner.env.now_ns()))
     }
 
     /// No signature is looked at.
     fn signature(&self, attr: &ProgLoadAttr) -> Result<()> {
-        if attr.signature == 0 && attr.signature_size == 0 {
+        if attr.signature == 0 {
             return Ok(());
         }
         let what = format_args!("signatures of programs");
@@ -188,14 +197,14 @@ impl Call<'_> {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for anything but a program; `ENOTSUPP`'s kin `EOPNOTSUPP` for BTF that is not the kernel's.
+    /// `EINVAL` for anything but a program; `ENOTSUPP` for BTF that is not the kernel's.
     fn target(&self, attr: &ProgLoadAttr) -> Result<Option<Arc<Prog>>> {
         if attr.attach_prog_fd == 0 {
             return Ok(None);
         }
         match self.object(attr.attach_prog_fd) {
             Ok(Object::Prog(prog)) => Ok(Some(prog)),
-            Ok(Object::Btf(_)) => Err(Errno::EOPNOTSUPP),
+            Ok(Object::Btf(_)) => Err(Errno::ENOTSUPP),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -212,7 +221,7 @@ impl Call<'_> {
     ) -> Result<()> {
         let attr = candidate.attr;
         let mut log = Log::new(attr.log_level, attr.log_size, attr.log_buf)?;
-        let found = self.check(candidate, mem, &mut log);
+        let found = self.check(addr, candidate, mem, &mut log);
         let count = candidate.count;
         log.line(format_args!(
             "processed {count} insns (limit {MAX_INSNS}) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0"
@@ -225,23 +234,36 @@ impl Call<'_> {
         written.and(found)
     }
 
-    fn check(&self, candidate: &mut Candidate<'_>, mem: &dyn UserMem, log: &mut Log) -> Result<()> {
+    fn check(
+        &self,
+        addr: u64,
+        candidate: &mut Candidate<'_>,
+        mem: &mut dyn UserMem,
+        log: &mut Log,
+    ) -> Result<()> {
         let attr = candidate.attr;
-        for index in 0..attr.fd_array_cnt {
-            self.hold(fd_at(mem, attr, index)?, candidate, log)?;
-        }
+        self.hold_all(candidate, mem, log)?;
+        candidate.digest = digest(&candidate.insns);
         candidate.btf = self.prog_btf(attr)?;
         if let Some(btf) = &candidate.btf {
-            candidate.records = Records::of_functions(attr, btf, mem, log)?;
+            candidate.records = Records::of_functions((attr, addr), btf, mem, log)?;
         }
         if structure::has_calls(&candidate.insns) && !self.inner.caps().capable(Caps::BPF) {
             return Err(Errno::EPERM);
         }
         let starts = structure::functions(&candidate.insns, log)?;
+        candidate.check_kernel_calls(log)?;
         structure::check_functions(&candidate.insns, &starts, log)?;
         if let Some(btf) = &candidate.btf {
             let program = (&*candidate.insns, &*starts);
-            candidate.records.check(attr, program, btf, mem, log)?;
+            candidate
+                .records
+                .check((attr, addr), program, btf, mem, log)?;
+            let len = candidate.insns.len();
+            if records::are_relocations((attr, addr), len, mem, log)? {
+                let what = format_args!("CO-RE relocations in the kernel");
+                return Err(self.inner.env.unsupported(what));
+            }
         }
         self.resolve(candidate, mem, log)?;
         structure::check_reach(&candidate.insns, log)?;
@@ -290,7 +312,7 @@ impl Call<'_> {
             let map = matches!(insn.src, pseudo::MAP_FD | pseudo::MAP_IDX) && second == 0;
             if value || map {
                 let fd = if by_index {
-                    fd_of_index(mem, attr, insn.number(), log)?
+                    fd_of_index(mem, attr, insn.imm, log)?
                 } else {
                     insn.number()
                 };
@@ -315,19 +337,39 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// An fd of the array that is held whole.
+    /// The array of fds that is held whole.
     ///
     /// Kernel: `process_fd_array`.
-    fn hold(&self, fd: Fd, candidate: &mut Candidate<'_>, log: &mut Log) -> Result<()> {
-        match self.object(fd)? {
-            Object::Map(map) => candidate.hold(map, log),
-            Object::Btf(_) => Ok(()),
-            Object::Prog(_) | Object::Cgroup(_) | Object::Other(_) => Err(Errno::EINVAL),
+    fn hold_all(
+        &self,
+        candidate: &mut Candidate<'_>,
+        mem: &dyn UserMem,
+        log: &mut Log,
+    ) -> Result<()> {
+        let count = candidate.attr.fd_array_cnt;
+        if count >= TOO_MANY_FDS {
+            let what = format_args!("fd_array_cnt is too big ({count})");
+            return Err(log.refuse(Errno::EINVAL, what));
         }
+        for index in 0..count {
+            let fd = fd_at(mem, candidate.attr, i64::from(index))?;
+            match self.object(fd) {
+                Ok(Object::Map(map)) => candidate.hold(map, log)?,
+                Ok(Object::Btf(btf)) => candidate.hold_btf(btf, log)?,
+                other => {
+                    let errno = other.err().unwrap_or(Errno::EINVAL);
+                    let fd = fd.cast_signed();
+                    let what = format_args!("fd {fd} is not pointing to valid bpf_map or btf");
+                    return Err(log.refuse(errno, what));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn hold_map(&self, fd: Fd, candidate: &mut Candidate<'_>, log: &mut Log) -> Result<Arc<Map>> {
         let map = self.map(fd).map_err(|errno| {
+            let fd = fd.cast_signed();
             log.refuse(
                 errno,
                 format_args!("fd {fd} is not pointing to valid bpf_map"),
@@ -359,11 +401,58 @@ impl Call<'_> {
 impl Candidate<'_> {
     /// Holds a map, unless it is for another program only.
     fn hold(&mut self, map: Arc<Map>, log: &mut Log) -> Result<()> {
-        if map.exclusive.is_some_and(|digest| digest != self.digest) {
-            let what = format_args!("program's hash doesn't match map's excl_prog_hash");
-            return Err(log.refuse(Errno::EACCES, what));
+        let user = MapUse {
+            prog_type: self.kind.prog_type,
+            sleepable: self.kind.sleepable,
+            digest: Some(self.digest),
+        };
+        add_map(map, user, &mut self.maps)
+            .map_err(|refused| log.refuse(refused.errno, format_args!("{}", refused.rule)))
+    }
+
+    fn hold_btf(&mut self, btf: Arc<Btf>, log: &mut Log) -> Result<()> {
+        if self.btfs.iter().any(|held| Arc::ptr_eq(held, &btf)) {
+            return Ok(());
         }
-        add_map(map, &mut self.maps)
+        if self.btfs.len() >= MAX_BTFS {
+            let what = format_args!(
+                "The total number of btfs per program has reached the limit of {MAX_BTFS}"
+            );
+            return Err(log.refuse(Errno::E2BIG, what));
+        }
+        self.btfs.push(btf);
+        Ok(())
+    }
+
+    /// Calls of functions of the kernel. Which it has is not known here: all ids but that of the first type, which is a number in
+    /// every kernel, and those that are too large for any, are taken for one.
+    ///
+    /// Kernel: `add_kfunc_call`.
+    fn check_kernel_calls(&self, log: &mut Log) -> Result<()> {
+        for insn in self.insns.iter().filter(|insn| insn.is_kernel_call()) {
+            let (id, off) = (insn.number(), insn.off);
+            // Nothing at all is a call that the verifier has yet to find dead.
+            if (id, off) == (0, 0) {
+                continue;
+            }
+            let (errno, what) = if !self.kind.gpl_compatible {
+                let what = "cannot call kernel function from non-GPL compatible program";
+                (Errno::EINVAL, what.to_owned())
+            } else if off < 0 {
+                let what = "negative offset disallowed for kernel module function call";
+                (Errno::EINVAL, what.to_owned())
+            } else if off > 0 && self.attr.fd_array == 0 {
+                let what = "kfunc offset > 0 without fd_array is invalid";
+                (Errno::EPROTO, what.to_owned())
+            } else if off == 0 && (id == 1 || id > MAX_TYPE) {
+                let what = format!("kernel btf_id {id} is not a function");
+                (Errno::EINVAL, what)
+            } else {
+                continue;
+            };
+            return Err(log.refuse(errno, format_args!("{what}")));
+        }
+        Ok(())
     }
 
     /// What the place asks of the program. Which functions the kernel has is not known: all but `void` and the first type, which
@@ -401,14 +490,15 @@ impl Candidate<'_> {
         }
     }
 
-    /// The program that it became.
-    fn into_prog(self, id: u32, name: String, now_ns: u64) -> Prog {
+    /// The program that it became; it has no id yet.
+    fn into_prog(self, name: String, now_ns: u64) -> Prog {
         let (func_info, line_info) = self.records.into_bytes();
         Prog {
-            id,
+            id: 0,
             name,
             prog_type: self.kind.prog_type,
             expected_attach_type: self.kind.attach_type,
+            xdp_has_frags: self.attr.prog_flags.contains(ProgFlags::XDP_HAS_FRAGS),
             code: Code {
                 insns: self.insns.iter().flat_map(|insn| insn.encode()).collect(),
                 func_info,
@@ -418,6 +508,7 @@ impl Candidate<'_> {
                 gpl_compatible: self.kind.gpl_compatible,
                 load_time_ns: now_ns,
                 btf: self.btf,
+                btfs: self.btfs,
                 attach_btf_id: self.attr.attach_btf_id,
             },
             maps: self.maps,
@@ -426,7 +517,7 @@ impl Candidate<'_> {
     }
 }
 
-/// All flags but the token's, which is looked at before.
+/// All flags that there are; the token's is looked at after them.
 const KNOWN_FLAGS: ProgFlags = ProgFlags::from_bits_retain(0x100ff);
 
 /// Kernel: `is_net_admin_prog_type`.
@@ -480,8 +571,6 @@ fn is_known(prog_type: ProgType) -> bool {
 
 /// Kernel: `bpf_prog_load_check_attach`, the first half.
 fn fits_target(attr: &ProgLoadAttr, dst: Option<&Arc<Prog>>) -> Result<()> {
-    /// `BTF_MAX_TYPE`
-    const MAX_TYPE: u32 = 0x000f_ffff;
     let id = attr.attach_btf_id;
     if id > MAX_TYPE || id != 0 && !AT_FUNCTIONS.contains(&attr.prog_type) {
         return Err(Errno::EINVAL);
@@ -500,33 +589,69 @@ fn read_insns(mem: &dyn UserMem, attr: &ProgLoadAttr) -> Result<Vec<Insn>> {
     Ok(insns.iter().copied().map(Insn::decode).collect())
 }
 
-/// An fd of the caller's array.
-fn fd_at(mem: &dyn UserMem, attr: &ProgLoadAttr, index: u32) -> Result<Fd> {
+/// An fd of the caller's array. Nothing keeps an instruction from one before its beginning.
+fn fd_at(mem: &dyn UserMem, attr: &ProgLoadAttr, index: i64) -> Result<Fd> {
     let mut fd = [0; 4];
-    let at = u64::from(index) * fd.len() as u64;
-    mem.read(attr.fd_array.wrapping_add(at), &mut fd)?;
+    let at = attr.fd_array.wrapping_add_signed(4 * index);
+    mem.read(at, &mut fd)?;
     Ok(u32::from_ne_bytes(fd))
 }
 
-fn fd_of_index(mem: &dyn UserMem, attr: &ProgLoadAttr, index: u32, log: &mut Log) -> Result<Fd> {
+fn fd_of_index(mem: &dyn UserMem, attr: &ProgLoadAttr, index: i32, log: &mut Log) -> Result<Fd> {
     if attr.fd_array == 0 {
         let what = format_args!("fd_idx without fd_array is invalid");
         return Err(log.refuse(Errno::EPROTO, what));
     }
-    fd_at(mem, attr, index)
+    fd_at(mem, attr, i64::from(index))
 }
 
-/// Kernel: `__add_used_map`.
-pub(super) fn add_map(map: Arc<Map>, maps: &mut Vec<Arc<Map>>) -> Result<()> {
+/// Who uses a map, as far as maps ask.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MapUse {
+    pub(super) prog_type: ProgType,
+    pub(super) sleepable: bool,
+    /// The hash of its instructions, if it has any.
+    pub(super) digest: Option<[u8; 32]>,
+}
+
+/// Holds a map, unless the program may not use it.
+///
+/// # Errors
+///
+/// `E2BIG` for the 65th map, `EACCES` for one that is for another program only, `EBUSY` for a second arena or a second cgroup
+/// storage of a kind; those of [`prog_use`].
+///
+/// Kernel: `__add_used_map`, `check_map_prog_compatibility`.
+pub(super) fn add_map(
+    map: Arc<Map>,
+    user: MapUse,
+    maps: &mut Vec<Arc<Map>>,
+) -> std::result::Result<(), Refused> {
     if maps.iter().any(|held| Arc::ptr_eq(held, &map)) {
         return Ok(());
     }
+    let refuse = |errno, rule| Err(Refused { errno, rule });
     if maps.len() >= MAX_MAPS {
-        return Err(Errno::E2BIG);
+        let rule = "The total number of maps per program has reached the limit of 64";
+        return refuse(Errno::E2BIG, rule);
+    }
+    let is_other = |digest| user.digest.is_some_and(|own| own != digest);
+    if map.exclusive.is_some_and(is_other) {
+        let rule = "program's hash doesn't match map's excl_prog_hash";
+        return refuse(Errno::EACCES, rule);
+    }
+    prog_use::map_allowed(&map, user.prog_type)?;
+    if user.sleepable {
+        prog_use::sleeper_allowed(map.def.map_type)?;
     }
     let kind = map.def.map_type;
-    if super::prog::is_cgroup_storage(&map) && maps.iter().any(|held| held.def.map_type == kind) {
-        return Err(Errno::EBUSY);
+    let has_one = maps.iter().any(|held| held.def.map_type == kind);
+    if has_one && super::prog::is_cgroup_storage(&map) {
+        let rule = "only one cgroup storage of each type is allowed";
+        return refuse(Errno::EBUSY, rule);
+    }
+    if has_one && kind == MapType::ARENA {
+        return refuse(Errno::EBUSY, "Only one arena per program");
     }
     maps.push(map);
     Ok(())
@@ -541,20 +666,17 @@ fn check_value_offset(map: &Map, off: u32, log: &mut Log) -> Result<()> {
         return Err(log.refuse(Errno::EINVAL, what));
     }
     let size = map.def.value_size;
-    match map.def.map_type {
-        MapType::ARENA => return Ok(()),
-        MapType::ARRAY => {}
+    let errno = match map.def.map_type {
+        // Its end is an address too.
+        MapType::ARENA if off as usize <= map.def.max_entries as usize * PAGE_SIZE => return Ok(()),
+        MapType::ARENA => Errno::ERANGE,
+        MapType::ARRAY if map.def.max_entries != 1 => Errno::ENOTSUPP,
+        MapType::ARRAY if off < size => return Ok(()),
+        MapType::ARRAY => Errno::EINVAL,
         _ => {
             let what = format_args!("no direct value access support for this map type");
             return Err(log.refuse(Errno::EINVAL, what));
         }
-    }
-    let errno = if map.def.max_entries != 1 {
-        Errno::ENOTSUPP
-    } else if off >= size {
-        Errno::EINVAL
-    } else {
-        return Ok(());
     };
     let what = format_args!("invalid access to map value pointer, value_size={size} off={off}");
     Err(log.refuse(errno, what))

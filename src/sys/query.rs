@@ -55,21 +55,19 @@ impl Call<'_> {
         let (ids, attach_flags, revision) = if effective {
             let progs = cgroups.effective(cgroup.id, attach_type);
             let ids = progs.map(|entry| entry.prog.id).collect();
-            (ids, AttachFlags::empty(), None)
+            (ids, AttachFlags::empty(), 0)
         } else {
             let place = cgroups.place(cgroup.id, attach_type)?;
             let ids: Vec<u32> = place.entries.iter().map(|entry| entry.prog.id).collect();
-            (ids, place.flags, Some(place.revision))
+            (ids, place.flags, place.revision)
         };
         drop(cgroups);
         let mut put = |at: usize, bytes: &[u8]| mem.write(addr.wrapping_add(at as u64), bytes);
         let all = u32::try_from(ids.len()).expect("64 at a place");
         put(at::ATTACH_FLAGS, &attach_flags.bits().to_ne_bytes())?;
         put(at::PROG_CNT, &all.to_ne_bytes())?;
-        if let Some(revision) = revision
-            // The kernel writes there even if the attr is shorter.
-            && given >= at::END
-        {
+        // The kernel writes there even if the attr is shorter.
+        if given >= at::END {
             put(at::REVISION, &revision.to_ne_bytes())?;
         }
         let (room, ids_at) = (attr.u32(at::PROG_CNT), attr.u64(at::PROG_IDS));

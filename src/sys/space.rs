@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::abi::{Errno, Result};
 use crate::env::PAGE_SIZE;
@@ -13,9 +13,14 @@ use crate::env::PAGE_SIZE;
 /// Mappings that are not told where to be lie below this, each below the last one.
 const MMAP_BASE: u64 = 0x7fff_f000_0000;
 
-/// Mappings: their start, and their end.
+/// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Space(Mutex<BTreeMap<u64, u64>>);
+pub(super) struct Space {
+    /// Mappings: their start, and their end.
+    taken: Mutex<BTreeMap<u64, u64>>,
+    /// Locked from when a place is chosen until it is taken.
+    choosing: Mutex<()>,
+}
 
 /// The place of one mapping; free again when it is dropped.
 #[derive(Debug)]
@@ -25,6 +30,11 @@ pub(super) struct Area {
 }
 
 impl Space {
+    /// Until this is dropped nobody else chooses a place.
+    pub(super) fn choose(&self) -> MutexGuard<'_, ()> {
+        self.choosing.lock()
+    }
+
     /// The highest place for so many bytes.
     ///
     /// # Errors
@@ -32,7 +42,7 @@ impl Space {
     /// `ENOMEM`
     pub(super) fn room(&self, len: usize) -> Result<u64> {
         let len = (len as u64).next_multiple_of(PAGE_SIZE as u64);
-        let taken = self.0.lock();
+        let taken = self.taken.lock();
         let mut below = MMAP_BASE;
         for (&start, &end) in taken.range(..MMAP_BASE).rev() {
             if below.saturating_sub(end) >= len {
@@ -50,7 +60,7 @@ impl Space {
     ///
     /// `EEXIST` if something is there.
     pub(super) fn take(self: &Arc<Self>, start: u64, len: u64) -> Result<Area> {
-        let mut taken = self.0.lock();
+        let mut taken = self.taken.lock();
         let before = taken.range(..start + len).next_back();
         if before.is_some_and(|(_, &end)| end > start) {
             return Err(Errno::EEXIST);
@@ -72,6 +82,6 @@ impl Area {
 
 impl Drop for Area {
     fn drop(&mut self) {
-        self.space.0.lock().remove(&self.start);
+        self.space.taken.lock().remove(&self.start);
     }
 }

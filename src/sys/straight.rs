@@ -4,11 +4,16 @@
 //! there is refused here: reading a register that was never written, calling a helper that is not for it, … Programs that
 //! ask whether the kernel knows something have nothing else. Past the first branch all is allowed.
 //!
+//! What is left out even there: which bytes of a context can be read or written, but for its end where that is known; what is
+//! done by a pointer that was moved, or found; arguments of helpers but the first and the addresses of keys and values, and
+//! which helper goes with which type of map; what functions of the kernel do.
+//!
 //! Kernel: `kernel/bpf/verifier.c:do_check` (v6.18).
 
 use super::helpers::{Helper, Returns};
 use super::insn::{CALL, EXIT, Insn, LD_IMM64, class, pseudo};
 use super::log::Log;
+use super::reserved::{self, atomic, op};
 use super::structure::target;
 use crate::abi::{AttachType, Errno, ProgType, Result};
 
@@ -99,20 +104,31 @@ impl Path<'_> {
             let what = format_args!("R{reg} is invalid");
             return Err(self.log.refuse(Errno::EINVAL, what));
         }
+        let is_load_of_packet = insn.class() == class::LD && insn.code != LD_IMM64;
+        if is_load_of_packet && !has_packet(self.kind.prog_type) {
+            let what = "BPF_LD_[ABS|IND] instructions not allowed for this program type";
+            return Err(self.log.refuse(Errno::EINVAL, format_args!("{what}")));
+        }
+        if let Some(what) = reserved::misused(insn) {
+            return Err(self.log.refuse(Errno::EINVAL, format_args!("{what}")));
+        }
         match insn.class() {
             class::ALU | class::ALU64 => self.arithmetic(insn),
-            class::LDX => {
-                self.pointer(insn.src)?;
-                self.write(insn.dst, Reg::Unknown)
+            class::LDX => self.load(insn),
+            class::STX if insn.is_atomic() => self.atomic(insn),
+            class::STX => {
+                self.read(insn.src)?;
+                self.store(insn)
             }
-            class::ST | class::STX => self.store(insn),
+            class::ST => self.store(insn),
             class::LD if insn.code == LD_IMM64 => self.write(insn.dst, immediate(insn, high)),
-            class::LD => {
-                self.clobber(Reg::Unknown);
-                Ok(())
-            }
+            class::LD => self.load_of_packet(insn),
             _ if insn.code == EXIT => self.exit(),
             _ if insn.code == CALL && insn.src == 0 => self.call(insn.number()),
+            _ if insn.is_kernel_call() && (insn.imm, insn.off) == (0, 0) => {
+                let what = "invalid kernel function call not eliminated in verifier pass";
+                Err(self.log.refuse(Errno::EINVAL, format_args!("{what}")))
+            }
             _ if insn.is_goto() || insn.code == CALL => Ok(()),
             _ => self.branch(insn),
         }
@@ -151,30 +167,79 @@ impl Path<'_> {
         Ok(pointer)
     }
 
-    fn store(&mut self, insn: Insn) -> Result<()> {
-        const ATOMIC: u8 = 0xc0;
-        if insn.class() == class::STX {
-            self.read(insn.src)?;
+    fn load(&mut self, insn: Insn) -> Result<()> {
+        match self.pointer(insn.src)? {
+            Reg::Frame => self.stack("read from", insn.src, insn)?,
+            Reg::Context => self.context(insn, context_size(self.kind.prog_type))?,
+            _ => {}
         }
-        let pointer = self.pointer(insn.dst)?;
-        let size = match insn.code & 0x18 {
-            0x00 => 4,
-            0x08 => 2,
-            0x10 => 1,
-            _ => 8,
-        };
-        let off = i32::from(insn.off);
-        if pointer == Reg::Frame && !(-STACK..=-size).contains(&off) {
-            let reg = insn.dst;
-            let what = format_args!("invalid write to stack R{reg} off={off} size={size}");
+        self.write(insn.dst, Reg::Unknown)
+    }
+
+    fn store(&mut self, insn: Insn) -> Result<()> {
+        match self.pointer(insn.dst)? {
+            Reg::Frame => self.stack("write to", insn.dst, insn),
+            Reg::Context if only_reads(self.kind.prog_type) => self.context(insn, Some(0)),
+            _ => Ok(()),
+        }
+    }
+
+    /// An access of the stack.
+    fn stack(&mut self, does: &str, reg: u8, insn: Insn) -> Result<()> {
+        let (off, size) = (i32::from(insn.off), insn.size());
+        if off % size != 0 {
+            let what = format_args!("misaligned stack access off 0+0+{off} size {size}");
             return Err(self.log.refuse(Errno::EACCES, what));
         }
-        if insn.class() == class::STX && insn.code & 0xe0 == ATOMIC {
-            // An exchange leaves something in the source, or in R0.
-            for reg in [insn.src, 0] {
-                self.forget(reg);
-            }
+        if !(-STACK..=-size).contains(&off) {
+            let what = format_args!("invalid {does} stack R{reg} off={off} size={size}");
+            return Err(self.log.refuse(Errno::EACCES, what));
         }
+        Ok(())
+    }
+
+    /// An access of the context, of which so many bytes are there, if that is known.
+    fn context(&mut self, insn: Insn, bytes: Option<i32>) -> Result<()> {
+        let (off, size) = (i32::from(insn.off), insn.size());
+        if bytes.is_some_and(|bytes| off < 0 || off + size > bytes) {
+            let what = format_args!("invalid bpf_context access off={off} size={size}");
+            return Err(self.log.refuse(Errno::EACCES, what));
+        }
+        Ok(())
+    }
+
+    fn atomic(&mut self, insn: Insn) -> Result<()> {
+        if insn.imm == atomic::LOAD_ACQUIRE {
+            return self.load(insn);
+        }
+        self.read(insn.src)?;
+        if insn.imm == atomic::CMPXCHG {
+            self.read(0)?;
+        }
+        if self.pointer(insn.dst)? == Reg::Context {
+            let reg = insn.dst;
+            let what = format_args!("BPF_ATOMIC stores into R{reg} ctx is not allowed");
+            return Err(self.log.refuse(Errno::EACCES, what));
+        }
+        self.store(insn)?;
+        // An exchange leaves something in the source, or in R0.
+        for reg in [insn.src, 0] {
+            self.forget(reg);
+        }
+        Ok(())
+    }
+
+    fn load_of_packet(&mut self, insn: Insn) -> Result<()> {
+        /// It has the context.
+        const R6: u8 = 6;
+        if matches!(self.read(R6)?, Reg::Number(..) | Reg::Frame | Reg::Map) {
+            let what = format_args!("at the time of BPF_LD_ABS|IND R6 != pointer to skb");
+            return Err(self.log.refuse(Errno::EINVAL, what));
+        }
+        if insn.is_indirect() {
+            self.read(insn.src)?;
+        }
+        self.clobber(Reg::Unknown);
         Ok(())
     }
 
@@ -187,12 +252,10 @@ impl Path<'_> {
     }
 
     fn arithmetic(&mut self, insn: Insn) -> Result<()> {
-        const MOV: u8 = 0xb0;
-        const DIV: u8 = 0x30;
-        const MOD: u8 = 0x90;
         let wide = insn.class() == class::ALU64;
-        let source = insn.has_source().then(|| self.read(insn.src)).transpose()?;
-        if insn.op() == MOV {
+        let has_source = insn.has_source() && insn.op() != op::END;
+        let source = has_source.then(|| self.read(insn.src)).transpose()?;
+        if insn.op() == op::MOV {
             let value = match source {
                 None if wide || insn.imm >= 0 => {
                     Reg::Number(i64::from(insn.imm), i64::from(insn.imm))
@@ -203,12 +266,46 @@ impl Path<'_> {
             // A second frame pointer is as good as the first, but can be moved.
             return self.write(insn.dst, value);
         }
-        self.read(insn.dst)?;
-        if matches!(insn.op(), DIV | MOD) && source.is_none() && insn.imm == 0 {
-            let what = format_args!("div by zero");
-            return Err(self.log.refuse(Errno::EINVAL, what));
+        let before = self.read(insn.dst)?;
+        if source.is_none() {
+            self.constant(insn, wide)?;
+            self.pointer_arithmetic(before, insn, wide)?;
         }
         self.write(insn.dst, Reg::Unknown)
+    }
+
+    /// Numbers that some operations do not take.
+    fn constant(&mut self, insn: Insn, wide: bool) -> Result<()> {
+        let imm = insn.imm;
+        let bits = if wide { 64 } else { 32 };
+        match insn.op() {
+            op::DIV | op::MOD if imm == 0 => {
+                Err(self.log.refuse(Errno::EINVAL, format_args!("div by zero")))
+            }
+            op::LSH | op::RSH | op::ARSH if !(0..bits).contains(&imm) => {
+                let what = format_args!("invalid shift {imm}");
+                Err(self.log.refuse(Errno::EINVAL, what))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What cannot be done to a pointer, with a number.
+    fn pointer_arithmetic(&mut self, pointer: Reg, insn: Insn, wide: bool) -> Result<()> {
+        let is_moved = match insn.op() {
+            // It is a number from here on.
+            op::NEG | op::END => true,
+            op::ADD => wide && pointer != Reg::Map,
+            op::SUB => !wide || pointer == Reg::Context,
+            _ => false,
+        };
+        let is_pointer = matches!(pointer, Reg::Context | Reg::Frame | Reg::Map);
+        if is_pointer && !is_moved {
+            let reg = insn.dst;
+            let what = format_args!("R{reg} pointer arithmetic prohibited");
+            return Err(self.log.refuse(Errno::EACCES, what));
+        }
+        Ok(())
     }
 
     fn branch(&mut self, insn: Insn) -> Result<()> {
@@ -258,7 +355,11 @@ impl Path<'_> {
         }
         self.first_argument(number, helper)?;
         for reg in 2..=helper.args {
-            self.read(reg)?;
+            let given = self.read(reg)?;
+            if matches!(given, Reg::Number(..)) && takes_bytes(number).contains(&reg) {
+                let what = format_args!("R{reg} type=scalar expected=fp, pkt, map_key, map_value");
+                return Err(self.log.refuse(Errno::EACCES, what));
+            }
         }
         if number == GET_FUNC_IP && !matches!(prog_type, ProgType::KPROBE | ProgType::TRACING) {
             let prog_type = prog_type.0;
@@ -320,6 +421,53 @@ impl Path<'_> {
         };
         Err(self.log.refuse(Errno::EINVAL, format_args!("{what}")))
     }
+}
+
+/// The arguments that are the address of a key or a value, of helpers for maps.
+const fn takes_bytes(number: u32) -> &'static [u8] {
+    match number {
+        1 | 3 | 87..=89 | 195 => &[2],
+        2 => &[2, 3],
+        _ => &[],
+    }
+}
+
+/// Programs of that type load from packets by [`class::LD`].
+///
+/// Kernel: `may_access_skb`.
+const fn has_packet(prog_type: ProgType) -> bool {
+    matches!(
+        prog_type,
+        ProgType::SOCKET_FILTER | ProgType::SCHED_CLS | ProgType::SCHED_ACT
+    )
+}
+
+/// Bytes of a context: of the largest, where the program may not read all of them.
+///
+/// Kernel: `include/uapi/linux/bpf.h:struct __sk_buff`, `struct xdp_md`; `struct pt_regs`.
+const fn context_size(prog_type: ProgType) -> Option<i32> {
+    match prog_type {
+        ProgType::SOCKET_FILTER
+        | ProgType::SCHED_CLS
+        | ProgType::SCHED_ACT
+        | ProgType::CGROUP_SKB => Some(192),
+        ProgType::XDP => Some(24),
+        ProgType::KPROBE => Some(168),
+        ProgType::RAW_TRACEPOINT => Some(96),
+        _ => None,
+    }
+}
+
+/// Programs of that type store nothing in their context.
+const fn only_reads(prog_type: ProgType) -> bool {
+    matches!(
+        prog_type,
+        ProgType::XDP
+            | ProgType::KPROBE
+            | ProgType::TRACEPOINT
+            | ProgType::PERF_EVENT
+            | ProgType::RAW_TRACEPOINT
+    )
 }
 
 /// What [`LD_IMM64`] gives.

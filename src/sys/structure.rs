@@ -2,7 +2,9 @@
 //!
 //! Kernel: `kernel/bpf/verifier.c:check_subprogs`, `resolve_pseudo_ldimm64`, `check_cfg` (v6.18).
 
-use super::insn::{CALL, EXIT, Insn, LD_IMM64, class};
+use std::collections::BTreeSet;
+
+use super::insn::{EXIT, Insn, LD_IMM64, class};
 use super::log::Log;
 use crate::abi::{Errno, Result};
 
@@ -10,23 +12,26 @@ use crate::abi::{Errno, Result};
 ///
 /// # Errors
 ///
-/// `EINVAL` for a call out of the program.
+/// `EINVAL` for a call out of the program, `E2BIG` for too many.
 ///
 /// Kernel: `add_subprog_and_kfunc`.
 pub(super) fn functions(insns: &[Insn], log: &mut Log) -> Result<Vec<usize>> {
-    let mut starts = vec![0];
+    /// `BPF_MAX_SUBPROGS`
+    const MAX_FUNCTIONS: usize = 256;
+    let mut starts = BTreeSet::from([0]);
     for (at, insn) in insns.iter().enumerate() {
         if insn.is_local_call() || insn.is_function() {
             let start = callee(at, *insn).filter(|&start| start < insns.len());
-            starts.push(start.ok_or_else(|| {
+            starts.insert(start.ok_or_else(|| {
                 let what = format_args!("call to invalid destination");
                 log.refuse(Errno::EINVAL, what)
             })?);
+            if starts.len() > MAX_FUNCTIONS {
+                return Err(log.refuse(Errno::E2BIG, format_args!("too many subprograms")));
+            }
         }
     }
-    starts.sort_unstable();
-    starts.dedup();
-    Ok(starts)
+    Ok(starts.into_iter().collect())
 }
 
 /// The function that a call or an address leads to.
@@ -143,6 +148,7 @@ pub(super) fn check_reach(insns: &[Insn], log: &mut Log) -> Result<()> {
 
 /// Calls of functions, of the program or the kernel, and their addresses: not for everybody.
 pub(super) fn has_calls(insns: &[Insn]) -> bool {
-    let call = |insn: &Insn| insn.code == CALL && insn.src != 0 || insn.is_function();
-    insns.iter().any(call)
+    insns
+        .iter()
+        .any(|insn| insn.is_local_call() || insn.is_kernel_call() || insn.is_function())
 }

@@ -24,7 +24,8 @@ use super::world::{
     Write,
 };
 use crate::abi::{
-    Bpf, Caps, Cmd, Errno, Fd, MapRequest, MapType, Mapping, Memory, PollEvents, ProgType, Result,
+    Bpf, Caps, Cmd, Errno, Fd, MapRequest, MapType, Mapping, Memory, PerfEvent, PollEvents,
+    ProgType, Result,
 };
 use crate::host::os::{self, Epoll, errno_of};
 use crate::host::{Host, Unavailable, program};
@@ -76,6 +77,10 @@ impl Bpf for Watched {
             self.epolls.lock().remove(&id);
         }
         self.host.close(fd)
+    }
+
+    fn perf_event_open(&self, event: PerfEvent) -> Result<Fd> {
+        self.host.perf_event_open(event)
     }
 
     fn nr_cpus(&self) -> u32 {

@@ -277,3 +277,21 @@ fn a_mapping_longer_than_a_process_is_enomem() {
         assert_eq!(bpf.mmap(fd, request).map(drop), Err(Errno::ENOMEM));
     });
 }
+
+#[test]
+fn threads_that_map_at_once_do_not_get_one_place() {
+    let bpf = mapemu::sys::Kernel::new();
+    let fd = map(&bpf, MapType::ARRAY, 4, 8, 1, 1 << 10);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    drop(
+                        bpf.mmap(fd, MapRequest::shared(0, 4096, true))
+                            .expect("there is room"),
+                    );
+                }
+            });
+        }
+    });
+}

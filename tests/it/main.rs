@@ -25,7 +25,9 @@ mod percpu_array;
 mod perf_event_array;
 mod playing;
 mod prog_array;
+mod prog_fields;
 mod prog_load;
+mod prog_maps;
 #[cfg(all(feature = "host", target_os = "linux"))]
 mod prog_random;
 mod prog_records;

@@ -226,7 +226,12 @@ fn the_info_of_a_program_is_the_kernels() {
         ];
         let answer = |load: &Load| {
             let fd = load.run(bpf).0.expect("loaded");
-            let (answer, len, mut info) = Ask::new(232).run(bpf, fd);
+            // What the kernel does not write stays.
+            let ask = [48, 80, 84, 88, 96, 128, 192, 216, 220];
+            let ask = ask
+                .iter()
+                .fold(Ask::new(232), |ask, &at| ask.word(at, 0xabcd_ef12));
+            let (answer, len, mut info) = ask.run(bpf, fd);
             for range in OTHER {
                 info[range].fill(0);
             }
@@ -236,6 +241,32 @@ fn the_info_of_a_program_is_the_kernels() {
             .iter()
             .map(|load| (load.prog_type.to_string(), answer(load)))
             .collect()
+    });
+}
+
+#[test]
+fn infos_of_maps_and_btf_are_written_over() {
+    same(|bpf| {
+        /// Where the ids are.
+        const IDS: [std::ops::Range<usize>; 2] = [4..8, 12..16];
+        let map = small(bpf, MapType::HASH);
+        let full = |len: usize, but: &[usize]| {
+            let fields = (0..len).step_by(4).filter(|at| !but.contains(at));
+            fields.fold(Ask::new(len), |ask, at| ask.word(at, 0x11_0000 + 4))
+        };
+        let (btf, _) = btf(bpf);
+        let answers = [
+            ("map", full(100, &[88, 92, 96]).run(bpf, map)),
+            ("BTF", full(32, &[0, 4, 8, 16, 20, 24]).run(bpf, btf)),
+        ];
+        answers
+            .map(|(name, (answer, len, mut info))| {
+                for range in IDS {
+                    info[range].fill(0);
+                }
+                (name.to_owned(), (answer, len, info))
+            })
+            .to_vec()
     });
 }
 
@@ -570,7 +601,13 @@ mod emulated {
 
         fn query(&self, flags: u32, room: u32, with_flags: bool) -> Told {
             let (mut attr, mut ids, mut each) = ([0; 64], [0xee; 12], [0xee; 12]);
-            let words = [(0, self.cgroup), (4, EGRESS), (8, flags), (24, room)];
+            let words = [
+                (0, self.cgroup),
+                (4, EGRESS),
+                (8, flags),
+                (24, room),
+                (56, 0x55),
+            ];
             for (at, word) in words {
                 attr[at..at + 4].copy_from_slice(&u32::to_ne_bytes(word));
             }

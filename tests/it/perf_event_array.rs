@@ -1,9 +1,13 @@
 //! Facts about `BPF_MAP_TYPE_PERF_EVENT_ARRAY`: what programs write to perf events.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
 use mapemu::Kernel;
 use mapemu::abi::{
-    Bpf, Errno, Fd, MapRequest, MapType, Mapping, PAGE_SIZE, PerfEvent, ProgType, Prot, Result,
-    perf_page,
+    Bpf, Errno, Fd, MapRequest, MapType, Mapping, PAGE_SIZE, PerfEvent, PollEvents, ProgType, Prot,
+    Result, perf_page,
 };
 use mapemu::calls;
 use mapemu::env::Unsupported;
@@ -282,6 +286,52 @@ fn a_file_hangs_up_unless_it_is_mapped_and_tells_of_samples_once() {
         drop(memory);
         assert_eq!(side.poll(event), 0x10);
     });
+}
+
+/// A poll(2) under way ends when the last mapping goes, and does not keep the buffer.
+fn hangs_up_while_polled<B: Bpf + Clone + 'static>(bpf: &B) {
+    let event = bpf
+        .perf_event_open(PerfEvent::bpf_output(0))
+        .expect("an event");
+    let map = |pages| bpf.mmap(event, MapRequest::shared(0, pages * PAGE_SIZE, true));
+    let memory = map(2).expect("memory");
+    let poller = bpf.clone();
+    let waits = std::thread::spawn(move || poller.poll(event, Some(Duration::from_secs(20))));
+    std::thread::sleep(Duration::from_millis(100));
+    drop(memory);
+    assert_eq!(waits.join().expect("no panic"), Ok(PollEvents::HUP));
+    drop(map(3).expect("the first is gone"));
+    assert_eq!(map((1 << 28) + 1).map(drop), Err(Errno::ENOMEM));
+}
+
+#[test]
+fn who_polls_an_event_does_not_keep_its_buffer() {
+    let kernel = Kernel::new();
+    hangs_up_while_polled(&kernel);
+    #[cfg(all(feature = "host", target_os = "linux"))]
+    if crate::common::running_kernel().is_some() {
+        hangs_up_while_polled(&mapemu::host::Host::new().expect("it was there just now"));
+    }
+}
+
+#[test]
+fn a_hook_is_called_when_the_last_mapping_of_an_event_goes() {
+    let kernel = Kernel::new();
+    let event = kernel
+        .perf_event_open(PerfEvent::bpf_output(0))
+        .expect("an event");
+    let calls = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&calls);
+    let hook: Arc<dyn Fn() + Send + Sync> = Arc::new(move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    kernel
+        .open_file(event)
+        .expect("open")
+        .on_wake(&hook)
+        .expect("an event");
+    drop(kernel.mmap(event, MapRequest::shared(0, 2 * PAGE_SIZE, true)));
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
 
 /// What a reader of one page of data finds after each of those runs of samples.

@@ -42,6 +42,10 @@ pub(crate) struct Load {
     /// Words that are put over the attr: offset and value.
     pub(crate) words: Vec<(usize, u32)>,
     pub(crate) fd_array: Vec<Fd>,
+    /// Where it begins for the kernel, in bytes.
+    pub(crate) fd_array_at: u64,
+    /// Words of relocations.
+    pub(crate) relocations: Vec<u32>,
     /// Records of functions and of lines, as words, and how many make one.
     pub(crate) records: [(Vec<u32>, usize); 2],
     pub(crate) size: u32,
@@ -57,6 +61,8 @@ impl Load {
             log: (0, 0),
             words: Vec::new(),
             fd_array: Vec::new(),
+            fd_array_at: 0,
+            relocations: Vec::new(),
             records: [(Vec::new(), 2), (Vec::new(), 4)],
             size: 168,
         }
@@ -97,7 +103,16 @@ impl Load {
         }
         put(68, &self.attach_type.to_ne_bytes());
         if !fd_array.is_empty() {
-            put(120, &mem.input(&fd_array).to_ne_bytes());
+            let fd_array = mem.input(&fd_array) + self.fd_array_at;
+            put(120, &fd_array.to_ne_bytes());
+        }
+        let relocations: Vec<u8> = self
+            .relocations
+            .iter()
+            .flat_map(|word| word.to_ne_bytes())
+            .collect();
+        if !relocations.is_empty() {
+            put(128, &mem.input(&relocations).to_ne_bytes());
         }
         for ((size_at, addr_at, count_at), (size, count, bytes)) in
             [(76, 80, 88), (92, 96, 104)].into_iter().zip(&records)
@@ -718,7 +733,7 @@ fn without_capabilities_what_is_wrong_is_not_told() {
 }
 
 /// A map for the program with those instructions alone.
-fn exclusive(bpf: &dyn Bpf, map_type: MapType, hash: &[u8; 32]) -> Result<Fd> {
+pub(crate) fn exclusive(bpf: &dyn Bpf, map_type: MapType, hash: &[u8; 32]) -> Result<Fd> {
     let mut attr = [0; 92];
     let value_size = if map_type == MapType::HASH { 8 } else { 4 };
     for (at, word) in [(0, map_type.0), (4, 4), (8, value_size), (12, 4), (88, 32)] {

@@ -111,3 +111,86 @@ fn what_is_told_of_functions_and_lines_is_in_the_info() {
     let first = [0_u32, 10, 14, 5].map(u32::to_ne_bytes).concat();
     assert_eq!(lines, first[..], "as many as there is room for");
 }
+
+#[test]
+fn more_records_than_the_kernel_has_room_for_are_not_read() {
+    same(|bpf| {
+        let btf = btf_of_a_function(bpf);
+        let mut answers = Vec::new();
+        let plain = {
+            let mut load = Load::new(ProgType::SOCKET_FILTER, &[mov(0, 0), EXIT]).word(72, btf);
+            load.records[0].0 = vec![0, 3, 0, 3];
+            load.records[1].0 = vec![0, 10, 14, 0];
+            load
+        };
+        // More than two records would have the kernel allocate memory for them.
+        for count in [1, 2, 0x1000_0000, 0x8000_0000, u32::MAX] {
+            let name = format!("{count:x} functions");
+            answers.push((name, plain.clone().word(88, count).try_on(bpf)));
+        }
+        for count in [1, 2, 0x0800_0000, 0x1000_0000, 0x8000_0000, u32::MAX] {
+            let load = plain.clone().word(88, 1).word(104, count);
+            answers.push((format!("{count:x} lines"), load.try_on(bpf)));
+        }
+        answers
+    });
+}
+
+#[test]
+fn who_has_more_in_a_record_learns_what_the_kernel_has() {
+    same(|bpf| {
+        let btf = btf_of_a_function(bpf);
+        let mut load = Load::new(ProgType::SOCKET_FILTER, &[mov(0, 0), EXIT]).word(72, btf);
+        let told = |load: &Load| {
+            let (answer, _, attr) = load.run(bpf);
+            let size = |at: usize| attr[at];
+            (answer.map(drop), [76, 92, 136].map(size))
+        };
+        load.records[0] = (vec![0, 3, 7], 3);
+        let functions = ("functions".to_owned(), told(&load));
+        load.records = [(vec![0, 3], 2), (vec![0, 10, 14, 0, 9], 5)];
+        let lines = ("lines".to_owned(), told(&load));
+        vec![functions, lines]
+    });
+}
+
+#[test]
+fn relocations_are_judged_and_not_done() {
+    const COUNT: usize = 116;
+    const ADDR: usize = 128;
+    const SIZE: usize = 136;
+    same(|bpf| {
+        let btf = btf_of_a_function(bpf);
+        let mut plain = Load::new(ProgType::SOCKET_FILTER, &[mov(0, 0), EXIT]).word(72, btf);
+        // They are not looked at before there are functions or lines.
+        let mut answers = vec![(
+            "alone".to_owned(),
+            plain.clone().word(COUNT, 1).word(SIZE, 7).try_on(bpf),
+        )];
+        plain.records[0].0 = vec![0, 3];
+        for size in [0, 7, 12, 15, 17, 256] {
+            let load = plain.clone().word(COUNT, 1).word(SIZE, size);
+            answers.push((format!("{size} bytes"), load.try_on(bpf)));
+        }
+        for count in [0, 0x0800_0000, u32::MAX] {
+            let load = plain.clone().word(COUNT, count).word(SIZE, 16);
+            answers.push((format!("{count:x} relocations"), load.try_on(bpf)));
+        }
+        for addr in [0, 1] {
+            let load = plain.clone().word(COUNT, 1).word(SIZE, 16);
+            answers.push((format!("at {addr}"), load.word(ADDR, addr).try_on(bpf)));
+        }
+        answers
+    });
+}
+
+#[test]
+#[should_panic(expected = "mapemu does not emulate CO-RE relocations in the kernel")]
+fn relocations_are_not_emulated() {
+    let bpf = mapemu::sys::Kernel::new();
+    let btf = btf_of_a_function(&bpf);
+    let mut load = Load::new(ProgType::SOCKET_FILTER, &[mov(0, 0), EXIT]).word(72, btf);
+    load.records[0].0 = vec![0, 3];
+    load.relocations = vec![0, 1, 1, 8];
+    let _ = load.word(116, 1).word(136, 16).run(&bpf);
+}
