@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{conform, record, replay};
+use super::{bench, conform, record, replay};
 use crate::trace::Options;
 
 /// Linux's BPF maps, emulated: exact answers, checked by recordings of real kernels.
@@ -24,6 +24,8 @@ enum Command {
     Conform(conform::Conform),
     /// Runs a scenario on the running kernel; the trace goes to standard output.
     Record(record::Record),
+    /// Measures operations on emulated maps, in the running kernel where it may, and on dashmap.
+    Bench(bench::Bench),
 }
 
 /// Options that all commands share.
@@ -91,5 +93,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Replay(replay) => replay::run(&replay).into(),
         Command::Conform(conform) => conform::run(&conform).into(),
         Command::Record(record) => record::run(&record).into(),
+        Command::Bench(bench) => bench::run(&bench).into(),
     }
 }

@@ -1,7 +1,10 @@
 //! The program `mapemu`: one file for each command.
 
 mod args;
+mod bench;
 mod conform;
+mod memory;
+mod plot;
 mod record;
 mod recordings;
 mod replay;
