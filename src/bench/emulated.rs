@@ -116,12 +116,22 @@ impl<const K: usize> Column<K> for EmulatedBpf {
 
     #[inline]
     fn lookup(&self, key: &[u8; K], value: &mut [u8]) -> bool {
-        calls::bpf_map_lookup_elem(&self.kernel, self.fd, key, value).is_ok()
+        let Self { kernel, fd } = self;
+        if K == 0 {
+            return calls::bpf_map_peek_elem(kernel, *fd, value).is_ok();
+        }
+        calls::bpf_map_lookup_elem(kernel, *fd, key, value).is_ok()
     }
 
     #[inline]
     fn update(&self, key: &[u8; K], value: &[u8]) {
-        calls::bpf_map_update_elem(&self.kernel, self.fd, key, value, 0).expect("room");
+        let Self { kernel, fd } = self;
+        let done = if K == 0 {
+            calls::bpf_map_push_elem(kernel, *fd, value, 0)
+        } else {
+            calls::bpf_map_update_elem(kernel, *fd, key, value, 0)
+        };
+        done.expect("room");
     }
 
     #[inline]
@@ -131,7 +141,11 @@ impl<const K: usize> Column<K> for EmulatedBpf {
 
     #[inline]
     fn take(&self, key: &[u8; K], value: &mut [u8]) -> bool {
-        calls::bpf_map_lookup_and_delete_elem(&self.kernel, self.fd, key, value).is_ok()
+        let Self { kernel, fd } = self;
+        if K == 0 {
+            return calls::bpf_map_pop_elem(kernel, *fd, value).is_ok();
+        }
+        calls::bpf_map_lookup_and_delete_elem(kernel, *fd, key, value).is_ok()
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fds::{Fds, OpenFile};
+use super::fds::{Fds, Lent, OpenFile};
 use super::files::{File, Held};
 use super::{Inner, Kernel};
 use crate::abi::{Errno, Fd, MapFlags, ProgType, Result};
@@ -40,7 +40,22 @@ impl Call<'_> {
     ///
     /// `EBADF` if it is not open.
     pub(super) fn any(&self, fd: Fd) -> Result<Arc<File>> {
-        Ok(self.fds.get(fd)?.0)
+        // By the same copy of the table that a call has lent a file of.
+        Ok(Arc::clone(self.fds.lend(fd, self.cpu)?.file()))
+    }
+
+    /// The file behind an fd, for the time of an element command, which opens and closes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open; one opened with `O_PATH` counts as not open.
+    #[inline]
+    pub(super) fn lent(&self, fd: Fd) -> Result<Lent<'_>> {
+        let lent = self.fds.lend(fd, self.cpu)?;
+        if lent.file().path_only {
+            return Err(Errno::EBADF);
+        }
+        Ok(lent)
     }
 
     /// The file behind an fd.

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::MappedRwLockReadGuard;
+
 use super::files::{File, Held, MapUser};
 use crate::abi::{Errno, Fd, MapType, PollEvents, Result};
 use crate::map::object::Object;
@@ -21,6 +23,17 @@ pub trait Fds: fmt::Debug + Sync {
     ///
     /// `EBADF` if it is not open.
     fn get(&self, fd: Fd) -> Result<OpenFile>;
+
+    /// As [`Fds::get`], for one call on that CPU: [`Kernel`](super::Kernel)'s own fds are not counted meanwhile, as they cannot
+    /// be closed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Fds::get`].
+    #[doc(hidden)]
+    fn lend(&self, fd: Fd, _cpu: u32) -> Result<Lent<'_>> {
+        self.get(fd).map(Lent::of_caller)
+    }
 
     /// A new fd for an open file, closed on exec.
     ///
@@ -40,6 +53,36 @@ pub trait Fds: fmt::Debug + Sync {
                 Err(self.get(dir).err().unwrap_or(Errno::ENOTDIR))
             }
             _ => Ok(path),
+        }
+    }
+}
+
+/// An open file for the time of a call.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Lent<'a>(Lender<'a>);
+
+#[derive(Debug)]
+enum Lender<'a> {
+    Table(MappedRwLockReadGuard<'a, Arc<File>>),
+    Caller(Arc<File>),
+}
+
+impl<'a> Lent<'a> {
+    #[inline]
+    pub(super) fn of_table(file: MappedRwLockReadGuard<'a, Arc<File>>) -> Self {
+        Self(Lender::Table(file))
+    }
+
+    fn of_caller(OpenFile(file): OpenFile) -> Self {
+        Self(Lender::Caller(file))
+    }
+
+    #[inline]
+    pub(super) fn file(&self) -> &Arc<File> {
+        match &self.0 {
+            Lender::Table(file) => file,
+            Lender::Caller(file) => file,
         }
     }
 }

@@ -120,7 +120,7 @@ impl Call<'_> {
         if !file.write || map.frozen.load(Ordering::Acquire) {
             return Err(Errno::EPERM);
         }
-        if map.writers.load(Ordering::Acquire) > 0 {
+        if map.writers.any() {
             return Err(Errno::EBUSY);
         }
         map.frozen.store(true, Ordering::Release);
