@@ -44,10 +44,7 @@ type Figures = [f64; OPS.len()];
 
 /// Insertion, deletion, and lookup with deletion, in turns of a chunk each: a map that always changes the same key would have
 /// its places, and the allocator's, at hand.
-fn changes<const K: usize, const V: usize, C: Column<K>>(
-    column: &C,
-    keys: &[[u8; K]],
-) -> [f64; 4] {
+fn changes<const K: usize, const V: usize, C: Column<K>>(column: &C, keys: &[[u8; K]]) -> [f64; 4] {
     let mut value = [1; V];
     let chunks = keys.chunks(CHUNK).map(|keys| {
         let timed = |op: &mut dyn FnMut(&[u8; K])| {

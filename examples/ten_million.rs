@@ -27,9 +27,8 @@ fn main() -> Result<(), Error> {
     let before = resident();
 
     let kernel = Kernel::new();
-    let map: HashMap<u32, u64> = step("made", || {
-        HashMap::builder().max_entries(n).create(&kernel)
-    })?;
+    let map: HashMap<u32, u64> =
+        step("made", || HashMap::builder().max_entries(n).create(&kernel))?;
     step("filled", || {
         // Any order: as odd numbers have no factor of 2, each key comes once.
         (0..n).try_for_each(|i| {
@@ -73,7 +72,9 @@ fn step<R>(name: &str, does: impl FnOnce() -> R) -> R {
 /// Bytes of memory that this process has, where the system tells.
 fn resident() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

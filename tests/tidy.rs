@@ -45,7 +45,10 @@ const DEPENDENCIES: &[(&str, &str)] = &[
         "a lock whose readers do not meet; dashmap has it too",
     ),
     ("dashmap", "tables of ids"),
-    ("foldhash", "what dashmap is fast with, where it is measured"),
+    (
+        "foldhash",
+        "what dashmap is fast with, where it is measured",
+    ),
     ("indicatif", "progress"),
     ("libc", "system calls that rustix lacks"),
     (

@@ -150,7 +150,10 @@ mod tests {
             if part < 3 { 1.0 } else { 2.0 }
         });
         assert_eq!(calls.into_inner(), 6 | 3 << 8);
-        assert_eq!((figure.alone, figure.together, figure.scaling()), (1.0, 2.0, 1.0));
+        assert_eq!(
+            (figure.alone, figure.together, figure.scaling()),
+            (1.0, 2.0, 1.0)
+        );
     }
 
     #[test]

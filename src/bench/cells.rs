@@ -6,7 +6,7 @@ use super::burst::{Threads, burst, threads};
 use super::column::{Column, Random, Spec, filled, keys};
 use super::dash::DashArr;
 use super::emulated::{Emulated, EmulatedBpf};
-use super::ops::{Keys, Op, Timed, burst_of_thread, timed};
+use super::ops::{Keys, Op, Timed, burst_from, burst_of_thread, timed};
 use super::row::{BPF, DASHMAP, HANDLE, KERNEL, Row};
 use super::running::Running;
 use super::sides;
@@ -142,7 +142,10 @@ impl<const K: usize, const V: usize> Columns<K, V> {
         keys.present.retain(|key| {
             self.handle.lookup(key, &mut value)
                 && self.bpf.lookup(key, &mut value)
-                && self.kernel.as_ref().is_none_or(|map| map.lookup(key, &mut value))
+                && self
+                    .kernel
+                    .as_ref()
+                    .is_none_or(|map| map.lookup(key, &mut value))
         });
         keys.stay = false;
     }
@@ -187,7 +190,11 @@ impl<const K: usize> Run<'_, K> {
     fn threads<C: Column<K>>(&self, map: &C) -> Threads {
         let maps = [map.on_cpu(0), map.on_cpu(1)];
         threads(&|cpu, part| {
-            let keys = if cpu == 0 { self.halves.0 } else { self.halves.1 };
+            let keys = if cpu == 0 {
+                self.halves.0
+            } else {
+                self.halves.1
+            };
             let part = 6 * self.round + part;
             burst_of_thread(&maps[cpu as usize], keys, self.size, self.op, part)
         })
@@ -302,12 +309,16 @@ fn queues<const V: usize>(measure: &Measure<'_>, spec: &Spec) {
 /// Values are what others have as keys.
 fn bloom_filters(measure: &Measure<'_>, spec: &Spec) {
     fn pushes<'a, C: Column<0>>(map: &'a C, values: &'a [[u8; 16]]) -> Timed<'a> {
-        Box::new(|at| burst(|i| map.update(&[], black_box(&values[(at + i) % values.len()]))))
+        Box::new(|at| {
+            let values = burst_from(values, at);
+            burst(|i| map.update(&[], black_box(values[i])))
+        })
     }
     fn peeks<'a, C: Column<0>>(map: &'a C, values: &'a [[u8; 16]]) -> Timed<'a> {
         Box::new(|at| {
+            let values = burst_from(values, at);
             burst(|i| {
-                let mut value = values[(at + i) % values.len()];
+                let mut value = *values[i];
                 assert!(map.lookup(&[], black_box(&mut value)), "it is there");
             })
         })

@@ -31,9 +31,7 @@ impl<const K: usize, const V: usize> Column<K> for DashArr<K, V> {
     #[inline]
     fn lookup(&self, key: &[u8; K], value: &mut [u8]) -> bool {
         let found = self.0.get(key);
-        found
-            .map(|found| value.copy_from_slice(&*found))
-            .is_some()
+        found.map(|found| value.copy_from_slice(&*found)).is_some()
     }
 
     #[inline]

@@ -11,13 +11,13 @@ pub mod column;
 pub mod dash;
 pub mod emulated;
 pub mod memory;
+pub mod ops;
+#[cfg(target_os = "linux")]
+mod programs;
+pub mod row;
 #[cfg(not(target_os = "linux"))]
 #[path = "nowhere.rs"]
 pub mod running;
 #[cfg(target_os = "linux")]
 pub mod running;
-pub mod ops;
-#[cfg(target_os = "linux")]
-mod programs;
-pub mod row;
 mod sides;

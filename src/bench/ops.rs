@@ -64,6 +64,11 @@ impl fmt::Display for Op {
     }
 }
 
+/// `BURST` of these, from one on, again and again: nothing is divided while the time runs.
+pub fn burst_from<T>(of: &[T], at: usize) -> Vec<&T> {
+    of.iter().cycle().skip(at % of.len()).take(BURST).collect()
+}
+
 /// The keys of a map.
 #[derive(Clone, Debug)]
 pub struct Keys<const K: usize> {
@@ -87,11 +92,6 @@ impl<const K: usize> Keys<K> {
             stay: true,
             user_value_size: spec.user_value_size(),
         }
-    }
-
-    #[inline]
-    fn at(&self, i: usize) -> &[u8; K] {
-        black_box(&self.present[i % self.present.len()])
     }
 
     fn is_small(&self) -> bool {
@@ -137,20 +137,21 @@ fn single<'a, const K: usize, C: Column<K>>(map: &'a C, keys: &'a Keys<K>, op: O
     let stay = keys.stay;
     match op {
         Op::Hit => twice(keys, op, move |at| {
-            burst(|i| assert!(map.lookup(keys.at(at + i), &mut value) || !stay, "a hit"))
+            let keys = burst_from(&keys.present, at);
+            burst(|i| assert!(map.lookup(black_box(keys[i]), &mut value) || !stay, "a hit"))
         }),
         Op::Miss => twice(keys, op, move |at| {
-            burst(|i| {
-                let key = &keys.absent[(at + i) % keys.absent.len()];
-                assert!(!map.lookup(black_box(key), &mut value), "a miss");
-            })
+            let keys = burst_from(&keys.absent, at);
+            burst(|i| assert!(!map.lookup(black_box(keys[i]), &mut value), "a miss"))
         }),
         Op::Update => twice(keys, op, move |at| {
-            burst(|i| map.update(keys.at(at + i), &value))
+            let keys = burst_from(&keys.present, at);
+            burst(|i| map.update(black_box(keys[i]), &value))
         }),
         Op::DeleteAndInsert => twice(keys, op, move |at| {
+            let keys = burst_from(&keys.present, at);
             burst(|i| {
-                let key = keys.at(at + i);
+                let key = black_box(keys[i]);
                 assert!(map.delete(key) || !stay, "it is there");
                 map.update(key, &value);
             })
@@ -168,7 +169,14 @@ fn single<'a, const K: usize, C: Column<K>>(map: &'a C, keys: &'a Keys<K>, op: O
                 burst(|_| map.update(&fresh(), &value))
             })
         }
-        _ => unreachable!("{op} is made elsewhere"),
+        Op::Insert
+        | Op::Delete
+        | Op::Take
+        | Op::Next
+        | Op::Batch
+        | Op::Push
+        | Op::Pop
+        | Op::Peek => unreachable!("{op} is made elsewhere"),
     }
 }
 
@@ -178,7 +186,8 @@ fn changes<'a, const K: usize, C: Column<K>>(map: &'a C, keys: &'a Keys<K>, op: 
     let mut taken = value.clone();
     let stay = keys.stay;
     twice(keys, op, move |at| {
-        let key = |i| keys.at(at + i);
+        let keys = burst_from(&keys.present, at);
+        let key = |i: usize| black_box(keys[i]);
         let insert = |i| map.update(key(i), &value);
         let delete = |i| assert!(map.delete(key(i)) || !stay, "it is there");
         match op {
@@ -246,7 +255,8 @@ pub fn burst_of_thread<const K: usize, C: Column<K>>(
     part: usize,
 ) -> f64 {
     let mut value = vec![1; user_value_size];
-    let key = |i: usize| black_box(&keys[(part * BURST + i) % keys.len()]);
+    let keys = burst_from(keys, part * BURST);
+    let key = |i: usize| black_box(keys[i]);
     match op {
         Op::Hit => burst(|i| {
             black_box(map.lookup(key(i), &mut value));

@@ -129,7 +129,12 @@ mod tests {
                 ns * slow
             }))
         };
-        let row = Row::measure(&SPEC, "update", 5, [column(10.0), None, column(400.0), None]);
+        let row = Row::measure(
+            &SPEC,
+            "update",
+            5,
+            [column(10.0), None, column(400.0), None],
+        );
         assert_eq!(row.ratio(KERNEL, HANDLE), Some(40.0));
         assert_eq!(row.ns(HANDLE), Some(10.0));
         assert_eq!(row.ns(BPF), None);

@@ -8,7 +8,7 @@ use super::burst::{BURST, burst, ns_each};
 use super::cells::Measure;
 use super::column::{Column, Spec};
 use super::emulated::Emulated;
-use super::ops::Timed;
+use super::ops::{Timed, burst_from};
 use super::running::Running;
 use crate::abi::{MapType, UpdateFlags};
 use crate::helper::Prog;
@@ -91,7 +91,8 @@ fn by_prog<'a, const K: usize>(
     const ANY: UpdateFlags = UpdateFlags::ANY;
     let value = vec![1; value_size];
     let twice = move |op: &mut dyn FnMut(&[u8; K]), at: usize| {
-        let mut once = || burst(|i| op(black_box(&keys[(at + i) % keys.len()])));
+        let keys = burst_from(keys, at);
+        let mut once = || burst(|i| op(black_box(keys[i])));
         once();
         once()
     };
@@ -108,8 +109,7 @@ fn by_prog<'a, const K: usize>(
             )
         }),
         ProgOp::Update => Box::new(move |at| {
-            let mut op =
-                |key: &[u8; K]| prog.map_update_elem(map, key, &value, ANY).expect("room");
+            let mut op = |key: &[u8; K]| prog.map_update_elem(map, key, &value, ANY).expect("room");
             twice(&mut op, at)
         }),
         ProgOp::DeleteAndUpdate => Box::new(move |at| {

@@ -84,7 +84,8 @@ fn has_quick(types: &[String]) -> bool {
 fn measure(bench: &Bench, cells: &[&Cell]) -> Result<Exit, String> {
     let mut json = match &bench.json {
         Some(path) => {
-            let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+            let file =
+                File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
             Some(file)
         }
         None => None,

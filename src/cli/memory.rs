@@ -70,7 +70,13 @@ fn print_costs(costs: &[Cost], out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "{:<22}{:>10}{:>10}{:>12}{:>10}{:>10}{:>12}",
-        "HASH 4/8, each element", "bytes", "fill ns", "lookup ns", "walk ns", "drop ns", "left, KiB"
+        "HASH 4/8, each element",
+        "bytes",
+        "fill ns",
+        "lookup ns",
+        "walk ns",
+        "drop ns",
+        "left, KiB"
     )?;
     for cost in costs {
         writeln!(

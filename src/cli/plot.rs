@@ -9,9 +9,13 @@ type Line = (&'static str, &'static str, fn(&Cost) -> f64);
 
 /// In ms; memory in units of 10 KiB, so that it has the same axis.
 const LINES: [Line; 4] = [
-    ("memory, MiB", "#7b3294", |cost| all(cost, cost.bytes) / 1_048_576.0),
+    ("memory, MiB", "#7b3294", |cost| {
+        all(cost, cost.bytes) / 1_048_576.0
+    }),
     ("fill, ms", "#d7191c", |cost| all(cost, cost.fill_ns) / 1e6),
-    ("lookup of each, ms", "#2b83ba", |cost| all(cost, cost.lookup_ns) / 1e6),
+    ("lookup of each, ms", "#2b83ba", |cost| {
+        all(cost, cost.lookup_ns) / 1e6
+    }),
     ("walk, ms", "#1a9641", |cost| all(cost, cost.walk_ns) / 1e6),
 ];
 
@@ -49,7 +53,10 @@ pub(super) fn draw(costs: &[Cost]) -> String {
             .iter()
             .map(|cost| (x(cost.spec.max_entries as f64), y(figure(cost).max(0.01))))
             .collect();
-        let line: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let line: Vec<String> = points
+            .iter()
+            .map(|(x, y)| format!("{x:.1},{y:.1}"))
+            .collect();
         add(
             &mut svg,
             format_args!(
@@ -65,7 +72,8 @@ pub(super) fn draw(costs: &[Cost]) -> String {
         }
         if let Some((x, y)) = points.last() {
             let (x, y) = (x + 8.0, y + 4.0);
-            let text = format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{name}</text>");
+            let text =
+                format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{name}</text>");
             add(&mut svg, text);
         }
     }
@@ -104,7 +112,12 @@ fn draw_grid(svg: &mut String, right: f64, bottom: f64) {
         text(svg, (x(1e3) - 8.0, y(cost) + 4.0), "end", &cost.to_string());
     }
     let middle = f64::midpoint(x(1e3), right);
-    text(svg, (middle, bottom + 38.0), "middle", "elements, HASH 4/8, full");
+    text(
+        svg,
+        (middle, bottom + 38.0),
+        "middle",
+        "elements, HASH 4/8, full",
+    );
 }
 
 fn add(svg: &mut String, line: std::fmt::Arguments<'_>) {

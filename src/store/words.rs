@@ -314,7 +314,9 @@ impl Words {
             let at: *const AtomicU64 = self.word(from);
             // SAFETY: a prefetch changes nothing that the program sees, and `at` is an address in the block. Processors that do
             // not know it do nothing.
-            unsafe { std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags)) };
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags))
+            };
         }
         #[cfg(not(all(target_arch = "x86_64", not(any(miri, shuttle)))))]
         let _ = from;

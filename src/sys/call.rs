@@ -41,7 +41,18 @@ impl Call<'_> {
     /// `EBADF` if it is not open.
     pub(super) fn any(&self, fd: Fd) -> Result<Arc<File>> {
         // By the same copy of the table that a call has lent a file of.
-        Ok(Arc::clone(self.fds.lend(fd, self.cpu)?.file()))
+        Ok(Arc::clone(self.lend(fd)?.file()))
+    }
+
+    /// Always inlined: what is lent then needs no place in memory.
+    #[inline(always)]
+    fn lend(&self, fd: Fd) -> Result<Lent<'_>> {
+        let own = &self.inner.files;
+        if std::ptr::addr_eq(self.fds, own) {
+            own.lend(fd, self.cpu).map(Lent::Own)
+        } else {
+            self.fds.get(fd).map(Lent::Caller)
+        }
     }
 
     /// The file behind an fd, for the time of an element command, which opens and closes nothing.
@@ -49,9 +60,9 @@ impl Call<'_> {
     /// # Errors
     ///
     /// `EBADF` if it is not open; one opened with `O_PATH` counts as not open.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lent(&self, fd: Fd) -> Result<Lent<'_>> {
-        let lent = self.fds.lend(fd, self.cpu)?;
+        let lent = self.lend(fd)?;
         if lent.file().path_only {
             return Err(Errno::EBADF);
         }

@@ -24,17 +24,6 @@ pub trait Fds: fmt::Debug + Sync {
     /// `EBADF` if it is not open.
     fn get(&self, fd: Fd) -> Result<OpenFile>;
 
-    /// As [`Fds::get`], for one call on that CPU: [`Kernel`](super::Kernel)'s own fds are not counted meanwhile, as they cannot
-    /// be closed.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Fds::get`].
-    #[doc(hidden)]
-    fn lend(&self, fd: Fd, _cpu: u32) -> Result<Lent<'_>> {
-        self.get(fd).map(Lent::of_caller)
-    }
-
     /// A new fd for an open file, closed on exec.
     ///
     /// # Errors
@@ -57,32 +46,19 @@ pub trait Fds: fmt::Debug + Sync {
     }
 }
 
-/// An open file for the time of a call.
-#[doc(hidden)]
+/// An open file for the time of a call: the kernel's own are not counted meanwhile, as they cannot be closed.
 #[derive(Debug)]
-pub struct Lent<'a>(Lender<'a>);
-
-#[derive(Debug)]
-enum Lender<'a> {
-    Table(MappedRwLockReadGuard<'a, Arc<File>>),
-    Caller(Arc<File>),
+pub(super) enum Lent<'a> {
+    Own(MappedRwLockReadGuard<'a, Arc<File>>),
+    Caller(OpenFile),
 }
 
-impl<'a> Lent<'a> {
-    #[inline]
-    pub(super) fn of_table(file: MappedRwLockReadGuard<'a, Arc<File>>) -> Self {
-        Self(Lender::Table(file))
-    }
-
-    fn of_caller(OpenFile(file): OpenFile) -> Self {
-        Self(Lender::Caller(file))
-    }
-
-    #[inline]
+impl Lent<'_> {
+    #[inline(always)]
     pub(super) fn file(&self) -> &Arc<File> {
-        match &self.0 {
-            Lender::Table(file) => file,
-            Lender::Caller(file) => file,
+        match self {
+            Self::Own(file) => file,
+            Self::Caller(OpenFile(file)) => file,
         }
     }
 }

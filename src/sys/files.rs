@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_utils::CachePadded;
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::fds::{Fds, Lent, OpenFile};
+use super::fds::{Fds, OpenFile};
 use super::link::Link;
 use crate::abi::{Errno, Fd, Result};
 use crate::map::Map;
@@ -180,16 +180,7 @@ impl Fds for FdTable {
     }
 
     fn get(&self, fd: Fd) -> Result<OpenFile> {
-        Ok(OpenFile(Arc::clone(self.lend(fd, 0)?.file())))
-    }
-
-    #[inline]
-    fn lend(&self, fd: Fd, cpu: u32) -> Result<Lent<'_>> {
-        let copy = &self.copies[cpu as usize & (self.copies.len() - 1)];
-        // Recursive: a command may look up fds while another thread waits to open one.
-        let files = copy.read_recursive();
-        let file = RwLockReadGuard::try_map(files, |copy| copy.files.get(fd as usize)?.as_ref());
-        file.map(Lent::of_table).map_err(|_| Errno::EBADF)
+        Ok(OpenFile(Arc::clone(&*self.lend(fd, 0)?)))
     }
 }
 
@@ -200,6 +191,16 @@ impl FdTable {
         Self {
             copies: (0..copies).map(|_| CachePadded::default()).collect(),
         }
+    }
+
+    /// The open file behind an fd, which is not closed meanwhile: for a call on that CPU.
+    #[inline(always)]
+    pub(super) fn lend(&self, fd: Fd, cpu: u32) -> Result<MappedRwLockReadGuard<'_, Arc<File>>> {
+        let copy = &self.copies[cpu as usize & (self.copies.len() - 1)];
+        // Recursive: a command may look up fds while another thread waits to open one.
+        let files = copy.read_recursive();
+        let file = RwLockReadGuard::try_map(files, |copy| copy.files.get(fd as usize)?.as_ref());
+        file.map_err(|_| Errno::EBADF)
     }
 
     fn change(&self) -> Changing<'_> {
