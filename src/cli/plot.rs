@@ -7,13 +7,12 @@ use crate::bench::memory::Cost;
 /// A line of the picture: its name, its colour, and the sum of a cost's figure.
 type Line = (&'static str, &'static str, fn(&Cost) -> f64);
 
-/// In ms; memory in units of 10 KiB, so that it has the same axis.
 const LINES: [Line; 4] = [
     ("memory, MiB", "#7b3294", |cost| {
         all(cost, cost.bytes) / 1_048_576.0
     }),
     ("fill, ms", "#d7191c", |cost| all(cost, cost.fill_ns) / 1e6),
-    ("lookup of each, ms", "#2b83ba", |cost| {
+    ("look up each, ms", "#2b83ba", |cost| {
         all(cost, cost.lookup_ns) / 1e6
     }),
     ("walk, ms", "#1a9641", |cost| all(cost, cost.walk_ns) / 1e6),
@@ -41,14 +40,14 @@ fn y(cost: f64) -> f64 {
 /// The picture, as SVG.
 pub(super) fn draw(costs: &[Cost]) -> String {
     let (right, bottom) = (x(10_f64.powf(SIZES.1)), y(10_f64.powf(COSTS.0)));
-    let (width, height) = (right + 170.0, bottom + 50.0);
+    let (width, height) = (right + 30.0, bottom + 50.0);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
     );
     draw_grid(&mut svg, right, bottom);
-    for (name, colour, figure) in LINES {
+    for (number, (name, colour, figure)) in LINES.into_iter().enumerate() {
         let points: Vec<(f64, f64)> = costs
             .iter()
             .map(|cost| (x(cost.spec.max_entries as f64), y(figure(cost).max(0.01))))
@@ -70,12 +69,13 @@ pub(super) fn draw(costs: &[Cost]) -> String {
                 format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>"),
             );
         }
-        if let Some((x, y)) = points.last() {
-            let (x, y) = (x + 8.0, y + 4.0);
-            let text =
-                format_args!("<text x=\"{x:.1}\" y=\"{y:.1}\" fill=\"{colour}\">{name}</text>");
-            add(&mut svg, text);
-        }
+        // The names lie in the corner where no line comes.
+        let below = y(1e4) + 20.0 + 18.0 * number as f64;
+        let text = format_args!(
+            "<text x=\"{:.1}\" y=\"{below:.1}\" fill=\"{colour}\">{name}</text>",
+            x(1e3) + 12.0
+        );
+        add(&mut svg, text);
     }
     svg.push_str("</svg>\n");
     svg

@@ -55,7 +55,8 @@ impl Call<'_> {
         }
     }
 
-    /// The file behind an fd, for the time of an element command, which opens and closes nothing.
+    /// The file behind an fd, for the time of an element command, which opens and closes nothing. Nobody else does either,
+    /// meanwhile; where a command may wait for a lock in a value, that is for the caller's threads to end, the file is not lent.
     ///
     /// # Errors
     ///
@@ -63,8 +64,12 @@ impl Call<'_> {
     #[inline(always)]
     pub(super) fn lent(&self, fd: Fd) -> Result<Lent<'_>> {
         let lent = self.lend(fd)?;
-        if lent.file().path_only {
+        let file = lent.file();
+        if file.path_only {
             return Err(Errno::EBADF);
+        }
+        if file.map().is_ok_and(|map| !map.fields.is_empty()) {
+            return Ok(Lent::Caller(OpenFile(Arc::clone(file))));
         }
         Ok(lent)
     }
