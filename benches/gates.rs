@@ -10,37 +10,22 @@
     reason = "a bench"
 )]
 
-mod common;
+#[path = "common/limit.rs"]
+mod limit;
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use common::{Column, DashArr, DashBox, Emulated, EmulatedBpf, Limit, Running, keys, shuffle};
+use limit::Limit;
+use mapemu::abi::MapType;
+use mapemu::bench::burst::{BURST, CHUNK, ROUNDS, burst, median, ns_each, threads};
+use mapemu::bench::column::{Column, Spec, filled, keys};
+use mapemu::bench::dash::{DashArr, DashBox};
+use mapemu::bench::emulated::{Emulated, EmulatedBpf};
+use mapemu::bench::running::Running;
 
-const ROUNDS: usize = 9;
-const BURST: usize = 4096;
-const CHUNK: usize = 128;
 /// Maps of so many elements fit into the caches.
 const SMALL: usize = 20_000;
-
-/// Median of what one operation took, in ns, over chunks of a burst.
-fn burst(mut op: impl FnMut(usize)) -> f64 {
-    let mut chunks: Vec<f64> = (0..BURST / CHUNK)
-        .map(|chunk| {
-            let start = Instant::now();
-            for i in 0..CHUNK {
-                op(chunk * CHUNK + i);
-            }
-            start.elapsed().as_nanos() as f64 / CHUNK as f64
-        })
-        .collect();
-    median(&mut chunks)
-}
-
-fn median(figures: &mut [f64]) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
 
 const OPS: [&str; 9] = [
     "hit",
@@ -59,16 +44,13 @@ type Figures = [f64; OPS.len()];
 
 /// Insertion, deletion, and lookup with deletion, in turns of a chunk each: a map that always changes the same key would have
 /// its places, and the allocator's, at hand.
-fn changes<const K: usize, const V: usize, C: Column<K, V>>(
-    column: &C,
-    keys: &[[u8; K]],
-) -> [f64; 4] {
+fn changes<const K: usize, const V: usize, C: Column<K>>(column: &C, keys: &[[u8; K]]) -> [f64; 4] {
     let mut value = [1; V];
     let chunks = keys.chunks(CHUNK).map(|keys| {
         let timed = |op: &mut dyn FnMut(&[u8; K])| {
             let start = Instant::now();
             keys.iter().for_each(op);
-            start.elapsed().as_nanos() as f64 / keys.len() as f64
+            ns_each(start.elapsed(), keys.len())
         };
         let delete = timed(&mut |key| assert!(column.delete(black_box(key))));
         let insert = timed(&mut |key| column.update(black_box(key), &[1; V]));
@@ -82,7 +64,7 @@ fn changes<const K: usize, const V: usize, C: Column<K, V>>(
     std::array::from_fn(|op| median(&mut chunks.iter().map(|chunk| chunk[op]).collect::<Vec<_>>()))
 }
 
-fn round<const K: usize, const V: usize, C: Column<K, V>>(
+fn round<const K: usize, const V: usize, C: Column<K>>(
     column: &C,
     present: &[[u8; K]],
     absent: &[[u8; K]],
@@ -107,7 +89,7 @@ fn round<const K: usize, const V: usize, C: Column<K, V>>(
     let update = burst(|i| column.update(black_box(&of(present, part(1) + i)), &value));
     warm(2);
     let changed: Vec<[u8; K]> = (0..BURST).map(|i| of(present, part(2) + i)).collect();
-    let [insert, delete, cycle, take] = changes(column, &changed);
+    let [insert, delete, cycle, take] = changes::<K, V, C>(column, &changed);
     let mut next = [0; K];
     let walks = column.next(None, &mut next);
     let walk = if walks {
@@ -120,68 +102,60 @@ fn round<const K: usize, const V: usize, C: Column<K, V>>(
     } else {
         0.0
     };
+    let batch = batch(column, small);
+    [hit, miss, update, insert, delete, cycle, take, walk, batch]
+}
+
+/// ns of an element of a batch; 0 where there are none.
+fn batch<const K: usize, C: Column<K>>(column: &C, small: bool) -> f64 {
     if small {
         column.batch();
     }
     let start = Instant::now();
     let read = column.batch();
-    let batch = if read == 0 {
+    if read == 0 {
         0.0
     } else {
-        start.elapsed().as_nanos() as f64 / read as f64
-    };
-    [hit, miss, update, insert, delete, cycle, take, walk, batch]
-}
-
-fn filled<const K: usize, const V: usize, C: Column<K, V>>(
-    entries: usize,
-    present: &[[u8; K]],
-) -> Option<C> {
-    let column = C::new(entries as u32)?;
-    let mut order: Vec<&[u8; K]> = present.iter().collect();
-    shuffle(&mut order, 0x0fed_cba9_8765_4321);
-    for key in order {
-        column.update(key, &[7; V]);
+        ns_each(start.elapsed(), read)
     }
-    Some(column)
 }
 
 /// How many lookups two threads do in the time in which one thread does one.
-fn scaling<const K: usize, const V: usize, C: Column<K, V>>(
-    column: &C,
-    present: &[[u8; K]],
-) -> f64 {
-    let one = |from: usize| {
-        let mut value = [0; V];
+fn scaling<const K: usize, const V: usize, C: Column<K>>(column: &C, present: &[[u8; K]]) -> f64 {
+    let columns = [column.on_cpu(0), column.on_cpu(1)];
+    let figure = threads(&|cpu, part| {
+        let (column, mut value) = (&columns[cpu as usize], [0; V]);
+        // Each thread has half of the keys for itself, if there are so many.
+        let from = part * BURST + cpu as usize * present.len() / 2;
         burst(|i| {
-            assert!(column.lookup(black_box(&present[(from + i) % present.len()]), &mut value))
+            let key = &present[(from + i) % present.len()];
+            assert!(column.lookup(black_box(key), &mut value));
         })
-    };
-    one(0);
-    let alone = one(0);
-    let together = std::thread::scope(|scope| {
-        let other = scope.spawn(|| one(present.len() / 2));
-        f64::midpoint(one(0), other.join().expect("it does not panic"))
     });
-    2.0 * alone / together
+    figure.scaling()
 }
 
 fn cell<const K: usize, const V: usize>(entries: usize) {
     let present = keys::<K>(entries * 96 / 100, 0);
     let absent = keys::<K>(entries * 96 / 100, 1 << 31);
-    let emulated: Emulated = filled::<K, V, _>(entries, &present).expect("always there");
-    let by_bpf: EmulatedBpf = filled::<K, V, _>(entries, &present).expect("always there");
-    let running: Option<Running> = filled::<K, V, _>(entries, &present);
-    let arr: DashArr<K, V> = filled(entries, &present).expect("always there");
-    let boxed: DashBox = filled::<K, V, _>(entries, &present).expect("always there");
-    let limit: Limit<K, V> = filled(entries, &present).expect("always there");
+    let spec = &Spec::new(MapType::HASH, K, V, entries);
+    let emulated: Emulated = filled(spec, &present).expect("always there");
+    let by_bpf: EmulatedBpf = filled(spec, &present).expect("always there");
+    let running: Option<Running> = filled(spec, &present);
+    let arr: DashArr<K, V> = filled(spec, &present).expect("always there");
+    let boxed: DashBox = filled(spec, &present).expect("always there");
+    let limit: Limit<K, V> = filled(spec, &present).expect("always there");
 
     let mut rounds: Vec<[Figures; 6]> = Vec::new();
     for number in 0..ROUNDS {
         let at = number * BURST;
+        let mut own = round::<K, V, _>(&emulated, &present, &absent, at);
+        let by_bpf = round::<K, V, _>(&by_bpf, &present, &absent, at);
+        // A handle has no batches.
+        own[OPS.len() - 1] = by_bpf[OPS.len() - 1];
         rounds.push([
-            round::<K, V, _>(&emulated, &present, &absent, at),
-            round::<K, V, _>(&by_bpf, &present, &absent, at),
+            own,
+            by_bpf,
             running.as_ref().map_or([0.0; OPS.len()], |kernel| {
                 round::<K, V, _>(kernel, &present, &absent, at)
             }),

@@ -1,27 +1,32 @@
 //! Cost of one operation, by size, each column beside the others in one run.
 #![allow(missing_docs, clippy::cast_possible_truncation, reason = "a bench")]
 
-mod common;
+#[path = "common/limit.rs"]
+mod limit;
 
 use std::hint::black_box;
 use std::time::Duration;
 
-use common::{Column, DashArr, DashBox, Emulated, EmulatedBpf, Limit, Running, keys};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use limit::Limit;
 use mapemu::Kernel;
 use mapemu::abi::{Bpf, MapType, UpdateFlags};
+use mapemu::bench::column::{Column, Spec, keys};
+use mapemu::bench::dash::{DashArr, DashBox};
+use mapemu::bench::emulated::{Emulated, EmulatedBpf};
+use mapemu::bench::running::Running;
 use mapemu::calls::{self, CreateOpts};
 use mapemu::helper::Prog;
 
-fn column<const K: usize, const V: usize, C: Column<K, V>>(
+fn column<const K: usize, const V: usize, C: Column<K>>(
     group: &mut BenchmarkGroup<'_, WallTime>,
     present: &[[u8; K]],
     absent: &[[u8; K]],
     op: &str,
-    max_entries: u32,
+    max_entries: usize,
 ) {
-    let Some(column) = C::new(max_entries) else {
+    let Some(column) = C::new(&Spec::new(MapType::HASH, K, V, max_entries)) else {
         return;
     };
     let mut value = [7; V];
@@ -52,7 +57,7 @@ fn hash<const K: usize, const V: usize>(c: &mut Criterion, entries: usize) {
     for op in ["lookup hit", "lookup miss", "update", "insert and delete"] {
         let mut group = c.benchmark_group(format!("{op} {K}/{V} {entries}"));
         group.throughput(Throughput::Elements(1));
-        let n = entries as u32;
+        let n = entries;
         column::<K, V, Emulated>(&mut group, &present, &absent, op, n);
         column::<K, V, EmulatedBpf>(&mut group, &present, &absent, op, n);
         column::<K, V, Running>(&mut group, &present, &absent, op, n);
@@ -65,12 +70,12 @@ fn hash<const K: usize, const V: usize>(c: &mut Criterion, entries: usize) {
 }
 
 fn walks<const K: usize, const V: usize>(c: &mut Criterion, present: &[[u8; K]], entries: usize) {
-    fn one<const K: usize, const V: usize, C: Column<K, V>>(
+    fn one<const K: usize, const V: usize, C: Column<K>>(
         group: &mut BenchmarkGroup<'_, WallTime>,
         present: &[[u8; K]],
         entries: usize,
     ) {
-        let Some(column) = C::new(entries as u32) else {
+        let Some(column) = C::new(&Spec::new(MapType::HASH, K, V, entries)) else {
             return;
         };
         for key in present {
@@ -85,6 +90,9 @@ fn walks<const K: usize, const V: usize>(c: &mut Criterion, present: &[[u8; K]],
                 column.next(Some(&key), &mut next) || column.next(None, &mut next)
             });
         });
+        if column.batch() == 0 {
+            return;
+        }
         group.throughput(Throughput::Elements(present.len() as u64));
         group.bench_function(format!("{}, batches of 256", C::NAME), |b| {
             b.iter(|| column.batch())
@@ -92,6 +100,7 @@ fn walks<const K: usize, const V: usize>(c: &mut Criterion, present: &[[u8; K]],
     }
     let mut group = c.benchmark_group(format!("walk {K}/{V} {entries}"));
     one::<K, V, Emulated>(&mut group, present, entries);
+    one::<K, V, EmulatedBpf>(&mut group, present, entries);
     one::<K, V, Running>(&mut group, present, entries);
     group.finish();
 }

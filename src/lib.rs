@@ -30,6 +30,9 @@
 //! types, [`mod@env`] is all that comes from outside, and [`abi`] the numbers and layouts that all share.
 
 pub mod abi;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod bench;
 pub mod btf;
 pub mod calls;
 #[cfg(feature = "cli")]

@@ -29,10 +29,11 @@ const LAYERS: &[(&str, &[&str])] = &[
             "abi", "calls", "sys", "helper", "host", "trace", "map", "env",
         ],
     ),
+    ("bench", &["abi", "calls", "sys", "helper", "host", "map"]),
     (
         "cli",
         &[
-            "abi", "calls", "sys", "helper", "host", "trace", "conform", "map", "env",
+            "abi", "bench", "calls", "sys", "helper", "host", "trace", "conform", "map", "env",
         ],
     ),
 ];
@@ -47,6 +48,10 @@ const DEPENDENCIES: &[(&str, &str)] = &[
         "a lock whose readers do not meet; dashmap has it too",
     ),
     ("dashmap", "tables of ids"),
+    (
+        "foldhash",
+        "what dashmap is fast with, where it is measured",
+    ),
     ("indicatif", "progress"),
     ("libc", "system calls that rustix lacks"),
     (

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{conform, diff, record, replay};
+use super::{bench, conform, diff, record, replay};
 use crate::trace::Options;
 
 /// Linux's BPF maps, emulated: exact answers, checked by recordings of real kernels.
@@ -26,6 +26,8 @@ enum Command {
     Diff(diff::Diff),
     /// Runs a scenario on the running kernel; the trace goes to standard output.
     Record(record::Record),
+    /// Measures operations on emulated maps, in the running kernel where it may, and on dashmap.
+    Bench(bench::Bench),
 }
 
 /// Options that all commands share.
@@ -94,5 +96,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Conform(conform) => conform::run(&conform).into(),
         Command::Diff(diff) => diff::run(&diff).into(),
         Command::Record(record) => record::run(&record).into(),
+        Command::Bench(bench) => bench::run(&bench).into(),
     }
 }

@@ -231,7 +231,7 @@ pub fn store_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused
 fn is_constant(map: &Map) -> bool {
     map.def.map_flags.contains(MapFlags::RDONLY_PROG)
         && map.frozen.load(Ordering::Acquire)
-        && map.writers.load(Ordering::Acquire) == 0
+        && !map.writers.any()
 }
 
 fn access_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused> {

@@ -32,6 +32,7 @@ use super::reuseport_sockarray::ReuseportSockarray;
 use super::ringbuf::Ringbuf;
 use super::sockmap::Sockmap;
 use super::stack_trace::StackTrace;
+use super::writers::Writers;
 use super::xskmap::Xskmap;
 use super::{Charge, Files, Map, MapDef, MapOps, create_rules as rule};
 use crate::abi::{Caps, CreateAttr, Errno, MapFlags, MapType, OBJ_NAME_LEN, Result};
@@ -235,7 +236,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         env: Arc::clone(request.env),
         exclusive: None,
         frozen: AtomicBool::new(false),
-        writers: AtomicU32::new(0),
+        writers: Writers::new(request.env.nr_cpus),
         counts_writes: ops.table().is_none(),
         user_references: AtomicU32::new(0),
         charge,

@@ -141,6 +141,7 @@ impl Slots {
         let slot = {
             let mut bucket = self.table.lock(hash);
             caller.map_or(Ok(()), Caller::may_write)?;
+            bucket.prefetch_front();
             let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
             look(place.slot);
             bucket.remove(place);
@@ -290,6 +291,10 @@ impl Hash {
         let locks = flags.contains(UpdateFlags::LOCK);
         if locks && self.fields.spin_lock().is_none() {
             return Err(Errno::EINVAL);
+        }
+        // It comes from another core while the bucket does.
+        if let Some(spare) = self.slots.free.spare(cpu) {
+            self.slots.table.prefetch_free(spare);
         }
         let hash = self.slots.table.hash(key);
         if locks {

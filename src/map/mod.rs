@@ -46,6 +46,7 @@ mod target;
 pub mod task_work;
 pub mod timer;
 mod value;
+pub mod writers;
 pub mod xskmap;
 
 use std::fmt;
@@ -62,6 +63,7 @@ pub use charge::Charge;
 pub use create::{CreateRequest, create, obj_name};
 pub use target::Target;
 pub use value::{Element, Value};
+pub use writers::Writers;
 
 /// What a map was made with, as `BPF_OBJ_GET_INFO_BY_FD` shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,8 +130,8 @@ pub struct Map {
     pub exclusive: Option<[u8; 32]>,
     /// System calls cannot write any more.
     pub frozen: AtomicBool,
-    /// Writable mappings and write commands in flight; `BPF_MAP_FREEZE` waits for none.
-    pub writers: AtomicU32,
+    /// Writable mappings and write commands in flight.
+    pub writers: Writers,
     /// A command that writes one element is one of them; else see [`MapOps::table`].
     pub counts_writes: bool,
     /// Open files and pins; when the last goes, [`MapOps::release_user_references`].

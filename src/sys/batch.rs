@@ -29,8 +29,8 @@ impl Call<'_> {
         mem: &mut dyn UserMem,
     ) -> Result<u32> {
         let attr = &BatchAttr::decode(attr);
-        let file = self.file(attr.map_fd)?;
-        let target = &Target::new(*self, &file)?;
+        let file = self.lent(attr.map_fd)?;
+        let target = &Target::new(*self, file.file())?;
         let writes = cmd != Cmd::MAP_LOOKUP_BATCH;
         let reads = matches!(
             cmd,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::fds::{Fds, OpenFile};
+use super::fds::{Fds, Lent, OpenFile};
 use super::files::{File, Held};
 use super::{Inner, Kernel};
 use crate::abi::{Errno, Fd, MapFlags, ProgType, Result};
@@ -40,7 +40,38 @@ impl Call<'_> {
     ///
     /// `EBADF` if it is not open.
     pub(super) fn any(&self, fd: Fd) -> Result<Arc<File>> {
-        Ok(self.fds.get(fd)?.0)
+        // By the same copy of the table that a call has lent a file of.
+        Ok(Arc::clone(self.lend(fd)?.file()))
+    }
+
+    /// Always inlined: what is lent then needs no place in memory.
+    #[inline(always)]
+    fn lend(&self, fd: Fd) -> Result<Lent<'_>> {
+        let own = &self.inner.files;
+        if std::ptr::addr_eq(self.fds, own) {
+            own.lend(fd, self.cpu).map(Lent::Own)
+        } else {
+            self.fds.get(fd).map(Lent::Caller)
+        }
+    }
+
+    /// The file behind an fd, for the time of an element command, which opens and closes nothing. Nobody else does either,
+    /// meanwhile; where a command may wait for a lock in a value, that is for the caller's threads to end, the file is not lent.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open; one opened with `O_PATH` counts as not open.
+    #[inline(always)]
+    pub(super) fn lent(&self, fd: Fd) -> Result<Lent<'_>> {
+        let lent = self.lend(fd)?;
+        let file = lent.file();
+        if file.path_only {
+            return Err(Errno::EBADF);
+        }
+        if file.map().is_ok_and(|map| !map.fields.is_empty()) {
+            return Ok(Lent::Caller(OpenFile(Arc::clone(file))));
+        }
+        Ok(lent)
     }
 
     /// The file behind an fd.

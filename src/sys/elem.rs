@@ -28,8 +28,8 @@ impl Call<'_> {
     pub(super) fn map_lookup_elem(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ElemAttr::decode(attr);
         self.early_lookup_flags(attr.flags)?;
-        let file = self.file(attr.map_fd)?;
-        let target = Target::new(*self, &file)?;
+        let file = self.lent(attr.map_fd)?;
+        let target = Target::new(*self, file.file())?;
         target.may_read()?;
         target.lookup_flags(attr.flags)?;
         with_bytes(target.key_size(), |key| {
@@ -49,8 +49,8 @@ impl Call<'_> {
     /// Kernel: `map_update_elem`.
     pub(super) fn map_update_elem(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ElemAttr::decode(attr);
-        let file = self.file(attr.map_fd)?;
-        let target = Target::new(*self, &file)?;
+        let file = self.lent(attr.map_fd)?;
+        let target = Target::new(*self, file.file())?;
         let _writing = target.may_write()?;
         target.update_flags(attr.flags)?;
         with_bytes(target.key_size(), |key| {
@@ -66,8 +66,8 @@ impl Call<'_> {
     /// Kernel: `map_delete_elem`.
     pub(super) fn map_delete_elem(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ElemAttr::decode(attr);
-        let file = self.file(attr.map_fd)?;
-        let target = Target::new(*self, &file)?;
+        let file = self.lent(attr.map_fd)?;
+        let target = Target::new(*self, file.file())?;
         let _writing = target.may_write()?;
         with_bytes(target.key_size(), |key| {
             read_key(mem, attr.key, key)?;
@@ -79,8 +79,8 @@ impl Call<'_> {
     /// Kernel: `map_get_next_key`.
     pub(super) fn map_get_next_key(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ElemAttr::decode(attr);
-        let file = self.file(attr.map_fd)?;
-        let target = Target::new(*self, &file)?;
+        let file = self.lent(attr.map_fd)?;
+        let target = Target::new(*self, file.file())?;
         target.may_read()?;
         with_bytes(target.key_size(), |key| {
             let from = if attr.key == 0 {
@@ -107,8 +107,8 @@ impl Call<'_> {
     ) -> Result<u32> {
         let attr = ElemAttr::decode(attr);
         lookup_flags(attr.flags)?;
-        let file = self.file(attr.map_fd)?;
-        let target = Target::new(*self, &file)?;
+        let file = self.lent(attr.map_fd)?;
+        let target = Target::new(*self, file.file())?;
         let _writing = target.may_take(attr.flags)?;
         with_bytes(target.key_size(), |key| {
             read_key(mem, attr.key, key)?;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::MappedRwLockReadGuard;
+
 use super::files::{File, Held, MapUser};
 use crate::abi::{Errno, Fd, MapType, PollEvents, Result};
 use crate::map::object::Object;
@@ -40,6 +42,23 @@ pub trait Fds: fmt::Debug + Sync {
                 Err(self.get(dir).err().unwrap_or(Errno::ENOTDIR))
             }
             _ => Ok(path),
+        }
+    }
+}
+
+/// An open file for the time of a call: the kernel's own are not counted meanwhile, as they cannot be closed.
+#[derive(Debug)]
+pub(super) enum Lent<'a> {
+    Own(MappedRwLockReadGuard<'a, Arc<File>>),
+    Caller(OpenFile),
+}
+
+impl Lent<'_> {
+    #[inline(always)]
+    pub(super) fn file(&self) -> &Arc<File> {
+        match self {
+            Self::Own(file) => file,
+            Self::Caller(OpenFile(file)) => file,
         }
     }
 }

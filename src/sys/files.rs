@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::RwLock;
+use crossbeam_utils::CachePadded;
+use parking_lot::{MappedRwLockReadGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::fds::{Fds, OpenFile};
 use super::link::Link;
@@ -113,61 +114,115 @@ impl Drop for MapUser {
 }
 
 /// The open files by fd.
-#[derive(Debug, Default)]
-pub(super) struct FdTable(RwLock<Slots>);
+///
+/// There is a copy for each CPU, on cache lines of its own, so that calls on different CPUs do not meet. One that changes the
+/// table locks all copies, in order; a call holds the lock of its own CPU's, and takes no other.
+#[derive(Debug)]
+pub(super) struct FdTable {
+    /// A power of two.
+    copies: Box<[CachePadded<RwLock<Files>>]>,
+}
+
+/// Copies at most: beyond them, CPUs share.
+const MAX_COPIES: u32 = 16;
 
 #[derive(Debug, Default)]
-struct Slots {
+struct Files {
     files: Vec<Option<Arc<File>>>,
     /// No lower fd is free.
     first_free: usize,
 }
 
+/// The table while it changes: all copies.
+struct Changing<'a> {
+    copies: Vec<RwLockWriteGuard<'a, Files>>,
+}
+
+impl Changing<'_> {
+    fn files(&self) -> &[Option<Arc<File>>] {
+        &self.copies[0].files
+    }
+
+    fn first_free(&self) -> usize {
+        let from = self.copies[0].first_free.min(self.files().len());
+        let free = self.files()[from..].iter().position(Option::is_none);
+        free.map_or(self.files().len(), |free| from + free)
+    }
+
+    fn open(&mut self, at: usize, file: &Arc<File>) {
+        for copy in &mut self.copies {
+            if at == copy.files.len() {
+                copy.files.push(None);
+            }
+            copy.files[at] = Some(Arc::clone(file));
+            copy.first_free = at + 1;
+        }
+    }
+
+    fn close(&mut self, at: usize) {
+        for copy in &mut self.copies {
+            copy.files[at] = None;
+            copy.first_free = copy.first_free.min(at);
+        }
+    }
+}
+
 impl Fds for FdTable {
     /// The lowest free fd now leads to that file.
     fn install(&self, OpenFile(file): OpenFile) -> Result<Fd> {
-        let mut guard = self.0.write();
-        let slots = &mut *guard;
-        let from = slots.first_free.min(slots.files.len());
-        let at = slots.files[from..]
-            .iter()
-            .position(Option::is_none)
-            .map_or(slots.files.len(), |free| from + free);
+        let mut table = self.change();
+        let at = table.first_free();
         if at >= MAX_FDS {
             return Err(Errno::EMFILE);
         }
-        if at == slots.files.len() {
-            slots.files.push(None);
-        }
-        slots.files[at] = Some(file);
-        slots.first_free = at + 1;
+        table.open(at, &file);
         Ok(Fd::try_from(at).expect("fds are few"))
     }
 
-    #[inline]
     fn get(&self, fd: Fd) -> Result<OpenFile> {
-        // Recursive: a command may look up fds while another thread waits to open one.
-        let slots = self.0.read_recursive();
-        let slot = slots.files.get(fd as usize).and_then(Option::as_ref);
-        slot.map(Arc::clone).map(OpenFile).ok_or(Errno::EBADF)
+        Ok(OpenFile(Arc::clone(&*self.lend(fd, 0)?)))
     }
 }
 
 impl FdTable {
+    /// An empty one, for so many CPUs.
+    pub(super) fn new(nr_cpus: u32) -> Self {
+        let copies = nr_cpus.clamp(1, MAX_COPIES).next_power_of_two();
+        Self {
+            copies: (0..copies).map(|_| CachePadded::default()).collect(),
+        }
+    }
+
+    /// The open file behind an fd, which is not closed meanwhile: for a call on that CPU.
+    #[inline(always)]
+    pub(super) fn lend(&self, fd: Fd, cpu: u32) -> Result<MappedRwLockReadGuard<'_, Arc<File>>> {
+        let copy = &self.copies[cpu as usize & (self.copies.len() - 1)];
+        // Recursive: a command may look up fds while another thread waits to open one.
+        let files = copy.read_recursive();
+        let file = RwLockReadGuard::try_map(files, |copy| copy.files.get(fd as usize)?.as_ref());
+        file.map_err(|_| Errno::EBADF)
+    }
+
+    fn change(&self) -> Changing<'_> {
+        Changing {
+            copies: self.copies.iter().map(|files| files.write()).collect(),
+        }
+    }
+
     /// Closes an fd; gives its file, to be dropped when no lock is held, and the socket that ends with its last fd.
     ///
     /// # Errors
     ///
     /// `EBADF` if it is not open.
     pub(super) fn remove(&self, fd: Fd) -> Result<(Arc<File>, Option<u64>)> {
-        let mut slots = self.0.write();
+        let mut table = self.change();
         let at = fd as usize;
-        let file = slots.files.get_mut(at).and_then(Option::take);
-        let file = file.ok_or(Errno::EBADF)?;
-        slots.first_free = slots.first_free.min(at);
+        let file = table.files().get(at).and_then(Option::as_ref);
+        let file = Arc::clone(file.ok_or(Errno::EBADF)?);
+        table.close(at);
         // Whether it is the last is seen under the lock: a call that uses the file meanwhile does not count.
         let socket = file.socket().filter(|_| {
-            let mut open = slots.files.iter().flatten();
+            let mut open = table.files().iter().flatten();
             !open.any(|other| Arc::ptr_eq(other, &file))
         });
         Ok((file, socket))

@@ -12,6 +12,7 @@ use super::call::Call;
 use super::files::File;
 use crate::abi::{Errno, Fd, MapHandle, MapType, Result, UpdateFlags};
 use crate::map::object::Object;
+use crate::map::writers::Writing;
 use crate::map::{BucketRequest, Caller, Files, Map};
 
 /// The caller's fds, on behalf of a call through one open file.
@@ -48,24 +49,6 @@ pub(super) struct Target<'a> {
     pub(super) map: &'a Map,
     file: &'a File,
     through: Through<'a>,
-}
-
-/// A write command in flight: freezing the map is `EBUSY` meanwhile.
-#[derive(Debug)]
-pub(super) struct Writing<'a>(&'a Map);
-
-impl<'a> Writing<'a> {
-    #[inline]
-    fn count(map: &'a Map) -> Self {
-        map.writers.fetch_add(1, Ordering::AcqRel);
-        Self(map)
-    }
-}
-
-impl Drop for Writing<'_> {
-    fn drop(&mut self) {
-        self.0.writers.fetch_sub(1, Ordering::Release);
-    }
 }
 
 impl<'a> Target<'a> {
@@ -119,6 +102,10 @@ impl<'a> Target<'a> {
         }
     }
 
+    fn count(&self) -> Writing<'a> {
+        self.map.writers.begin(self.through.call.cpu)
+    }
+
     /// One element will be written. Where that is counted, it is a write in flight until dropped.
     ///
     /// # Errors
@@ -126,7 +113,7 @@ impl<'a> Target<'a> {
     /// `EPERM` if the file cannot write, or the map is frozen.
     #[inline]
     pub(super) fn may_write(&self) -> Result<Option<Writing<'a>>> {
-        let writing = self.map.counts_writes.then(|| Writing::count(self.map));
+        let writing = self.map.counts_writes.then(|| self.count());
         if !self.file.write || self.map.frozen.load(Ordering::Acquire) {
             return Err(Errno::EPERM);
         }
@@ -135,7 +122,7 @@ impl<'a> Target<'a> {
 
     /// As [`Target::may_write`], for many elements: a write in flight until dropped.
     pub(super) fn may_write_batch(&self) -> Result<Writing<'a>> {
-        let writing = Writing::count(self.map);
+        let writing = self.count();
         self.may_write()?;
         Ok(writing)
     }

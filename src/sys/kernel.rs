@@ -86,8 +86,8 @@ impl Kernel {
 
     pub(super) fn with(env: Arc<Env>, caps: Caps, unprivileged_bpf_disabled: u32) -> Self {
         let inner = Inner {
+            files: FdTable::new(env.nr_cpus),
             env,
-            files: FdTable::default(),
             caps: AtomicU64::new(caps.bits()),
             unprivileged_bpf_disabled: AtomicU32::new(unprivileged_bpf_disabled),
             maps: Ids::default(),

@@ -105,7 +105,7 @@ impl Kernel {
             self.inner.env.unsupported(what)
         })?;
         if prot.write {
-            map.writers.fetch_add(1, Ordering::AcqRel);
+            std::mem::forget(map.writers.begin(0));
         }
         let granted = Granted {
             of: Mapped::Map(Arc::clone(map)),
@@ -312,7 +312,7 @@ impl Drop for Granted {
         if let Mapped::Map(map) = &self.of
             && self.writer
         {
-            map.writers.fetch_sub(1, Ordering::Release);
+            map.writers.end(0);
         }
     }
 }

@@ -125,7 +125,7 @@ impl Call<'_> {
         if release.freeze_is_a_write && (!file.write || frozen) {
             return Err(Errno::EPERM);
         }
-        if map.writers.load(Ordering::Acquire) > 0 || frozen {
+        if map.writers.any() || frozen {
             return Err(Errno::EBUSY);
         }
         if !release.freeze_is_a_write && !self.inner.caps().capable(Caps::BPF) {
