@@ -9,6 +9,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Exit, Shared};
+use super::evidence::{Evidence, differs};
 use super::recordings::families;
 use crate::trace::{Emulated, Options, Tally, Trace, Verdict, replay};
 
@@ -27,15 +28,19 @@ struct CannotRun(String);
 
 /// Runs the command. Nothing is left to do if its output cannot be written.
 pub(super) fn run(replay: &Replay) -> Exit {
+    run_noted(replay, &mut Evidence::default())
+}
+
+fn run_noted(replay: &Replay, evidence: &mut Evidence) -> Exit {
     // What is not emulated panics, and is counted: nobody wants to read of each.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let mut out = io::stdout().lock();
     let options = replay.shared.options();
     let ended = if replay.files.is_empty() {
-        replay_recordings(&options, &mut out)
+        replay_recordings(&options, evidence, &mut out)
     } else {
-        replay_files(&replay.files, &options, &mut out)
+        replay_files(&replay.files, &options, evidence, &mut out)
     };
     drop(out);
     panic::set_hook(hook);
@@ -50,12 +55,13 @@ pub(super) fn run(replay: &Replay) -> Exit {
     }
 }
 
-/// The recordings that mapemu carries, for a command that does more than that.
-pub(super) fn run_recordings(shared: &Shared) -> Exit {
-    run(&Replay {
+/// The recordings that mapemu carries, for a command that does more than that; what they show is noted.
+pub(super) fn run_recordings(shared: &Shared, evidence: &mut Evidence) -> Exit {
+    let recordings = Replay {
         shared: shared.clone(),
         files: Vec::new(),
-    })
+    };
+    run_noted(&recordings, evidence)
 }
 
 /// Replays one trace; prints each wrong answer.
@@ -63,6 +69,7 @@ fn replay_one(
     name: &str,
     text: &[u8],
     options: &Options,
+    evidence: &mut Evidence,
     out: &mut dyn Write,
 ) -> io::Result<Result<Tally, CannotRun>> {
     let trace = match Trace::parse(text) {
@@ -73,8 +80,9 @@ fn replay_one(
         Ok(world) => world,
         Err(unfit) => return Ok(Err(CannotRun(format!("{name}: {unfit}")))),
     };
-    let mut wrong = Vec::new();
+    let (mut wrong, mut differ) = (Vec::new(), Vec::with_capacity(trace.lines.len()));
     let tally = replay(&trace, &mut world, &mut |number, verdict| {
+        differ.push(differs(verdict));
         if let Verdict::Failed {
             request,
             recorded,
@@ -87,6 +95,7 @@ fn replay_one(
             ));
         }
     });
+    evidence.count(&trace, &differ);
     for line in wrong {
         writeln!(out, "{line}")?;
     }
@@ -106,14 +115,19 @@ fn summary(name: &str, tally: &Tally) -> String {
     text
 }
 
-fn replay_files(files: &[PathBuf], options: &Options, out: &mut dyn Write) -> io::Result<Exit> {
+fn replay_files(
+    files: &[PathBuf],
+    options: &Options,
+    evidence: &mut Evidence,
+    out: &mut dyn Write,
+) -> io::Result<Exit> {
     let mut all = Tally::default();
     let mut per_file = Vec::new();
     let mut cannot = Vec::new();
     for file in files {
         let name = file.display().to_string();
         let replayed = match fs::read(file) {
-            Ok(text) => replay_one(&name, &text, options, out)?,
+            Ok(text) => replay_one(&name, &text, options, evidence, out)?,
             Err(error) => Err(CannotRun(format!("{name}: {error}"))),
         };
         match replayed {
@@ -165,7 +179,11 @@ fn end(all: &Tally, out: &mut dyn Write) -> io::Result<Exit> {
 }
 
 /// The recordings that the program carries, with a table by family.
-fn replay_recordings(options: &Options, out: &mut dyn Write) -> io::Result<Exit> {
+fn replay_recordings(
+    options: &Options,
+    evidence: &mut Evidence,
+    out: &mut dyn Write,
+) -> io::Result<Exit> {
     let families = families();
     // It draws on a terminal only.
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
@@ -180,7 +198,7 @@ fn replay_recordings(options: &Options, out: &mut dyn Write) -> io::Result<Exit>
         for (name, text) in &traces {
             let mut wrong = Vec::new();
             let name = format!("{}/{name}", family.release);
-            let replayed = replay_one(&name, text, options, &mut wrong)?;
+            let replayed = replay_one(&name, text, options, evidence, &mut wrong)?;
             bar.suspend(|| out.write_all(&wrong))?;
             match replayed {
                 Ok(one) => tally.add(&one),

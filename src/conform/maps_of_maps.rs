@@ -48,7 +48,12 @@ impl MapsOfMaps {
             .iter()
             .map(|name| inner(name, inner_type, 3))
             .collect();
-        setup.push(inner(INNER[5], "array", 4));
+        let same_type = chance.one_in(2);
+        setup.push(inner(
+            INNER[5],
+            if same_type { inner_type } else { "array" },
+            4,
+        ));
         let mut flags = MapFlags::empty();
         if !array {
             flags |= MapFlags::ZERO_SEED;
