@@ -275,7 +275,7 @@ impl Objects {
             op = op.with("write", value(chance));
         }
         if self.map_type == MapType::CGRP_STORAGE && chance.one_in(2) {
-            op = op.with("cgroup", *chance.pick(&["o0", "o1", "o3"]));
+            op = op.with("cgroup", *chance.pick(&["o0", "o3"]));
         }
         op
     }
@@ -293,9 +293,9 @@ impl Operations for Objects {
     fn next(&mut self, chance: &mut Chance) -> Op {
         match chance.below(100) {
             0..60 => self.elem(chance),
-            // Its storage goes with a cgroup.
+            // Its storage goes with a cgroup. No program runs in this one.
             60 if self.map_type == MapType::CGRP_STORAGE && chance.one_in(4) => {
-                Op::new("cgroup_remove").with("cgroup", *chance.pick(&["o0", "o1", "o3"]))
+                Op::new("cgroup_remove").with("cgroup", "o1")
             }
             60..76 => self.program_side(chance),
             76..80 => Self::batch(chance),

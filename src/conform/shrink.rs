@@ -104,9 +104,14 @@ impl Shrinking<'_> {
 
     /// One field of one operation becomes simpler, if the run differs still.
     fn simplify(&mut self, simpler: fn(&Op, &str) -> Vec<Op>) -> bool {
+        // On the running kernel a program reads past the end of an inner per-CPU array that is smaller than the template.
+        let inner = self.ops.iter().any(|op| op.0.contains_key("inner_map"));
         for number in 0..self.ops.len() {
             let fields: Vec<String> = self.ops[number].0.keys().cloned().collect();
             for field in fields {
+                if inner && field == "max_entries" {
+                    continue;
+                }
                 for op in simpler(&self.ops[number], &field) {
                     if self.runs >= MOST_RUNS {
                         return false;

@@ -96,7 +96,6 @@ const LOOKUP: Cmd = Cmd::MAP_LOOKUP_ELEM;
 const UPDATE: Cmd = Cmd::MAP_UPDATE_ELEM;
 const DELETE: Cmd = Cmd::MAP_DELETE_ELEM;
 const TAKE: Cmd = Cmd::MAP_LOOKUP_AND_DELETE_ELEM;
-const NEXT: Cmd = Cmd::MAP_GET_NEXT_KEY;
 const CREATE: Cmd = Cmd::MAP_CREATE;
 const NOEXIST: u64 = 1;
 
@@ -148,5 +147,4 @@ planted! {
     a_struct_ops_has_another_errno: struct_ops, Fault::Errno(CREATE, Errno::EINVAL, Errno::EPERM);
     an_insn_array_has_another_errno: insn_array, Fault::Errno(CREATE, Errno::EINVAL, Errno::EPERM);
     creation_has_another_errno: create, Fault::Errno(CREATE, Errno::E2BIG, Errno::ENOMEM);
-    a_queue_has_keys: queue, Fault::Silent(NEXT, Errno::EINVAL);
 }
