@@ -89,8 +89,10 @@ pub(super) fn words(ops: &[Op], difference: &Difference) -> String {
 fn line(op: &Op) -> String {
     let text = |field: &str| op.0.get(field).and_then(Value::as_str);
     let mut line = op.command();
+    let mut separator = " ";
     if let Some(map) = text("map").or_else(|| text("mem")) {
         let _written = write!(line, " {map}");
+        separator = ", ";
     }
     let rest = op.0.iter().filter(|(field, value)| {
         let said = match field.as_str() {
@@ -103,8 +105,9 @@ fn line(op: &Op) -> String {
     for (field, value) in rest {
         let _written = match field.as_str() {
             "as" => write!(line, " as {}", plain(value)),
-            _ => write!(line, ", {field} {}", plain(value)),
+            _ => write!(line, "{separator}{field} {}", plain(value)),
         };
+        separator = ", ";
     }
     line
 }

@@ -138,10 +138,22 @@ fn without_a_field(op: &Op, field: &str) -> Vec<Op> {
     vec![fewer]
 }
 
+/// Fields with sizes: other numbers have meanings, and a smaller one is another operation.
+const SIZES: [&str; 8] = [
+    "max_entries",
+    "key_size",
+    "value_size",
+    "count",
+    "len",
+    "off",
+    "stop_after",
+    "limit",
+];
+
 /// The operation with a smaller number in that field.
 fn with_a_smaller_number(op: &Op, field: &str) -> Vec<Op> {
     let number = op.0.get(field).and_then(Value::as_u64);
-    let Some(number) = number.filter(|&number| number > 1 && field != "map_flags") else {
+    let Some(number) = number.filter(|&number| number > 1 && SIZES.contains(&field)) else {
         return Vec::new();
     };
     let with = |smaller| op.clone().with(field, smaller);
