@@ -1,18 +1,20 @@
 //! `mapemu conform`: random runs on the emulated kernel beside the running one, compared answer by answer.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::panic;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
 
+use super::about::{About, Against, Shard, cpu_model, now, recorded_release, running_release};
 use super::args::{Exit, Shared};
-use super::replay;
-use crate::conform::{Case, Chance, Difference, FAMILIES, Family, Op, Step, Worlds, shrink};
+use super::evidence::Evidence;
+use super::outcome::Outcome;
+use super::{differences, replay, report};
+use crate::conform::{Case, Chance, Difference, FAMILIES, Family, Step, Worlds};
 
 /// Arguments of `mapemu conform`.
 #[derive(Debug, Args)]
@@ -28,12 +30,27 @@ pub(super) struct Conform {
     /// Number of runs that they are spread over, each with a new map. Default: one for each 400 operations.
     #[arg(long, value_name = "N")]
     cases: Option<usize>,
-    /// Directory for what differs, each difference a scenario.
+    /// Only the I-th of N parts of these runs, by their seeds: all N parts together are the whole, wherever they ran.
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
+    /// What the emulator is compared with. Default: the recordings, then the running kernel where it may be asked.
+    #[arg(long, value_name = "WHAT")]
+    against: Option<Against>,
+    /// Directory for what differs, each difference a trace.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
     /// Only random runs, no recordings.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "against")]
     no_recordings: bool,
+    /// Writes what came of it as one HTML file.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Writes what came of it as JSON, for --merge.
+    #[arg(long, value_name = "FILE.json")]
+    json: Option<PathBuf>,
+    /// Runs nothing, and adds up what --json wrote of several shards.
+    #[arg(long, value_name = "FILE.json", num_args = 1.., conflicts_with_all = ["types", "cases", "shard", "against", "no_recordings"])]
+    merge: Vec<PathBuf>,
 }
 
 /// Operations of one run.
@@ -42,63 +59,148 @@ const STEPS_OF_A_CASE: usize = 400;
 /// Differences that are shown of one type at most.
 const MOST_SHOWN: usize = 3;
 
-/// How many operations of one kind there were.
-#[derive(Clone, Copy, Default)]
-struct Count {
-    steps: u64,
-    differ: u64,
-    to_come: u64,
-    skipped: u64,
-}
-
-/// Counts by type and command, and what differed.
-#[derive(Default)]
-struct Report {
-    counts: BTreeMap<(usize, String), Count>,
-    steps: u64,
-    differ: u64,
-    missing: BTreeMap<String, u64>,
-    shown: Vec<(usize, String)>,
-}
-
 /// Runs the command.
 pub(super) fn run(conform: &Conform) -> Exit {
-    let families = match families(&conform.types) {
-        Ok(families) => families,
-        Err(why) => return cannot(&why),
-    };
-    let recordings = if conform.no_recordings {
-        Exit::Holds
+    let ended = if conform.merge.is_empty() {
+        run_all(conform)
     } else {
-        replay::run_recordings(&conform.shared)
+        merge(conform)
     };
-    let worlds = match worlds(conform) {
-        Ok(worlds) => worlds,
-        Err(why) => {
-            let mut out = io::stdout().lock();
-            let told = writeln!(out, "random runs skipped: {why}");
-            return if told.is_err() || conform.no_recordings {
-                Exit::CannotRun
-            } else {
-                recordings
-            };
-        }
-    };
-    // What is not emulated panics, and is counted.
-    let hook = panic::take_hook();
-    panic::set_hook(Box::new(|_| {}));
-    let compared = compare(conform, &families, &*worlds);
-    panic::set_hook(hook);
-    match compared {
-        Ok(Exit::Holds) => recordings,
-        Ok(exit) => exit,
-        Err(why) => cannot(&why),
-    }
+    ended.unwrap_or_else(|why| {
+        let _told = writeln!(io::stderr(), "mapemu: {why}");
+        Exit::CannotRun
+    })
 }
 
-fn cannot(why: &str) -> Exit {
-    let _told = writeln!(io::stderr(), "mapemu: {why}");
-    Exit::CannotRun
+fn run_all(conform: &Conform) -> Result<Exit, String> {
+    let families = families(&conform.types)?;
+    let start = Instant::now();
+    let mut outcome = Outcome::new(about(conform, &families));
+    let mut exit = Exit::Holds;
+    if !conform.no_recordings {
+        let mut evidence = Evidence::default();
+        exit = replay::run_recordings(&conform.shared, &mut evidence);
+        outcome.recorded = evidence.recorded;
+        outcome.about.recordings = Some(recorded_release());
+    }
+    let worlds = match conform.against {
+        Some(Against::Recordings) => None,
+        _ => match worlds(conform) {
+            Ok(worlds) => Some(worlds),
+            Err(why) if conform.no_recordings || conform.against.is_some() => return Err(why),
+            Err(why) => {
+                say(&format!("random runs skipped: {why}\n"))?;
+                None
+            }
+        },
+    };
+    match worlds {
+        Some((worlds, cpus)) => {
+            outcome.about.kernel = Some(running_release());
+            outcome.about.cpus = cpus;
+            // What is not emulated panics, and is counted.
+            let hook = panic::take_hook();
+            panic::set_hook(Box::new(|_| {}));
+            let compared = compare(conform, &families, &*worlds, &mut outcome);
+            panic::set_hook(hook);
+            compared?;
+        }
+        None => outcome
+            .print_recorded(&mut io::stdout().lock())
+            .map_err(|error| error.to_string())?,
+    }
+    outcome.about.seconds = start.elapsed().as_secs_f64();
+    write_files(conform, &outcome)?;
+    Ok(if outcome.differ() == 0 {
+        exit
+    } else {
+        Exit::Fails
+    })
+}
+
+/// Adds up shards.
+fn merge(conform: &Conform) -> Result<Exit, String> {
+    let mut shards = conform.merge.iter().map(|file| {
+        let name = file.display();
+        let text = fs::read(file).map_err(|error| format!("{name}: {error}"))?;
+        Outcome::of_json(&text).map_err(|why| format!("{name}: {why}"))
+    });
+    let mut outcome = shards.next().ok_or("nothing to merge")??;
+    for shard in shards {
+        outcome.add(shard?)?;
+    }
+    for found in &outcome.found {
+        say(&told(found))?;
+    }
+    let (recorded, wrong) = outcome.recorded_steps();
+    if recorded > 0 {
+        say(&format!(
+            "{recorded} recorded steps replayed, {wrong} differ\n"
+        ))?;
+    }
+    outcome
+        .print(&mut io::stdout().lock())
+        .map_err(|error| error.to_string())?;
+    let of = outcome.about.of;
+    for shard in outcome.about.missing_shards() {
+        say(&format!("shard {shard}/{of} is missing\n"))?;
+    }
+    write_files(conform, &outcome)?;
+    Ok(match outcome.differ() + wrong {
+        0 if outcome.about.missing_shards().is_empty() => Exit::Holds,
+        0 => Exit::CannotRun,
+        _ => Exit::Fails,
+    })
+}
+
+fn say(text: &str) -> Result<(), String> {
+    let said = io::stdout().lock().write_all(text.as_bytes());
+    said.map_err(|error| error.to_string())
+}
+
+fn told(found: &super::outcome::Found) -> String {
+    let super::outcome::Found {
+        family,
+        seed,
+        text,
+        file,
+    } = found;
+    format!("{family}, seed {seed:#x}:\n{text}       written: {file}\n")
+}
+
+fn write_files(conform: &Conform, outcome: &Outcome) -> Result<(), String> {
+    let write = |path: &Path, text: String| {
+        fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
+    };
+    if let Some(path) = &conform.json {
+        write(path, format!("{}\n", outcome.to_json()))?;
+    }
+    if let Some(path) = &conform.report {
+        write(path, report::html(outcome))?;
+    }
+    Ok(())
+}
+
+fn about(conform: &Conform, families: &[&Family]) -> About {
+    let shard = conform.shard.unwrap_or(Shard::WHOLE);
+    About {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        kernel: None,
+        recordings: None,
+        cpus: conform.shared.options().cpus.unwrap_or(2),
+        cpu: cpu_model(),
+        seed: conform.shared.seed(),
+        asked: conform.steps as u64,
+        cases: number_of_cases(conform) as u64,
+        types: families
+            .iter()
+            .map(|family| family.name.to_owned())
+            .collect(),
+        shards: vec![shard.which],
+        of: shard.of,
+        date: now(),
+        seconds: 0.0,
+    }
 }
 
 fn families(names: &[String]) -> Result<Vec<&'static Family>, String> {
@@ -106,11 +208,8 @@ fn families(names: &[String]) -> Result<Vec<&'static Family>, String> {
         return Ok(FAMILIES.iter().collect());
     }
     let known = || {
-        FAMILIES
-            .iter()
-            .map(|family| family.name)
-            .collect::<Vec<_>>()
-            .join(", ")
+        let names = FAMILIES.iter().map(|family| family.name);
+        names.collect::<Vec<_>>().join(", ")
     };
     let family = |name: &String| {
         Family::named(name)
@@ -120,16 +219,26 @@ fn families(names: &[String]) -> Result<Vec<&'static Family>, String> {
 }
 
 #[cfg(target_os = "linux")]
-fn worlds(conform: &Conform) -> Result<Box<dyn Worlds>, String> {
+fn worlds(conform: &Conform) -> Result<(Box<dyn Worlds>, u32), String> {
     match crate::conform::Both::new(conform.shared.options()) {
-        Ok(both) => Ok(Box::new(both)),
+        Ok(both) => {
+            let cpus = both.nr_cpus();
+            Ok((Box::new(both), cpus))
+        }
         Err(unavailable) => Err(unavailable.to_string()),
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn worlds(_: &Conform) -> Result<Box<dyn Worlds>, String> {
+fn worlds(_: &Conform) -> Result<(Box<dyn Worlds>, u32), String> {
     Err("the running kernel cannot be used: it is not Linux".to_owned())
+}
+
+/// How far it is, how fast it goes, how long it will take.
+fn progress(steps: u64) -> ProgressBar {
+    const TEMPLATE: &str = "{bar:30} {human_pos}/{human_len} {per_sec}, {eta} left, {msg}";
+    let style = ProgressStyle::with_template(TEMPLATE);
+    ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// All runs, then the table.
@@ -137,171 +246,83 @@ fn compare(
     conform: &Conform,
     families: &[&'static Family],
     worlds: &dyn Worlds,
-) -> Result<Exit, String> {
-    let cases = cases_of(conform, families);
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {msg}");
-    let bar = ProgressBar::new(conform.steps as u64)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut report = Report::default();
+    outcome: &mut Outcome,
+) -> Result<(), String> {
+    let shard = conform.shard.unwrap_or(Shard::WHOLE);
     let mut seeds = Chance::new(conform.shared.seed());
-    for (which, steps) in cases {
-        let case = Case {
-            family: families[which],
+    let cases: Vec<Case> = turns(families)
+        .take(number_of_cases(conform))
+        .enumerate()
+        .map(|(number, family)| Case {
+            family,
             seed: seeds.number(),
-            steps,
-        };
-        bar.set_message(case.family.name);
+            steps: steps_of(conform, number),
+        })
+        .filter(|case| shard.has(case.seed))
+        .collect();
+    let bar = progress(cases.iter().map(|case| case.steps as u64).sum());
+    let mut shown = Vec::new();
+    for case in cases {
+        let name = case.family.name;
+        let number = FAMILIES.iter().position(|family| family.name == name);
+        let number = number.expect("a family is one of them");
+        bar.set_message(match outcome.differ() {
+            0 => name.to_owned(),
+            differ => format!("{name}, {differ} differ"),
+        });
         let mut wrong = None;
-        let differs = case.run(worlds, &mut |op, step| {
-            report.count(which, op, step);
+        let differs = case.run(worlds, &mut |op, step, took| {
+            outcome.count(number, op, step, took);
             if let Step::Differs(difference) = step {
                 wrong = Some((**difference).clone());
             }
-            bar.inc(1);
         });
+        bar.inc(case.steps as u64);
         let differs = differs.map_err(|stopped| stopped.to_string())?;
         if let (Some(ops), Some(difference)) = (differs, wrong)
-            && report.is_worth_showing(which, &difference)
+            && is_worth_showing(&mut shown, name, &difference)
         {
-            let told = bar.suspend(|| tell(conform, &case, worlds, &ops, &difference));
-            told.map_err(|error| error.to_string())?;
+            let found = differences::keep(&conform.out, &case, worlds, &ops, &difference)?;
+            bar.suspend(|| say(&told(&found)))?;
+            outcome.found.push(found);
         }
     }
     bar.finish_and_clear();
     let mut out = io::stdout().lock();
-    report
-        .print(families, &mut out)
-        .map_err(|error| error.to_string())?;
-    Ok(if report.differ == 0 {
-        Exit::Holds
-    } else {
-        Exit::Fails
-    })
+    outcome.print(&mut out).map_err(|error| error.to_string())
 }
 
-/// The runs in their order: which family, and how many operations. Families take turns, each as often as its share says.
-fn cases_of(conform: &Conform, families: &[&Family]) -> Vec<(usize, usize)> {
-    let number = conform
-        .cases
-        .unwrap_or(conform.steps.div_ceil(STEPS_OF_A_CASE));
-    let number = number.max(1);
-    let most = families
-        .iter()
-        .map(|family| family.share)
-        .max()
-        .unwrap_or(1);
-    let rounds = (0..most).cycle();
-    let turns = rounds.flat_map(|round| {
-        let family = families.iter().enumerate();
-        let in_turn = family.filter(move |(_, family)| round < family.share);
-        in_turn.map(|(which, _)| which).collect::<Vec<_>>()
-    });
-    let steps = |case: usize| (case + 1) * conform.steps / number - case * conform.steps / number;
-    turns
-        .take(number)
-        .enumerate()
-        .map(|(case, which)| (which, steps(case)))
-        .collect()
-}
-
-/// Shrinks a difference, prints it, and writes it as a scenario.
-fn tell(
-    conform: &Conform,
-    case: &Case,
-    worlds: &dyn Worlds,
-    ops: &[Op],
+/// Not the same again: few of each type, and each command once.
+fn is_worth_showing(
+    shown: &mut Vec<(&'static str, String)>,
+    name: &'static str,
     difference: &Difference,
-) -> io::Result<()> {
-    let (name, seed) = (case.family.name, case.seed);
-    let shrunk = shrink(worlds, case.family, ops);
-    let again = shrunk.is_some();
-    let (ops, difference) = shrunk.unwrap_or_else(|| (ops.to_vec(), difference.clone()));
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "{name}, seed {seed:#x}: after {} operations",
-        ops.len() - 1
-    )?;
-    if !again {
-        writeln!(out, "  (not again, when it was run again)")?;
+) -> bool {
+    let this = (name, difference.op.command());
+    let of_family = shown.iter().filter(|(own, _)| *own == name).count();
+    let worth = of_family < MOST_SHOWN && !shown.contains(&this);
+    if worth {
+        shown.push(this);
     }
-    for op in ops.iter().take(ops.len() - 1).rev().take(20).rev() {
-        writeln!(out, "  {op}")?;
-    }
-    writeln!(out, "  {difference}")?;
-    let path = conform
-        .out
-        .join(format!("conform-{name}-{seed:016x}.jsonl"));
-    write_scenario(&path, case, &ops)?;
-    writeln!(out, "  written: {}", path.display())
+    worth
 }
 
-fn write_scenario(path: &Path, case: &Case, ops: &[Op]) -> io::Result<()> {
-    let about = format!(
-        "a run of `mapemu conform` that differed, seed {:#x}",
-        case.seed
-    );
-    let name = format!("conform-{}", case.family.name);
-    let mut text = json!({ "trace": 1, "name": name, "about": about }).to_string();
-    for op in ops {
-        text.push('\n');
-        text.push_str(&json!({ "do": op.0 }).to_string());
-    }
-    text.push('\n');
-    fs::write(path, text)
+fn number_of_cases(conform: &Conform) -> usize {
+    let default = conform.steps.div_ceil(STEPS_OF_A_CASE);
+    conform.cases.unwrap_or(default).max(1)
 }
 
-impl Report {
-    fn count(&mut self, family: usize, op: &Op, step: &Step) {
-        let count = self.counts.entry((family, op.command())).or_default();
-        count.steps += 1;
-        self.steps += 1;
-        match step {
-            Step::Same(_) => {}
-            Step::Differs(_) => {
-                count.differ += 1;
-                self.differ += 1;
-            }
-            Step::ToCome(what) => {
-                count.to_come += 1;
-                *self.missing.entry(what.clone()).or_default() += 1;
-            }
-            Step::Refused | Step::Skipped => count.skipped += 1,
-        }
-    }
+/// Operations of one run, so that all together have as many as they shall.
+fn steps_of(conform: &Conform, case: usize) -> usize {
+    let number = number_of_cases(conform);
+    (case + 1) * conform.steps / number - case * conform.steps / number
+}
 
-    /// Not the same again: few of each type, and each command once.
-    fn is_worth_showing(&mut self, family: usize, difference: &Difference) -> bool {
-        let command = difference.op.command();
-        let of_family = self.shown.iter().filter(|(own, _)| *own == family).count();
-        let new = !self.shown.contains(&(family, command.clone()));
-        let worth = new && of_family < MOST_SHOWN;
-        if worth {
-            self.shown.push((family, command));
-        }
-        worth
-    }
-
-    fn print(&self, families: &[&Family], out: &mut dyn Write) -> io::Result<()> {
-        writeln!(
-            out,
-            "{:<23}{:<28}{:>9}{:>9}{:>9}{:>9}",
-            "type", "command", "steps", "differ", "refused", "to come"
-        )?;
-        for ((family, command), count) in &self.counts {
-            writeln!(
-                out,
-                "{:<23}{command:<28}{:>9}{:>9}{:>9}{:>9}",
-                families[*family].name, count.steps, count.differ, count.skipped, count.to_come
-            )?;
-        }
-        for (what, times) in &self.missing {
-            writeln!(out, "to come, {times} times: {what}")?;
-        }
-        writeln!(
-            out,
-            "{} steps compared with the running kernel, {} differ",
-            self.steps, self.differ
-        )
-    }
+/// The families of the runs in their order: they take turns, each as often as its share says.
+fn turns(families: &[&'static Family]) -> impl Iterator<Item = &'static Family> {
+    let most = families.iter().map(|family| family.share).max();
+    (0..most.unwrap_or(1)).cycle().flat_map(move |round| {
+        let in_turn = families.iter().filter(move |family| round < family.share);
+        in_turn.copied().collect::<Vec<_>>()
+    })
 }

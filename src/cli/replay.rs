@@ -9,6 +9,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Exit, Shared};
+use super::evidence::{Evidence, differs};
 use super::recordings::{Recorded, recorded};
 use crate::env::{Release, Taken};
 use crate::trace::{Emulated, Options, Tally, Trace, Verdict, replay};
@@ -28,15 +29,19 @@ struct CannotRun(String);
 
 /// Runs the command. Nothing is left to do if its output cannot be written.
 pub(super) fn run(replay: &Replay) -> Exit {
+    run_noted(replay, &mut Evidence::default())
+}
+
+fn run_noted(replay: &Replay, evidence: &mut Evidence) -> Exit {
     // What is not emulated panics, and is counted: nobody wants to read of each.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
     let mut out = io::stdout().lock();
     let options = replay.shared.options();
     let ended = if replay.files.is_empty() {
-        replay_recordings(&options, &mut out)
+        replay_recordings(&options, evidence, &mut out)
     } else {
-        replay_files(&replay.files, &options, &mut out)
+        replay_files(&replay.files, &options, evidence, &mut out)
     };
     drop(out);
     panic::set_hook(hook);
@@ -51,12 +56,13 @@ pub(super) fn run(replay: &Replay) -> Exit {
     }
 }
 
-/// The recordings that mapemu carries, for a command that does more than that.
-pub(super) fn run_recordings(shared: &Shared) -> Exit {
-    run(&Replay {
+/// The recordings that mapemu carries, for a command that does more than that; what they show is noted.
+pub(super) fn run_recordings(shared: &Shared, evidence: &mut Evidence) -> Exit {
+    let recordings = Replay {
         shared: shared.clone(),
         files: Vec::new(),
-    })
+    };
+    run_noted(&recordings, evidence)
 }
 
 /// Replays one trace; prints each wrong answer.
@@ -64,6 +70,7 @@ fn replay_one(
     name: &str,
     text: &[u8],
     options: &Options,
+    evidence: &mut Evidence,
     out: &mut dyn Write,
 ) -> io::Result<Result<Tally, CannotRun>> {
     let trace = match Trace::parse(text) {
@@ -87,8 +94,9 @@ fn replay_one(
             release.name
         )?;
     }
-    let mut wrong = Vec::new();
+    let (mut wrong, mut differ) = (Vec::new(), Vec::with_capacity(trace.lines.len()));
     let tally = replay(&trace, &mut world, &mut |number, verdict| {
+        differ.push(differs(verdict));
         if let Verdict::Failed {
             request,
             recorded,
@@ -101,6 +109,7 @@ fn replay_one(
             ));
         }
     });
+    evidence.count(&trace, &differ);
     for line in wrong {
         writeln!(out, "{line}")?;
     }
@@ -120,14 +129,19 @@ fn summary(name: &str, tally: &Tally) -> String {
     text
 }
 
-fn replay_files(files: &[PathBuf], options: &Options, out: &mut dyn Write) -> io::Result<Exit> {
+fn replay_files(
+    files: &[PathBuf],
+    options: &Options,
+    evidence: &mut Evidence,
+    out: &mut dyn Write,
+) -> io::Result<Exit> {
     let mut all = Tally::default();
     let mut per_file = Vec::new();
     let mut cannot = Vec::new();
     for file in files {
         let name = file.display().to_string();
         let replayed = match fs::read(file) {
-            Ok(text) => replay_one(&name, &text, options, out)?,
+            Ok(text) => replay_one(&name, &text, options, evidence, out)?,
             Err(error) => Err(CannotRun(format!("{name}: {error}"))),
         };
         match replayed {
@@ -182,7 +196,11 @@ fn end(all: &Tally, out: &mut dyn Write) -> io::Result<Exit> {
 type Row = (String, usize, Tally);
 
 /// The recordings that the program carries: all releases, with a row for each, or one, with a row for each family.
-fn replay_recordings(options: &Options, out: &mut dyn Write) -> io::Result<Exit> {
+fn replay_recordings(
+    options: &Options,
+    evidence: &mut Evidence,
+    out: &mut dyn Write,
+) -> io::Result<Exit> {
     let only = match options.release.as_deref().map(Release::take) {
         None => None,
         Some(Ok(taken)) => Some(taken.release.name),
@@ -209,7 +227,7 @@ fn replay_recordings(options: &Options, out: &mut dyn Write) -> io::Result<Exit>
         for family in recorded.families() {
             bar.set_message(format!("{} {family}", recorded.release));
             let mut wrong = Vec::new();
-            let replayed = replay_family(recorded, family, options, &mut wrong)?;
+            let replayed = replay_family((recorded, family), options, evidence, &mut wrong)?;
             bar.suspend(|| out.write_all(&wrong))?;
             let (files, tally) = match replayed {
                 Ok(replayed) => replayed,
@@ -240,9 +258,9 @@ fn replay_recordings(options: &Options, out: &mut dyn Write) -> io::Result<Exit>
 
 /// One family of one release: how many traces, and how they ended.
 fn replay_family(
-    recorded: &Recorded,
-    family: &str,
+    (recorded, family): (&Recorded, &str),
     options: &Options,
+    evidence: &mut Evidence,
     out: &mut dyn Write,
 ) -> io::Result<Result<(usize, Tally), CannotRun>> {
     let options = Options {
@@ -253,7 +271,7 @@ fn replay_family(
     let traces = recorded.traces(family);
     for (name, text) in &traces {
         let name = format!("{}/{name}", recorded.release);
-        match replay_one(&name, text, &options, out)? {
+        match replay_one(&name, text, &options, evidence, out)? {
             Ok(one) => tally.add(&one),
             Err(cannot) => return Ok(Err(cannot)),
         }

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::btf::{self, Field};
 use super::family::{Facts, Operations};
 use super::op::hex;
-use super::{Chance, Op, btf};
+use super::{Chance, Op};
 use crate::abi::{MapFlags, MapType};
 
 /// The name of the map.
@@ -32,7 +33,8 @@ pub(super) struct Associative {
     keys: Vec<Vec<u8>>,
     value_size: usize,
     max_entries: usize,
-    lock_at: Option<usize>,
+    /// A field of the value that nobody reads or writes.
+    field: Option<(Field, usize)>,
     preallocated: bool,
     nr_cpus: u32,
     /// Where the last batch ended.
@@ -126,6 +128,26 @@ fn map_flags(map_type: MapType, chance: &mut Chance) -> MapFlags {
     flags
 }
 
+/// A lock or a timer for one map in four of the types that may have it, and a value that has room for it.
+fn field_of(
+    map_type: MapType,
+    value_size: &mut usize,
+    chance: &mut Chance,
+) -> Option<(Field, usize)> {
+    let may_lock = matches!(map_type, MapType::HASH | MapType::ARRAY);
+    let may_have_timer = may_lock || map_type == MapType::LRU_HASH;
+    if !may_have_timer || !chance.one_in(4) {
+        return None;
+    }
+    if may_lock && chance.one_in(2) {
+        *value_size = (*value_size).max(4).next_multiple_of(4);
+        return Some((Field::Lock, 4 * chance.below(*value_size / 4)));
+    }
+    *value_size = (*value_size).max(16).next_multiple_of(8);
+    let places = (*value_size - 16) / 8 + 1;
+    Some((Field::Timer, 8 * chance.below(places)))
+}
+
 impl Associative {
     pub(super) fn new(facts: &Facts, chance: &mut Chance) -> (Vec<Op>, Self) {
         let map_type = facts.map_type;
@@ -152,11 +174,7 @@ impl Associative {
             // What lies between a value's end and a multiple of 8 is what was in that memory before: anything.
             value_size = value_size.next_multiple_of(8);
         }
-        let may_lock = matches!(map_type, MapType::HASH | MapType::ARRAY | MapType::LRU_HASH);
-        let lock_at = (may_lock && chance.one_in(4)).then(|| {
-            value_size = value_size.max(4).next_multiple_of(4);
-            4 * chance.below(value_size / 4)
-        });
+        let field = field_of(map_type, &mut value_size, chance);
         let mut setup = Vec::new();
         let mut create = Op::new("map_create")
             .with("as", MAP)
@@ -168,8 +186,8 @@ impl Associative {
             .number("value_size", value_size as u64)
             .number("max_entries", max_entries as u64)
             .number("map_flags", flags.bits().into());
-        if let Some(lock_at) = lock_at {
-            setup.push(btf::load("b", key_size, value_size, lock_at));
+        if let Some((field, at)) = field {
+            setup.push(btf::load("b", key_size, value_size, field, at));
             create = create
                 .with("btf", "b")
                 .with("btf_key_type_id", btf::KEY_TYPE)
@@ -181,7 +199,7 @@ impl Associative {
             keys,
             value_size,
             max_entries,
-            lock_at,
+            field,
             preallocated: !flags.contains(MapFlags::NO_PREALLOC),
             nr_cpus: facts.nr_cpus,
             token: None,
@@ -346,8 +364,8 @@ impl Associative {
                 if command == "map_lookup_percpu_elem" {
                     op = op.number("cpu", chance.below(self.nr_cpus as usize + 1) as u64);
                 }
-                match self.lock_at {
-                    Some(at) => op = op.with("skip", json!([[at, 4]])),
+                match self.field {
+                    Some((field, at)) => op = op.with("skip", json!([[at, field.len()]])),
                     None if chance.one_in(3) => {
                         op = op.bytes("store", &chance.bytes(self.value_size));
                     }
@@ -386,8 +404,8 @@ impl Associative {
         }
         let touched = |steps: &mut Vec<Value>, chance: &mut Chance| {
             let name = format!("p{}", chance.below(pointers));
-            match self.lock_at {
-                Some(at) if chance.one_in(2) => {
+            match self.field {
+                Some((Field::Lock, at)) if chance.one_in(2) => {
                     steps.push(json!({ "lock": name, "at": at }));
                     steps.push(json!({ "unlock": name, "at": at }));
                 }

@@ -1,4 +1,4 @@
-//! BTF for keys and values of any size, with a `bpf_spin_lock` somewhere in the value.
+//! BTF for keys and values of any size, with a `bpf_spin_lock` or a `bpf_timer` somewhere in the value.
 
 use super::op::Op;
 
@@ -6,20 +6,51 @@ use super::op::Op;
 pub(super) const KEY_TYPE: u64 = 3;
 pub(super) const VALUE_TYPE: u64 = 4;
 
+/// A number of 64 bits in what [`load`] loads.
+pub(super) const LONG_TYPE: u64 = 5;
+
 const KIND_INT: u32 = 1 << 24;
 const KIND_STRUCT: u32 = 4 << 24;
-const NAMES: &[u8] = b"\0int\0bpf_spin_lock\0val\0k\0v\0lock\0";
+const NAMES: &[u8] = b"\0int\0bpf_spin_lock\0val\0k\0v\0lock\0bpf_timer\0";
 const NAME_INT: u32 = 1;
 const NAME_SPIN_LOCK: u32 = 5;
 const NAME_VAL: u32 = 19;
 const NAME_KEY: u32 = 23;
 const NAME_VALUE: u32 = 25;
 const NAME_LOCK: u32 = 27;
+const NAME_TIMER: u32 = 32;
 
-/// Loads BTF under a name: a key of that many bytes, a value of that many with a lock at that offset.
-pub(super) fn load(name: &str, key_size: usize, value_size: usize, lock_at: usize) -> Op {
+/// The types of fields in what [`load`] loads.
+const SPIN_LOCK_TYPE: u32 = 2;
+const TIMER_TYPE: u32 = 6;
+
+/// What a value has in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Field {
+    /// `bpf_spin_lock`
+    Lock,
+    /// `bpf_timer`
+    Timer,
+}
+
+impl Field {
+    /// Its size, which its offset is a multiple of, or of 8.
+    pub(super) const fn len(self) -> usize {
+        match self {
+            Self::Lock => 4,
+            Self::Timer => 16,
+        }
+    }
+}
+
+/// Loads BTF under a name: a key of that many bytes, a value of that many with a field at that offset.
+pub(super) fn load(name: &str, key_size: usize, value_size: usize, field: Field, at: usize) -> Op {
     let mut value = vec![NAME_VALUE, KIND_STRUCT | 1, number(value_size)];
-    value.extend([NAME_LOCK, 2, 8 * number(lock_at)]);
+    let field_type = match field {
+        Field::Lock => SPIN_LOCK_TYPE,
+        Field::Timer => TIMER_TYPE,
+    };
+    value.extend([NAME_LOCK, field_type, 8 * number(at)]);
     load_types(name, key_size, &value)
 }
 
@@ -43,6 +74,18 @@ fn load_types(name: &str, key_size: usize, value: &[u32]) -> Op {
             size => vec![NAME_KEY, KIND_STRUCT, number(size)],
         },
         value,
+        &[NAME_INT, KIND_INT, 8, 64],
+        &[
+            NAME_TIMER,
+            KIND_STRUCT | 2,
+            16,
+            NAME_VAL,
+            5,
+            0,
+            NAME_VALUE,
+            5,
+            64,
+        ],
     ]
     .concat();
     let types_len = number(types.len() * 4);
@@ -65,5 +108,6 @@ mod tests {
         assert!(at(NAME_INT, "int\0") && at(NAME_SPIN_LOCK, "bpf_spin_lock\0"));
         assert!(at(NAME_VAL, "val\0") && at(NAME_KEY, "k\0"));
         assert!(at(NAME_VALUE, "v\0") && at(NAME_LOCK, "lock\0"));
+        assert!(at(NAME_TIMER, "bpf_timer\0"));
     }
 }

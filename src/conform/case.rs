@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::pair::{Pair, Step, Worlds};
+use super::pair::{Pair, Step, Took, Worlds};
 use super::{Chance, Family, Generator, Op};
 
 /// A run that can be repeated.
@@ -38,7 +38,7 @@ impl Case {
     pub fn run(
         &self,
         worlds: &dyn Worlds,
-        tell: &mut dyn FnMut(&Op, &Step),
+        tell: &mut dyn FnMut(&Op, &Step, Took),
     ) -> Result<Option<Vec<Op>>, Stopped> {
         let mut numbers = Chance::new(self.seed);
         let numbers: Vec<u64> = (0..=self.steps).map(|_| numbers.number()).collect();
@@ -57,7 +57,7 @@ pub fn run_numbers(
     family: &Family,
     setup: u64,
     numbers: &[u64],
-    tell: &mut dyn FnMut(&Op, &Step),
+    tell: &mut dyn FnMut(&Op, &Step, Took),
 ) -> Result<Option<Vec<Op>>, Stopped> {
     let (mut right, mut wrong) = worlds.worlds().map_err(Stopped)?;
     let mut generator = Generator::new(family, setup, right.bpf().nr_cpus());
@@ -67,7 +67,7 @@ pub fn run_numbers(
         let step = pair
             .step(&op)
             .map_err(|broken| Stopped(format!("{op}: {broken}")))?;
-        tell(&op, &step);
+        tell(&op, &step, pair.took());
         if let Step::Same(answer) = &step {
             generator.answered(&op, answer);
         }

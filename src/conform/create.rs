@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::any_map::Asked;
 use super::family::{Facts, Operations};
 use super::objects::is_local_storage;
-use super::{Chance, Op, btf};
+use super::{Chance, Op, btf, btf::Field};
 use crate::abi::MapType;
 
 /// The name of the last map that was made.
@@ -33,7 +33,9 @@ impl Create {
             .with("max_entries", 2);
         (
             vec![
-                btf::load("b", 4, 8, 0),
+                btf::load("b", 4, 8, Field::Lock, 0),
+                btf::load("t", 4, 16, Field::Timer, 0),
+                btf::load_plain("p", 16, 8),
                 inner,
                 Op::new("file").with("as", "file"),
             ],
@@ -100,6 +102,31 @@ fn caps(chance: &mut Chance) -> Op {
     }
 }
 
+/// A map whose sizes are those of its BTF: what is refused is refused for the type's sake.
+fn with_btf(map_type: MapType, chance: &mut Chance) -> Op {
+    let (name, sizes): (_, [u64; 2]) =
+        *chance.pick(&[("b", [4, 8]), ("t", [4, 16]), ("p", [16, 8])]);
+    let (key_type, key_size) = match chance.below(4) {
+        0 => (0, *chance.pick(&[0, sizes[0]])),
+        1 => (btf::LONG_TYPE, 8),
+        _ => (btf::KEY_TYPE, sizes[0]),
+    };
+    let op = Op::new("map_create")
+        .with("as", MADE)
+        .with("type", map_type.0)
+        .number("key_size", key_size)
+        .number("value_size", sizes[1])
+        .number("max_entries", *chance.pick(&[0, 1, 2, 4096]))
+        .number("map_flags", *chance.pick(&[0, 1, 1 << 7, 1 << 10]))
+        .with("btf", name)
+        .number("btf_key_type_id", key_type)
+        .number("btf_value_type_id", btf::VALUE_TYPE);
+    match chance.one_in(10) {
+        true => op.number("map_ifindex", *chance.pick(&[1, 99])),
+        false => op,
+    }
+}
+
 impl Operations for Create {
     fn next(&mut self, chance: &mut Chance) -> Op {
         // All that can be asked of any map is asked of these too.
@@ -116,6 +143,9 @@ impl Operations for Create {
             }
             only => only,
         };
+        if chance.one_in(5) {
+            return with_btf(self.map_type, chance);
+        }
         let value_size = *chance.weighted(VALUE_SIZES);
         let max_entries = *chance.weighted(MAX_ENTRIES);
         // The running kernel is asked for small maps only.
@@ -155,6 +185,11 @@ impl Operations for Create {
             op = op.with(
                 "map_name",
                 *chance.pick(&["name", "a_b.c", "not this", "0123456789abcdefg"]),
+            );
+        } else if chance.one_in(16) {
+            op = op.with(
+                "map_name_hex",
+                *chance.pick(&["61c1", "d7", "61f7", "0061"]),
             );
         }
         if chance.one_in(30) {

@@ -93,8 +93,8 @@ families! {
     "lru_hash" LRU_HASH Associative, share 8, ids false;
     "lru_percpu_hash" LRU_PERCPU_HASH Associative, share 8, ids false;
     "lpm_trie" LPM_TRIE Associative, share 8, ids false;
-    "array_of_maps" ARRAY_OF_MAPS MapsOfMaps, share 1, ids true;
-    "hash_of_maps" HASH_OF_MAPS MapsOfMaps, share 1, ids true;
+    "array_of_maps" ARRAY_OF_MAPS MapsOfMaps, share 2, ids true;
+    "hash_of_maps" HASH_OF_MAPS MapsOfMaps, share 2, ids true;
     "queue" QUEUE Keyless, share 8, ids false;
     "stack" STACK Keyless, share 8, ids false;
     "bloom_filter" BLOOM_FILTER Keyless, share 8, ids false;

@@ -48,7 +48,13 @@ impl MapsOfMaps {
             .iter()
             .map(|name| inner(name, inner_type, 3))
             .collect();
-        setup.push(inner(INNER[5], "array", 4));
+        // Lookups of programs in inner per-CPU arrays end where those in the template do.
+        let odd_type = match inner_type {
+            "percpu_array" => "array",
+            other if chance.one_in(2) => other,
+            _ => "array",
+        };
+        setup.push(inner(INNER[5], odd_type, 4));
         let mut flags = MapFlags::empty();
         if !array {
             flags |= MapFlags::ZERO_SEED;

@@ -30,5 +30,5 @@ pub use case::{Case, Stopped, run_numbers};
 pub use chance::Chance;
 pub use family::{FAMILIES, Family, Generator};
 pub use op::Op;
-pub use pair::{Difference, Pair, Step, TwoWorlds, Worlds};
-pub use shrink::shrink;
+pub use pair::{Difference, Pair, Step, Took, TwoWorlds, Worlds};
+pub use shrink::{recorded, shrink};

@@ -6,7 +6,7 @@ use super::any_map::Asked;
 use super::associative::MAP;
 use super::family::{Facts, Operations};
 use super::op::hex;
-use super::{Chance, Op, btf};
+use super::{Chance, Op, btf, btf::Field};
 use crate::abi::{MapFlags, MapType};
 
 /// A map, the keys that its operations use, and what can be put in.
@@ -22,7 +22,7 @@ pub(super) struct Objects {
 /// What stands around a map of a type: operations that make it, and the names of what was made.
 fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
     let made = |ops: Vec<Op>| {
-        let names = ["o0", "o1", "o2", "o3"];
+        let names = ["o0", "o1", "o2", "o3", "o4"];
         let ops: Vec<Op> = ops
             .into_iter()
             .zip(names)
@@ -55,6 +55,7 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
             socket("stream").with("listen", true),
             socket("stream").with("connect", "o1"),
             socket("stream"),
+            socket("stream").with("family", "unix"),
         ]),
         MapType::REUSEPORT_SOCKARRAY => made(vec![
             socket("dgram").with("bind", true).with("reuseport", true),
@@ -176,7 +177,7 @@ impl Objects {
         if is_local_storage(map_type) {
             // Programs that trace cannot use a map with a lock.
             setup.push(match chance.one_in(4) {
-                true => btf::load("b", key_size, value_size, 0),
+                true => btf::load("b", key_size, value_size, Field::Lock, 0),
                 false => btf::load_plain("b", key_size, value_size),
             });
             create = create
@@ -274,7 +275,7 @@ impl Objects {
             op = op.with("write", value(chance));
         }
         if self.map_type == MapType::CGRP_STORAGE && chance.one_in(2) {
-            op = op.with("cgroup", *chance.pick(&["o0", "o1", "o3"]));
+            op = op.with("cgroup", *chance.pick(&["o0", "o3"]));
         }
         op
     }
@@ -292,6 +293,10 @@ impl Operations for Objects {
     fn next(&mut self, chance: &mut Chance) -> Op {
         match chance.below(100) {
             0..60 => self.elem(chance),
+            // Its storage goes with a cgroup. No program runs in this one.
+            60 if self.map_type == MapType::CGRP_STORAGE && chance.one_in(4) => {
+                Op::new("cgroup_remove").with("cgroup", "o1")
+            }
             60..76 => self.program_side(chance),
             76..80 => Self::batch(chance),
             80..86 => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),

@@ -1,6 +1,7 @@
 //! Two kernels side by side: each operation is done on both, and the answers are compared.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -53,6 +54,15 @@ pub enum Step {
     Skipped,
 }
 
+/// How long an operation took on each kernel: its calls of bpf(2), or all of it if it made none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Took {
+    /// On the first kernel.
+    pub right: Duration,
+    /// On the second.
+    pub wrong: Duration,
+}
+
 /// The two kernels of one run.
 #[derive(Debug)]
 pub struct Pair<'w> {
@@ -68,6 +78,14 @@ impl<'w> Pair<'w> {
             right: Engine::new(right),
             wrong: Engine::new(wrong),
             compares_buffers: !family.has_ids,
+        }
+    }
+
+    /// How long the last operation took, if both did it.
+    pub fn took(&self) -> Took {
+        Took {
+            right: self.right.took(),
+            wrong: self.wrong.took(),
         }
     }
 

@@ -359,6 +359,11 @@ impl Table {
         let place = self.buckets.word(bucket as usize);
         for _ in 0..TRIES {
             let word = place.load(Ordering::Acquire);
+            if word & LOCKED != 0 {
+                // An element and the one that replaces it may both be in the list.
+                std::hint::spin_loop();
+                continue;
+            }
             let answer = f(front_of(word));
             fence(Ordering::Acquire);
             if (place.load(Ordering::Relaxed) ^ word) & VERSION == 0 {

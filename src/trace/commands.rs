@@ -81,7 +81,7 @@ impl Engine<'_> {
     ) -> AbiResult<u32> {
         let size = u32::try_from(attr.0.len()).map_err(|_| Errno::E2BIG)?;
         let addr = memory.output(&mut attr.0);
-        let answer = self.world.bpf().bpf(cmd, addr, size, &mut memory);
+        let answer = self.bpf(cmd, addr, size, &mut memory);
         if is_on_elements(cmd) {
             let mut sum = self.buffers.get();
             for (own, buffer) in memory.buffers() {

@@ -2,12 +2,14 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
 use super::names::Names;
 use super::request::{Broken, Request, Stop, errno_name};
 use super::world::World;
+use crate::abi::{Cmd, Memory};
 
 /// What came of one request.
 #[derive(Clone, PartialEq, Debug)]
@@ -26,6 +28,9 @@ pub struct Engine<'w> {
     pub(super) names: Names,
     /// What the calls of this operation left in their buffers.
     pub(super) buffers: Cell<u64>,
+    /// Time in bpf(2) of this operation.
+    in_calls: Cell<Duration>,
+    took: Duration,
 }
 
 /// What an operation comes to: its answer's fields.
@@ -38,6 +43,8 @@ impl<'w> Engine<'w> {
             world,
             names: Names::default(),
             buffers: Cell::new(0),
+            in_calls: Cell::new(Duration::ZERO),
+            took: Duration::ZERO,
         }
     }
 
@@ -60,7 +67,14 @@ impl<'w> Engine<'w> {
             self.drop_name(name);
         }
         self.world.only_verify(only_verify);
-        match self.operation(op, request) {
+        self.in_calls.set(Duration::ZERO);
+        let start = Instant::now();
+        let outcome = self.operation(op, request);
+        self.took = match self.in_calls.get() {
+            Duration::ZERO => start.elapsed(),
+            in_calls => in_calls,
+        };
+        match outcome {
             Ok(answer) => Ok(Answer::Got(answer)),
             Err(Stop::Errno(errno)) => Ok(Answer::Got(json!({ "err": errno_name(errno) }))),
             Err(Stop::Verifier(errno)) => Ok(Answer::Got(json!({ "verifier": errno_name(errno) }))),
@@ -74,6 +88,25 @@ impl<'w> Engine<'w> {
     /// the same in two worlds that wrote the same.
     pub fn buffers(&self) -> u64 {
         self.buffers.get()
+    }
+
+    /// How long the last operation took: its calls of bpf(2), or all of it if it made none.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// One call of bpf(2), timed.
+    pub(super) fn bpf(
+        &self,
+        cmd: Cmd,
+        attr: u64,
+        size: u32,
+        memory: &mut Memory<'_>,
+    ) -> crate::abi::Result<u32> {
+        let start = Instant::now();
+        let answer = self.world.bpf().bpf(cmd, attr, size, memory);
+        self.in_calls.set(self.in_calls.get() + start.elapsed());
+        answer
     }
 
     /// The table of operations.

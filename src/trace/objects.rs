@@ -218,7 +218,7 @@ impl Engine<'_> {
             Some("edge") => attr,
             _ => pointed(o, "attr", attr)?,
         };
-        let fd = self.world.bpf().bpf(cmd, attr, size, &mut memory)?;
+        let fd = self.bpf(cmd, attr, size, &mut memory)?;
         drop(memory);
         let mut answer = json!({});
         if fd > 0 {

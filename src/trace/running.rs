@@ -57,7 +57,12 @@ pub(super) struct Watched {
 
 impl Bpf for Watched {
     fn bpf(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut Memory<'_>) -> Result<u32> {
-        self.host.bpf(cmd, attr, size, mem)
+        let answer = self.host.bpf(cmd, attr, size, mem);
+        if cmd == Cmd::MAP_FREEZE && answer.is_ok() {
+            // Programs that are loaded from here on are judged otherwise, those that are there run on.
+            self.probes.lock().clear();
+        }
+        answer
     }
 
     fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {

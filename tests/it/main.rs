@@ -11,6 +11,8 @@ mod commands;
 mod common;
 mod cpumap;
 mod devmap;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod faulty;
 mod fd_arrays;
 mod fds;
 mod files;
@@ -23,6 +25,8 @@ mod map_in_map;
 mod objects;
 mod percpu_array;
 mod perf_event_array;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod planted;
 mod playing;
 mod prog_array;
 mod prog_fields;

@@ -31,7 +31,7 @@ fn same_answers(family: &str) {
     };
     let outcome = TestRunner::new(config).run(&numbers(), |(setup, numbers)| {
         let (mut told, mut difference) = (Vec::new(), None);
-        run_numbers(&both, family, setup, &numbers, &mut |op, step| {
+        run_numbers(&both, family, setup, &numbers, &mut |op, step, _| {
             told.push(op.to_string());
             match step {
                 Step::Differs(found) => difference = Some(found.to_string()),
