@@ -65,7 +65,9 @@ impl<const K: usize, const V: usize> Column<K> for DashArr<K, V> {
 
 /// As it comes, with keys and values whose sizes are known at run time.
 #[derive(Clone, Debug)]
-pub struct DashBox(Arc<DashMap<Box<[u8]>, Box<[u8]>>>);
+pub struct DashBox(Arc<DashMap<Bytes, Bytes>>);
+
+type Bytes = Box<[u8]>;
 
 impl<const K: usize> Column<K> for DashBox {
     const NAME: &'static str = "dashmap, boxed";
