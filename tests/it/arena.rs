@@ -280,7 +280,7 @@ fn a_mapping_longer_than_a_process_is_enomem() {
 
 #[test]
 fn threads_that_map_at_once_do_not_get_one_place() {
-    let bpf = mapemu::sys::Kernel::new();
+    let bpf = Kernel::new();
     let fd = map(&bpf, MapType::ARRAY, 4, 8, 1, 1 << 10);
     std::thread::scope(|scope| {
         for _ in 0..4 {
