@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
@@ -30,6 +30,7 @@ pub struct Env {
     socket_cookies: AtomicU64,
     allocated_objects: AtomicU64,
     agenda: Mutex<Agenda>,
+    rings_in_line: AtomicBool,
 }
 
 /// The interface `lo`, which every network has.
@@ -89,7 +90,19 @@ impl Env {
             socket_cookies: AtomicU64::new(1),
             allocated_objects: AtomicU64::new(0),
             agenda: Mutex::new(Agenda::default()),
+            rings_in_line: AtomicBool::new(false),
         }
+    }
+
+    /// Ring buffers that are made from here on have their data in their file twice, as it is in a mapping: for a front end
+    /// whose callers map the file themselves.
+    pub fn lay_rings_in_line(&self) {
+        self.rings_in_line.store(true, Ordering::Relaxed);
+    }
+
+    /// See [`Env::lay_rings_in_line`].
+    pub fn rings_in_line(&self) -> bool {
+        self.rings_in_line.load(Ordering::Relaxed)
     }
 
     /// There is a network interface of that index from now on. (`lo`, 1, is there from the start.)

@@ -41,6 +41,8 @@ pub mod host;
 pub mod map;
 #[cfg(feature = "object")]
 pub mod object;
+#[cfg(all(feature = "run", target_os = "linux"))]
+pub mod run;
 pub mod store;
 pub mod sys;
 #[cfg(feature = "trace")]

@@ -26,10 +26,12 @@ const LAYERS: &[(&str, &[&str])] = &[
             "abi", "calls", "sys", "helper", "host", "trace", "map", "env",
         ],
     ),
+    // What maps know of files, sockets and perf events is told by `map`; how a recording is written, by `trace`.
+    ("run", &["abi", "sys", "map", "trace"]),
     (
         "cli",
         &[
-            "abi", "calls", "sys", "helper", "host", "trace", "conform", "map", "env",
+            "abi", "calls", "sys", "helper", "host", "trace", "conform", "map", "env", "run",
         ],
     ),
 ];

@@ -24,6 +24,9 @@ enum Command {
     Conform(conform::Conform),
     /// Runs a scenario on the running kernel; the trace goes to standard output.
     Record(record::Record),
+    /// Runs an unmodified program on emulated maps, as an ordinary user.
+    #[cfg(target_os = "linux")]
+    Run(super::run::Run),
 }
 
 /// Options that all commands share.
@@ -91,5 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Replay(replay) => replay::run(&replay).into(),
         Command::Conform(conform) => conform::run(&conform).into(),
         Command::Record(record) => record::run(&record).into(),
+        #[cfg(target_os = "linux")]
+        Command::Run(run) => super::run::run(run),
     }
 }

@@ -5,6 +5,8 @@ mod conform;
 mod record;
 mod recordings;
 mod replay;
+#[cfg(target_os = "linux")]
+mod run;
 mod running;
 
 pub use args::run;

@@ -33,6 +33,9 @@ pub struct Event {
     pub id: u64,
     enabled: AtomicBool,
     buffer: Mutex<Weak<Buffer>>,
+    /// Where the buffer is to lie: see [`Event::lay_in`].
+    #[cfg(all(target_os = "linux", not(shuttle)))]
+    file: std::sync::OnceLock<std::os::fd::OwnedFd>,
 }
 
 impl Event {
@@ -42,7 +45,30 @@ impl Event {
             id,
             enabled: AtomicBool::new(!opened.disabled),
             buffer: Mutex::new(Weak::new()),
+            #[cfg(all(target_os = "linux", not(shuttle)))]
+            file: std::sync::OnceLock::new(),
         }
+    }
+
+    /// The buffer will lie in that file without a name, which is empty: for a front end whose callers map the file
+    /// themselves.
+    #[cfg(all(target_os = "linux", not(shuttle)))]
+    pub fn lay_in(&self, file: std::os::fd::OwnedFd) {
+        // It stays where it was laid first.
+        let _ = self.file.set(file);
+    }
+
+    /// Memory for a buffer: zeros.
+    fn memory(&self, len: usize) -> std::io::Result<Words> {
+        #[cfg(all(target_os = "linux", not(shuttle)))]
+        if let Some(file) = self.file.get() {
+            let words = Words::in_this(file.try_clone()?, len)?;
+            for at in 0..len {
+                words.word(at).store(0, Ordering::Relaxed);
+            }
+            return Ok(words);
+        }
+        Words::in_file(len)
     }
 
     /// `PERF_EVENT_IOC_ENABLE` and `PERF_EVENT_IOC_DISABLE`: it takes samples, or not.
@@ -72,8 +98,9 @@ impl Event {
         if data_pages != 0 && !data_pages.is_power_of_two() {
             return Err(Errno::EINVAL);
         }
-        let new = Buffer::new(data_pages, !write, self.opened.wakeup);
-        let new = Arc::new(new.map_err(|_| Errno::ENOMEM)?);
+        let words = self.memory((data_pages + 1) * PAGE_SIZE / WORD);
+        let words = words.map_err(|_| Errno::ENOMEM)?;
+        let new = Arc::new(Buffer::new(words, !write, self.opened.wakeup));
         *buffer = Arc::downgrade(&new);
         Ok(new)
     }
@@ -140,10 +167,9 @@ struct Writer {
 }
 
 impl Buffer {
-    fn new(data_pages: usize, overwrite: bool, wakeup: Wakeup) -> std::io::Result<Self> {
-        let bytes = data_pages * PAGE_SIZE;
-        let words = Words::in_file((PAGE_SIZE + bytes) / WORD)?;
-        let size = bytes as u64;
+    /// In memory of zeros.
+    fn new(words: Words, overwrite: bool, wakeup: Wakeup) -> Self {
+        let size = (words.len() * WORD - PAGE_SIZE) as u64;
         for (at, number) in [
             (perf_page::LOCK, 2),
             // `cap_bit0_is_deprecated`: no counter can be read in user space.
@@ -158,7 +184,7 @@ impl Buffer {
             Wakeup::Events(events) => (events, 0),
             Wakeup::Watermark(bytes) => (0, u64::from(bytes).min(size)),
         };
-        Ok(Self {
+        Self {
             words: Arc::new(words),
             size,
             overwrite,
@@ -167,7 +193,7 @@ impl Buffer {
             writer: Mutex::default(),
             poll: AtomicU32::new(0),
             signal: Signal::default(),
-        })
+        }
     }
 
     /// Its memory.
@@ -183,6 +209,17 @@ impl Buffer {
     /// Never: there is the first page.
     pub fn is_empty(&self) -> bool {
         false
+    }
+
+    /// There is something that was not read yet.
+    pub fn has_unread(&self) -> bool {
+        let word = |at: usize| self.words.word(at / WORD).load(Ordering::Acquire);
+        word(perf_page::DATA_HEAD) != word(perf_page::DATA_TAIL)
+    }
+
+    /// Has `hook` called at each wakeup, as long as it is kept, on the thread that wakes.
+    pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) {
+        self.signal.on_wake(hook);
     }
 
     /// Number of wakeups so far.

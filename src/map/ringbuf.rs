@@ -98,8 +98,8 @@ impl Sample<'_> {
         if out.len() > self.size() || offset > self.size() - out.len() {
             return Err(Errno::E2BIG);
         }
-        let data = self.position.wrapping_add(RINGBUF_HDR_SZ);
-        self.ring.read(data.wrapping_add(offset as u64), out);
+        let offset = RINGBUF_HDR_SZ + offset as u64;
+        self.ring.read_record(self.position, offset, out);
         Ok(())
     }
 
@@ -135,10 +135,15 @@ impl Ringbuf {
     /// `ENOMEM`.
     ///
     /// Kernel: `ringbuf_map_alloc`.
-    pub(super) fn new(def: &MapDef, _env: &Arc<Env>) -> Result<Self> {
+    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
         let size = def.max_entries as usize;
+        let ring = if env.rings_in_line() {
+            Ring::in_line(size, PAGE_SIZE)
+        } else {
+            Ring::new(size, PAGE_SIZE)
+        };
         Ok(Self {
-            ring: Ring::new(size, PAGE_SIZE).map_err(|_| Errno::ENOMEM)?,
+            ring: ring.map_err(|_| Errno::ENOMEM)?,
             user_produces: def.map_type == MapType::USER_RINGBUF,
             pending: Mutex::new(0),
             draining: AtomicBool::new(false),
@@ -461,6 +466,9 @@ impl MapOps for Ringbuf {
 
     /// The data is there twice.
     fn mapped_page(&self, page: usize) -> usize {
+        if self.ring.is_in_line() {
+            return page;
+        }
         let data_pages = self.ring.words().len() * crate::store::WORD / PAGE_SIZE - POSITION_PAGES;
         match page.checked_sub(POSITION_PAGES) {
             Some(data_page) => POSITION_PAGES + data_page % data_pages,

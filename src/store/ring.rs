@@ -3,6 +3,9 @@
 //! Positions only grow; the place in the data is the position modulo the size. Whoever maps it puts the pages of data there
 //! twice in a row, so that a record that goes around the end lies in one piece. Here it is copied in two.
 //!
+//! A ring in line has both copies in its memory. What is written here is written to both; what user space writes lies in one
+//! piece from the beginning of a record on, and is read so.
+//!
 //! Kernel: `kernel/bpf/ringbuf.c:struct bpf_ringbuf` (v6.18).
 
 use std::io;
@@ -18,6 +21,7 @@ pub struct Ring {
     /// Bytes of data, a power of two.
     size: u64,
     page_size: usize,
+    in_line: bool,
 }
 
 /// What stands before a record's data.
@@ -36,18 +40,37 @@ impl Ring {
     ///
     /// Those of the system.
     pub fn new(size: usize, page_size: usize) -> io::Result<Self> {
+        Self::with_copies(1, size, page_size)
+    }
+
+    /// One with both copies of the data in its memory.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    pub fn in_line(size: usize, page_size: usize) -> io::Result<Self> {
+        Self::with_copies(2, size, page_size)
+    }
+
+    fn with_copies(copies: usize, size: usize, page_size: usize) -> io::Result<Self> {
         assert!(size.is_power_of_two() && size.is_multiple_of(page_size));
-        let words = Words::in_file((2 * page_size + size) / WORD)?;
+        let words = Words::in_file((2 * page_size + copies * size) / WORD)?;
         Ok(Self {
             words: Arc::new(words),
             size: size as u64,
             page_size,
+            in_line: copies == 2,
         })
     }
 
-    /// The memory, without the second copy of the data.
+    /// The memory; without the second copy of the data, if that is not in line.
     pub fn words(&self) -> &Arc<Words> {
         &self.words
+    }
+
+    /// Both copies of the data are in its memory.
+    pub fn is_in_line(&self) -> bool {
+        self.in_line
     }
 
     /// Bytes of data.
@@ -124,6 +147,16 @@ impl Ring {
         }
     }
 
+    /// Copies bytes out of a record that begins at a position, from `offset` on: they lie in one piece where there are both
+    /// copies of the data.
+    pub fn read_record(&self, position: u64, offset: u64, out: &mut [u8]) {
+        if !self.in_line {
+            return self.read(position.wrapping_add(offset), out);
+        }
+        let offset = usize::try_from(offset).expect("a record is in memory");
+        self.words.read_bytes(self.byte(position) + offset, out);
+    }
+
     /// Copies bytes in, from a position on; bytes beside them stay.
     pub fn write(&self, position: u64, bytes: &[u8]) {
         let mut position = position;
@@ -135,6 +168,10 @@ impl Ring {
                 self.words.write(to / WORD, now);
             } else {
                 self.words.write_bytes(to, now);
+            }
+            if self.in_line {
+                let copy = usize::try_from(self.size).expect("the ring is in memory");
+                self.words.write_bytes(to + copy, now);
             }
             position = position.wrapping_add(now.len() as u64);
             rest = later;
@@ -157,6 +194,25 @@ impl Ring {
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::Ring;
+
+    #[test]
+    fn in_line_both_copies_are_written_and_a_record_is_one_piece() {
+        let ring = Ring::in_line(4096, 4096).expect("memory");
+        let bytes: Vec<u8> = (0..=255).collect();
+        let position = 4096 * 3 - 104;
+        ring.write(position, &bytes);
+        let mut out = [0; 256];
+        ring.read_record(position, 0, &mut out);
+        assert_eq!(out.as_slice(), bytes);
+        let words = ring.words();
+        let mut first = [0; 152];
+        words.read_bytes(2 * 4096, &mut first);
+        assert_eq!(first, bytes[104..], "around the end");
+        // As user space writes it: behind the first copy, and not at its beginning.
+        words.write_bytes(2 * 4096 + 4096, &[7; 8]);
+        ring.read_record(position, 104, &mut out[..8]);
+        assert_eq!(out[..8], [7; 8]);
+    }
 
     #[test]
     fn goes_around_the_end() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::files::{File, Held, MapUser};
 use crate::abi::{Errno, Fd, MapType, Result};
 use crate::map::object::Object;
+use crate::map::perf_event::Event;
 use crate::map::ringbuf_user::ringbuf;
 
 /// The fds of who calls bpf(2): see [`Kernel::bpf_in`](super::Kernel::bpf_in).
@@ -125,12 +126,18 @@ impl OpenFile {
         Ok(self.0.map()?.ops.poll())
     }
 
-    /// Has `hook` called, as long as it is kept, whenever those who wait for a ring buffer are woken; on the thread that wakes.
+    /// Has `hook` called, as long as it is kept, whenever those who wait for a ring buffer, or for a perf event that is mapped,
+    /// are woken; on the thread that wakes.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is no ring buffer: nothing else wakes anybody.
+    /// `EINVAL` if it is neither: nothing else wakes anybody.
     pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) -> Result<()> {
+        if let Held::Object(Object::Other(object)) = &self.0.held {
+            let buffer = object.perf_event().and_then(Event::buffer);
+            buffer.ok_or(Errno::EINVAL)?.on_wake(hook);
+            return Ok(());
+        }
         let ring = ringbuf(self.0.map()?).ok_or(Errno::EINVAL)?;
         ring.on_wake(hook);
         Ok(())

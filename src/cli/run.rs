@@ -1,0 +1,80 @@
+//! `mapemu run`: an unmodified program on emulated maps.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use clap::{Args, ValueEnum};
+
+use crate::Kernel;
+use crate::run::{self, in_foreground};
+
+/// Arguments of `mapemu run`.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Release of the kernel, such as 6.18 or 6.18.44.
+    #[arg(long, value_name = "R")]
+    release: Option<String>,
+    /// Number of possible CPUs. Default: that of this machine.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    cpus: Option<u32>,
+    /// Where random numbers begin.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Directory that stands for /sys/fs/bpf: each pin is a file in it while the program runs. Default: one that is removed in
+    /// the end.
+    #[arg(long, value_name = "DIR")]
+    pin_root: Option<PathBuf>,
+    /// How calls come to mapemu.
+    #[arg(long, value_enum, default_value_t = Backend::Notify)]
+    backend: Backend,
+    /// Kills a program that asks for something that is not emulated; the exit status is 125.
+    #[arg(long)]
+    strict: bool,
+    /// The program, and its arguments.
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// How calls come to mapemu.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Backend {
+    /// Notifications of seccomp: the fast way, which Linux has since 5.19.
+    Notify,
+    /// ptrace(2): slower, and works in containers whose seccomp profile refuses bpf(2).
+    Ptrace,
+}
+
+/// Runs the command.
+pub(super) fn run(run: Run) -> ExitCode {
+    match prepared(run) {
+        Ok((run, command)) => ExitCode::from(in_foreground(run, command)),
+        Err(why) => {
+            use std::io::Write as _;
+            let _told = writeln!(std::io::stderr(), "mapemu: {why}");
+            ExitCode::from(125)
+        }
+    }
+}
+
+fn prepared(run: Run) -> Result<(run::Run, Command), String> {
+    let mut kernel = Kernel::builder()
+        .cpus(run.cpus.unwrap_or_else(run::possible_cpus))
+        .seed(run.seed);
+    if let Some(release) = &run.release {
+        kernel = kernel.release(release).map_err(|error| error.to_string())?;
+    }
+    let mut prepared = run::Run::new(kernel.build())
+        .strict(run.strict)
+        .backend(match run.backend {
+            Backend::Notify => run::Backend::Notify,
+            Backend::Ptrace => run::Backend::Ptrace,
+        });
+    if let Some(dir) = run.pin_root {
+        prepared = prepared.pin_root(dir);
+    }
+    let mut words = run.command.into_iter();
+    let mut command = Command::new(words.next().ok_or("no program")?);
+    command.args(words);
+    Ok((prepared, command))
+}

@@ -1,0 +1,288 @@
+//! Begins a program, and answers its calls until the last of its processes is gone.
+
+#![expect(unsafe_code, reason = "what a forked child does before it is a program")]
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+use super::child::{self, Stage};
+use super::filter::{Backend, Filter};
+use super::notify::{Listener, Waiting};
+use super::server::Server;
+use crate::Kernel;
+
+/// Why a program could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A supervisor is there already: only one can be told of calls.
+    #[error(
+        "another supervisor watches the calls of this process (mapemu run in mapemu run, or a container manager): \
+         only one can; use --backend ptrace"
+    )]
+    Nested,
+    /// A filter around this process refuses bpf(2).
+    #[error(
+        "bpf(2) is refused here by a seccomp filter around mapemu, as containers have it. Run the container with \
+         `--cap-add BPF --cap-add PERFMON` or `--security-opt seccomp=unconfined`, or use --backend ptrace"
+    )]
+    Refused,
+    /// The kernel cannot tell of calls so that each is answered once.
+    #[error(
+        "the running kernel is too old for seccomp notifications that signals do not interrupt (Linux 5.19): use --backend ptrace"
+    )]
+    TooOld,
+    /// A filter could not be installed.
+    #[error("seccomp(2) does not work here ({0}): use --backend ptrace, if ptrace(2) does")]
+    Filter(io::Error),
+    /// The program could not be started.
+    #[error("{0}")]
+    Program(io::Error),
+    /// Something of the system failed.
+    #[error("{0}")]
+    System(#[from] io::Error),
+}
+
+/// How a program is run.
+#[derive(Debug)]
+pub struct Run {
+    pub(super) kernel: Kernel,
+    pub(super) backend: Backend,
+    pub(super) pin_root: Option<PathBuf>,
+    pub(super) strict: bool,
+}
+
+impl Run {
+    /// On that kernel, which others can use meanwhile.
+    pub fn new(kernel: Kernel) -> Self {
+        Self {
+            kernel,
+            backend: Backend::Notify,
+            pin_root: None,
+            strict: false,
+        }
+    }
+
+    /// How calls come to us. Default: seccomp's notifications.
+    pub fn backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// A directory that stands for `/sys/fs/bpf`: each pin is a file in it, as long as the program runs. Default: a new one,
+    /// removed in the end.
+    pub fn pin_root(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.pin_root = Some(dir.into());
+        self
+    }
+
+    /// A program that asks for something that is not emulated is killed.
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Begins the program. Its calls are answered on a thread of this process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]
+    pub fn spawn(self, mut command: Command) -> Result<Running, Error> {
+        let server = Server::new(self.kernel, self.pin_root.as_deref())?;
+        let server = Arc::new(server);
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(io::Error::from)?;
+        let filter = Filter::new(self.backend);
+        let (backend, strict) = (self.backend, self.strict);
+        let socket = theirs.try_clone()?;
+        let prepare = move || child::prepare(&filter, backend, socket.as_fd());
+        // SAFETY: `prepare` makes system calls only, of memory that is there already.
+        unsafe { command.pre_exec(prepare) };
+        // It waits for its first answer before it is the program.
+        let starting = thread::spawn(move || {
+            let child = command.spawn();
+            drop(command);
+            drop(theirs);
+            child
+        });
+        let serving = match child::told(ours.as_fd())? {
+            Some((Stage::Listening, Some(listener))) => {
+                Some(Serving::begin(&server, Listener::new(listener), strict)?)
+            }
+            Some((stage, _)) => return Err(failed(starting, stage)),
+            None => None,
+        };
+        let child = starting.join().expect("it does not panic");
+        match (child, serving) {
+            (Ok(child), Some(serving)) => Ok(Running {
+                child,
+                server,
+                serving: Some(serving),
+                strict,
+            }),
+            (Ok(_), None) => Err(Error::Refused),
+            (Err(error), _) => match child::told(ours.as_fd())? {
+                Some((Stage::Refused, _)) => Err(Error::Refused),
+                _ => Err(Error::Program(error)),
+            },
+        }
+    }
+}
+
+fn failed(starting: JoinHandle<io::Result<Child>>, stage: Stage) -> Error {
+    let error = match starting.join() {
+        Ok(Err(error)) => error,
+        _ => io::ErrorKind::Other.into(),
+    };
+    match (stage, error.raw_os_error()) {
+        (Stage::Filter, Some(libc::EBUSY)) => Error::Nested,
+        (Stage::Filter, Some(libc::EINVAL)) => Error::TooOld,
+        (Stage::Filter, _) => Error::Filter(error),
+        (Stage::Listening | Stage::Refused, _) => Error::System(error),
+    }
+}
+
+/// A program that runs. Dropped, it runs on, and is answered.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    server: Arc<Server>,
+    serving: Option<Serving>,
+    strict: bool,
+}
+
+impl Running {
+    /// The program's first process; its pipes, if it has any.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Waits until the program's first process ends. Others may go on: see [`Running::finish`].
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    pub fn wait(&mut self) -> Result<ExitStatus, Error> {
+        Ok(self.child.wait()?)
+    }
+
+    /// Waits until all its processes are gone.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    pub fn finish(mut self) -> Result<(), Error> {
+        self.child.wait()?;
+        match self.serving.take().map(|serving| serving.thread.join()) {
+            Some(Ok(ended)) => Ok(ended?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether no process of it is left that could make a call, now or in that time.
+    pub(super) fn is_over_within(&mut self, time: std::time::Duration) -> bool {
+        let over = self.serving.as_ref().map(|serving| serving.over.recv_timeout(time));
+        match over {
+            None => true,
+            Some(Err(std::sync::mpsc::RecvTimeoutError::Timeout)) => false,
+            Some(_) => {
+                let serving = self.serving.take();
+                // What went wrong was told.
+                let _ = serving.map(|serving| serving.thread.join());
+                true
+            }
+        }
+    }
+
+    pub(super) fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// Something was asked for that is not emulated.
+    pub fn has_refused(&self) -> bool {
+        self.server.notices.has_refused()
+    }
+}
+
+/// The thread that answers.
+#[derive(Debug)]
+struct Serving {
+    thread: JoinHandle<io::Result<()>>,
+    /// Hangs up when it ends.
+    over: std::sync::mpsc::Receiver<()>,
+}
+
+impl Serving {
+    fn begin(server: &Arc<Server>, listener: Listener, strict: bool) -> io::Result<Self> {
+        let server = Arc::clone(server);
+        let thread = thread::Builder::new().name("mapemu-run".to_owned());
+        let (ends, over) = std::sync::mpsc::channel();
+        let thread = thread.spawn(move || {
+            let ended = serve(&server, &listener, strict);
+            drop(server);
+            drop(ends);
+            ended
+        })?;
+        Ok(Self { thread, over })
+    }
+}
+
+/// Answers calls until no process is left that could make one.
+fn serve(server: &Server, listener: &Listener, strict: bool) -> io::Result<()> {
+    let closings = server.table.closings();
+    loop {
+        let mut fds = [
+            PollFd::new(listener, PollFlags::IN),
+            PollFd::new(closings, PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let [calls, closed] = fds.map(|fd| fd.revents());
+        if closed.contains(PollFlags::IN) {
+            server.table.settle();
+        }
+        if calls.contains(PollFlags::IN) {
+            let Some((id, task, call)) = listener.receive()? else {
+                continue;
+            };
+            let waiting = Waiting {
+                listener,
+                id,
+                task,
+                notices: &server.notices,
+            };
+            let answer = server.serve(&waiting, &call);
+            if strict && server.notices.has_refused() {
+                // The call is not answered any more.
+                end(task);
+            }
+            listener.send(id, answer);
+        } else if calls.intersects(PollFlags::HUP | PollFlags::ERR) {
+            return Ok(());
+        }
+    }
+}
+
+/// Kills the process of a task.
+fn end(task: libc::pid_t) {
+    let process = super::task::process_of(task).and_then(rustix::process::Pid::from_raw);
+    if let Some(process) = process {
+        // It may be gone.
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+    }
+}
