@@ -48,7 +48,10 @@ const LAST_CALL: Duration = Duration::from_millis(50);
 enum Event {
     Started,
     Stopped,
+    /// Others of its processes go on.
     Ended,
+    /// And so does the process that tells it.
+    Over,
 }
 
 /// Runs a program in the foreground, and gives the status to exit with: the program's, 128 and the signal's number, 125 if
@@ -81,16 +84,16 @@ fn fronted(run: Run, command: Command) -> io::Result<u8> {
             let status = behind(run, command, back, before);
             std::process::exit(status.into());
         }
-        _ => {
+        parent => {
             drop(back);
             drop((run, command));
-            wait_for(front)
+            wait_for(front, parent)
         }
     }
 }
 
 /// The process that the shell knows.
-fn wait_for(mut back: UnixStream) -> io::Result<u8> {
+fn wait_for(mut back: UnixStream, parent: pid_t) -> io::Result<u8> {
     let signals = signal_fd(PASSED_ON)?;
     let mut program = 0;
     loop {
@@ -105,10 +108,9 @@ fn wait_for(mut back: UnixStream) -> io::Result<u8> {
         }
         let [signalled, told] = fds.map(|fd| !fd.revents().is_empty());
         if told {
-            let Some((event, number)) = receive(&mut back)? else {
-                // It has told why.
-                return Ok(FAILED);
-            };
+            // If it ended without a word here, it has told why.
+            let over = (Event::Over, FAILED.into());
+            let (event, number) = receive(&mut back)?.unwrap_or(over);
             match event {
                 Event::Started => program = number,
                 Event::Stopped => {
@@ -116,6 +118,11 @@ fn wait_for(mut back: UnixStream) -> io::Result<u8> {
                     unsafe { libc::raise(libc::SIGSTOP) };
                 }
                 Event::Ended => return Ok(u8::try_from(number).unwrap_or(FAILED)),
+                Event::Over => {
+                    // SAFETY: only numbers; nobody wants the status.
+                    unsafe { libc::waitpid(parent, std::ptr::null_mut(), 0) };
+                    return Ok(u8::try_from(number).unwrap_or(FAILED));
+                }
             }
         } else if signalled && let Some((signal, sent)) = next_signal(&signals) {
             // The terminal sends to all of the group, so the program has it already.
@@ -145,7 +152,7 @@ fn behind(run: Run, mut command: Command, mut front: UnixStream, before: sigset_
                 error.kind(),
                 format!("{}: {error}", program.display()),
             ));
-            send(&mut front, Event::Ended, status.into());
+            send(&mut front, Event::Over, status.into());
             return status;
         }
         Err(error) => {
@@ -204,7 +211,7 @@ fn follow(mut running: Running, front: &mut UnixStream) -> io::Result<()> {
     if running.is_over_within(LAST_CALL) {
         // All is removed before anybody knows that it is over.
         drop(running);
-        send(front, Event::Ended, number);
+        send(front, Event::Over, number);
         return Ok(());
     }
     send(front, Event::Ended, number);
@@ -258,6 +265,7 @@ fn send(to: &mut UnixStream, event: Event, number: c_int) {
         Event::Started => 1,
         Event::Stopped => 2,
         Event::Ended => 3,
+        Event::Over => 4,
     };
     let mut bytes = [kind, 0, 0, 0, 0];
     bytes[1..].copy_from_slice(&number.to_ne_bytes());
@@ -276,7 +284,8 @@ fn receive(from: &mut UnixStream) -> io::Result<Option<(Event, c_int)>> {
     let event = match kind {
         1 => Event::Started,
         2 => Event::Stopped,
-        _ => Event::Ended,
+        3 => Event::Ended,
+        _ => Event::Over,
     };
     Ok(Some((event, c_int::from_ne_bytes([a, b, c, d]))))
 }
