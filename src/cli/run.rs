@@ -48,7 +48,11 @@ enum Backend {
 /// Runs the command.
 pub(super) fn run(run: Run) -> ExitCode {
     match prepared(run) {
-        Ok((run, command)) => ExitCode::from(in_foreground(run, command)),
+        Ok((run, command)) => {
+            // What is not emulated panics, and is told of in one line.
+            std::panic::set_hook(Box::new(|_| {}));
+            ExitCode::from(in_foreground(run, command))
+        }
         Err(why) => {
             use std::io::Write as _;
             let _told = writeln!(std::io::stderr(), "mapemu: {why}");

@@ -25,6 +25,8 @@ pub(super) enum Stage {
     Filter = 2,
     /// A filter around ours refuses bpf(2).
     Refused = 3,
+    /// It waits for a tracer.
+    Waiting = 4,
 }
 
 /// The command of the first call: it asks whether calls come to us.
@@ -46,8 +48,15 @@ pub(super) fn prepare(filter: &Filter, backend: Backend, socket: BorrowedFd<'_>)
     // SAFETY: only numbers.
     let ret = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
     checked(ret.into())?;
+    if backend == Backend::Ptrace {
+        tell(socket, Stage::Waiting, None)?;
+        // It is told to go on.
+        if rustix::io::read(socket, &mut [0])? == 0 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+    }
     match install(filter, backend) {
-        Ok(None) => tell(socket, Stage::Listening, None)?,
+        Ok(None) => {}
         Ok(Some(listener)) => tell(socket, Stage::Listening, Some(listener.as_fd()))?,
         Err(error) => {
             tell(socket, Stage::Filter, None)?;
@@ -106,10 +115,20 @@ fn tell(socket: BorrowedFd<'_>, stage: Stage, listener: Option<BorrowedFd<'_>>) 
         fds = [listener];
         control.push(SendAncillaryMessage::ScmRights(&fds));
     }
-    let byte = [stage as u8];
-    let data = [io::IoSlice::new(&byte)];
+    let process = std::process::id().to_ne_bytes();
+    let [a, b, c, d] = process;
+    let bytes = [stage as u8, a, b, c, d];
+    let data = [io::IoSlice::new(&bytes)];
     sendmsg(socket, &data, &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+/// What the program's process told.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) stage: Stage,
+    pub(super) process: i32,
+    pub(super) listener: Option<OwnedFd>,
 }
 
 /// What the program's process told; `None` if it ended without a word.
@@ -117,11 +136,11 @@ fn tell(socket: BorrowedFd<'_>, stage: Stage, listener: Option<BorrowedFd<'_>>) 
 /// # Errors
 ///
 /// Those of the system.
-pub(super) fn told(socket: BorrowedFd<'_>) -> io::Result<Option<(Stage, Option<OwnedFd>)>> {
+pub(super) fn told(socket: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     let mut room = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut room);
-    let mut byte = [0];
-    let mut data = [io::IoSliceMut::new(&mut byte)];
+    let mut bytes = [0; 5];
+    let mut data = [io::IoSliceMut::new(&mut bytes)];
     let received = recvmsg(socket, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)?;
     if received.bytes == 0 {
         return Ok(None);
@@ -130,10 +149,16 @@ pub(super) fn told(socket: BorrowedFd<'_>) -> io::Result<Option<(Stage, Option<O
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    let stage = match byte {
-        [1] => Stage::Listening,
-        [2] => Stage::Filter,
+    let [stage, a, b, c, d] = bytes;
+    let stage = match stage {
+        1 => Stage::Listening,
+        2 => Stage::Filter,
+        4 => Stage::Waiting,
         _ => Stage::Refused,
     };
-    Ok(Some((stage, listener)))
+    Ok(Some(Message {
+        stage,
+        process: i32::from_ne_bytes([a, b, c, d]),
+        listener,
+    }))
 }

@@ -175,17 +175,21 @@ fn follow(mut running: Running, front: &mut UnixStream) -> io::Result<()> {
     let program = pid_t::try_from(running.child().id()).map_err(io::Error::other)?;
     send(front, Event::Started, program);
     let signals = signal_fd(&[libc::SIGCHLD])?;
+    let mut events = running.take_events();
+    let traced = events.is_some();
     let status = loop {
         let mut fds = [
             PollFd::new(&signals, PollFlags::IN),
             PollFd::new(front, PollFlags::IN),
+            // Nothing, if there are none.
+            PollFd::new(events.as_ref().unwrap_or(front), PollFlags::IN),
         ];
         if let Err(error) = poll(&mut fds, None)
             && error != rustix::io::Errno::INTR
         {
             return Err(error.into());
         }
-        let [signalled, gone] = fds.map(|fd| !fd.revents().is_empty());
+        let [signalled, gone, told] = fds.map(|fd| !fd.revents().is_empty());
         if signalled {
             while next_signal(&signals).is_some() {}
         }
@@ -194,7 +198,16 @@ fn follow(mut running: Running, front: &mut UnixStream) -> io::Result<()> {
             // SAFETY: only numbers; it is our child, and not waited for yet.
             unsafe { libc::kill(program, libc::SIGKILL) };
         }
-        if let Some(status) = reap(program, front) {
+        let ended = match &mut events {
+            None => reap(program, front),
+            Some(events) if told => {
+                let mut status = [0; 4];
+                events.read_exact(&mut status)?;
+                ended(c_int::from_ne_bytes(status), front)
+            }
+            Some(_) => None,
+        };
+        if let Some(status) = ended {
             break status;
         }
     };
@@ -224,7 +237,9 @@ fn follow(mut running: Running, front: &mut UnixStream) -> io::Result<()> {
     let _ = rustix::stdio::dup2_stdout(&null);
     let _ = rustix::stdio::dup2_stderr(&null);
     while !running.is_over_within(Duration::from_secs(1)) {
-        reap(0, front);
+        if !traced {
+            reap(0, front);
+        }
     }
     Ok(())
 }
@@ -238,14 +253,19 @@ fn reap(program: pid_t, front: &mut UnixStream) -> Option<c_int> {
         if child <= 0 {
             return None;
         }
-        if child == program {
-            if libc::WIFSTOPPED(status) {
-                send(front, Event::Stopped, libc::WSTOPSIG(status));
-            } else {
-                return Some(status);
-            }
+        if child == program && let Some(status) = ended(status, front) {
+            return Some(status);
         }
     }
+}
+
+/// The status of a program that has ended; if it has stopped, that is told.
+fn ended(status: c_int, front: &mut UnixStream) -> Option<c_int> {
+    if libc::WIFSTOPPED(status) {
+        send(front, Event::Stopped, libc::WSTOPSIG(status));
+        return None;
+    }
+    Some(status)
 }
 
 /// As many files as we may have.

@@ -36,6 +36,8 @@ mod paths;
 mod perf;
 mod placeholder;
 mod port;
+#[cfg(target_arch = "x86_64")]
+mod ptrace;
 mod server;
 mod spawn;
 mod table;

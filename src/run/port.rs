@@ -17,6 +17,11 @@ pub(super) trait Port: fmt::Debug + Sync {
     /// It waits yet: the id is that of the task, and of no later one.
     fn is_waiting(&self) -> bool;
 
+    /// What is given to the task is opened once more for it.
+    fn opens_again(&self) -> bool {
+        false
+    }
+
     /// Gives the task a new fd of a file. The file is one that can be opened again by its link in `/proc`.
     ///
     /// # Errors

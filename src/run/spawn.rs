@@ -2,9 +2,10 @@
 
 #![expect(unsafe_code, reason = "what a forked child does before it is a program")]
 
-use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::process::CommandExt;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::child::{self, Stage};
+use super::child::{self, Message, Stage};
 use super::filter::{Backend, Filter};
 use super::notify::{Listener, Waiting};
 use super::server::Server;
@@ -42,6 +43,9 @@ pub enum Error {
     /// A filter could not be installed.
     #[error("seccomp(2) does not work here ({0}): use --backend ptrace, if ptrace(2) does")]
     Filter(io::Error),
+    /// The program cannot be traced.
+    #[error("ptrace(2) does not work here ({0}): is this process traced already, by a debugger or mapemu run?")]
+    Traced(io::Error),
     /// The program could not be started.
     #[error("{0}")]
     Program(io::Error),
@@ -107,7 +111,13 @@ impl Run {
         let filter = Filter::new(self.backend);
         let (backend, strict) = (self.backend, self.strict);
         let socket = theirs.try_clone()?;
-        let prepare = move || child::prepare(&filter, backend, socket.as_fd());
+        let other_end = ours.as_raw_fd();
+        let prepare = move || {
+            // SAFETY: it is the forked child's copy of `ours`, which nothing uses there. With it, it would never see that we
+            // are gone.
+            unsafe { libc::close(other_end) };
+            child::prepare(&filter, backend, socket.as_fd())
+        };
         // SAFETY: `prepare` makes system calls only, of memory that is there already.
         unsafe { command.pre_exec(prepare) };
         // It waits for its first answer before it is the program.
@@ -117,24 +127,33 @@ impl Run {
             drop(theirs);
             child
         });
-        let serving = match child::told(ours.as_fd())? {
-            Some((Stage::Listening, Some(listener))) => {
-                Some(Serving::begin(&server, Listener::new(listener), strict)?)
-            }
-            Some((stage, _)) => return Err(failed(starting, stage)),
+        let begun = match child::told(ours.as_fd())? {
+            Some(Message {
+                stage: Stage::Listening,
+                listener: Some(listener),
+                ..
+            }) => Some(Serving::of_notices(&server, Listener::new(listener), strict)?),
+            Some(Message {
+                stage: Stage::Waiting,
+                process,
+                ..
+            }) => Some(Serving::of_stops(&server, process, strict, &ours)?),
+            Some(message) => return Err(failed(starting, message.stage)),
             None => None,
         };
         let child = starting.join().expect("it does not panic");
-        match (child, serving) {
-            (Ok(child), Some(serving)) => Ok(Running {
+        match (child, begun) {
+            (Ok(child), Some((serving, events))) => Ok(Running {
                 child,
                 server,
                 serving: Some(serving),
                 strict,
+                events,
             }),
             (Ok(_), None) => Err(Error::Refused),
-            (Err(error), _) => match child::told(ours.as_fd())? {
-                Some((Stage::Refused, _)) => Err(Error::Refused),
+            (Err(error), _) => match child::told(ours.as_fd())?.map(|message| message.stage) {
+                Some(Stage::Refused) => Err(Error::Refused),
+                Some(Stage::Filter) => Err(Error::Filter(error)),
                 _ => Err(Error::Program(error)),
             },
         }
@@ -150,7 +169,7 @@ fn failed(starting: JoinHandle<io::Result<Child>>, stage: Stage) -> Error {
         (Stage::Filter, Some(libc::EBUSY)) => Error::Nested,
         (Stage::Filter, Some(libc::EINVAL)) => Error::TooOld,
         (Stage::Filter, _) => Error::Filter(error),
-        (Stage::Listening | Stage::Refused, _) => Error::System(error),
+        (Stage::Listening | Stage::Waiting | Stage::Refused, _) => Error::System(error),
     }
 }
 
@@ -161,6 +180,8 @@ pub struct Running {
     server: Arc<Server>,
     serving: Option<Serving>,
     strict: bool,
+    /// What wait(2) says of the first process, if only the thread that answers can ask.
+    events: Option<UnixStream>,
 }
 
 impl Running {
@@ -175,7 +196,22 @@ impl Running {
     ///
     /// Those of the system.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
-        Ok(self.child.wait()?)
+        let Some(events) = &mut self.events else {
+            return Ok(self.child.wait()?);
+        };
+        loop {
+            let mut status = [0; 4];
+            events.read_exact(&mut status)?;
+            let status = i32::from_ne_bytes(status);
+            if !libc::WIFSTOPPED(status) {
+                return Ok(ExitStatus::from_raw(status));
+            }
+        }
+    }
+
+    /// What wait(2) says of the first process, if nobody else can ask.
+    pub(super) fn take_events(&mut self) -> Option<UnixStream> {
+        self.events.take()
     }
 
     /// Waits until all its processes are gone.
@@ -184,7 +220,7 @@ impl Running {
     ///
     /// Those of the system.
     pub fn finish(mut self) -> Result<(), Error> {
-        self.child.wait()?;
+        self.wait()?;
         match self.serving.take().map(|serving| serving.thread.join()) {
             Some(Ok(ended)) => Ok(ended?),
             _ => Ok(()),
@@ -224,13 +260,67 @@ struct Serving {
     over: std::sync::mpsc::Receiver<()>,
 }
 
+/// A thread that answers, and where it tells of the first process.
+type Begun = (Serving, Option<UnixStream>);
+
 impl Serving {
-    fn begin(server: &Arc<Server>, listener: Listener, strict: bool) -> io::Result<Self> {
+    fn of_notices(server: &Arc<Server>, listener: Listener, strict: bool) -> io::Result<Begun> {
+        let serving = Self::begin(server, move |server| serve(server, &listener, strict))?;
+        Ok((serving, None))
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn of_stops(
+        server: &Arc<Server>,
+        process: i32,
+        strict: bool,
+        waiting: &OwnedFd,
+    ) -> Result<Begun, Error> {
+        let (events, mut told) = UnixStream::pair()?;
+        let waiting = waiting.try_clone()?;
+        let (seized, seizing) = std::sync::mpsc::channel();
+        let serving = Self::begin(server, move |server| {
+            // Only the thread that traces can begin to.
+            let result = super::ptrace::seize(process);
+            let failed = result.is_err();
+            let _ = seized.send(result);
+            if failed {
+                return Ok(());
+            }
+            rustix::io::write(&waiting, &[0])?;
+            drop(waiting);
+            super::ptrace::serve(server, process, strict, &mut |status| {
+                // If nobody wants to know, nothing is lost.
+                let _ = told.write_all(&status.to_ne_bytes());
+            })
+        })?;
+        match seizing.recv() {
+            Ok(Ok(())) => Ok((serving, Some(events))),
+            Ok(Err(error)) => Err(Error::Traced(error)),
+            Err(_) => Err(io::Error::from(io::ErrorKind::Other).into()),
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn of_stops(_: &Arc<Server>, _: i32, _: bool, _: &OwnedFd) -> Result<Begun, Error> {
+        let why = "the ptrace backend is for x86-64 only";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why).into())
+    }
+
+    fn begin(
+        server: &Arc<Server>,
+        serve: impl FnOnce(&Server) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Self> {
         let server = Arc::clone(server);
         let thread = thread::Builder::new().name("mapemu-run".to_owned());
         let (ends, over) = std::sync::mpsc::channel();
         let thread = thread.spawn(move || {
-            let ended = serve(&server, &listener, strict);
+            let ended = serve(&server);
+            if let Err(error) = &ended {
+                server
+                    .notices
+                    .tell(format_args!("calls are not answered any more: {error}"));
+            }
             drop(server);
             drop(ends);
             ended

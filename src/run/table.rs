@@ -84,12 +84,13 @@ impl Table {
     ///
     /// `EMFILE` of the caller; those of the system, which are told.
     pub(super) fn install(&self, port: &dyn Port, file: OpenFile) -> Result<Fd> {
-        let made = self.place(&file).map_err(|error| {
+        let made = self.place(port, &file).map_err(|error| {
             port.unreachable(&error);
             Errno::new(23)
         });
         let (placeholder, theirs, inode, watch) = made?;
         let known = self.get(inode);
+        let theirs = theirs.as_ref().unwrap_or(&placeholder);
         let fd = port.add_fd(theirs.as_fd(), access(file.can_read(), file.can_write()), true);
         let Ok(fd) = fd else {
             if known.is_none() {
@@ -128,11 +129,19 @@ impl Table {
         Ok(fd)
     }
 
-    /// A placeholder, what the caller is given of it, its inode, and the number that its closing is told by.
-    fn place(&self, file: &OpenFile) -> io::Result<(OwnedFd, OwnedFd, Inode, i32)> {
+    /// A placeholder, what the caller is given of it unless it opens it by itself, its inode, and the number that its closing is told by.
+    fn place(
+        &self,
+        port: &dyn Port,
+        file: &OpenFile,
+    ) -> io::Result<(OwnedFd, Option<OwnedFd>, Inode, i32)> {
         let placeholder = file_for(file)?;
         let inode = inode_of(&placeholder)?;
-        let theirs = open_again(&placeholder, file.can_read(), file.can_write())?;
+        let theirs = if port.opens_again() {
+            None
+        } else {
+            Some(open_again(&placeholder, file.can_read(), file.can_write())?)
+        };
         let watch = self.closings.watch(&placeholder)?;
         Ok((placeholder, theirs, inode, watch))
     }
