@@ -1,6 +1,7 @@
 //! `mapemu run`: an unmodified program on emulated maps.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -21,6 +22,9 @@ pub(super) struct Run {
     /// Where random numbers begin.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Writes every call that has to do with maps to FILE, as a trace that `mapemu replay` reads.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Directory that stands for /sys/fs/bpf: each pin is a file in it while the program runs. Default: one that is removed in
     /// the end.
     #[arg(long, value_name = "DIR")]
@@ -32,7 +36,12 @@ pub(super) struct Run {
     #[arg(long)]
     strict: bool,
     /// The program, and its arguments.
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(
+        value_name = "CMD",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
     command: Vec<OsString>,
 }
 
@@ -68,14 +77,19 @@ fn prepared(run: Run) -> Result<(run::Run, Command), String> {
     if let Some(release) = &run.release {
         kernel = kernel.release(release).map_err(|error| error.to_string())?;
     }
-    let mut prepared = run::Run::new(kernel.build())
-        .strict(run.strict)
-        .backend(match run.backend {
-            Backend::Notify => run::Backend::Notify,
-            Backend::Ptrace => run::Backend::Ptrace,
-        });
+    let mut prepared =
+        run::Run::new(kernel.build())
+            .strict(run.strict)
+            .backend(match run.backend {
+                Backend::Notify => run::Backend::Notify,
+                Backend::Ptrace => run::Backend::Ptrace,
+            });
     if let Some(dir) = run.pin_root {
         prepared = prepared.pin_root(dir);
+    }
+    if let Some(path) = run.trace {
+        let file = File::create(&path);
+        prepared = prepared.trace(file.map_err(|error| format!("{}: {error}", path.display()))?);
     }
     let mut words = run.command.into_iter();
     let mut command = Command::new(words.next().ok_or("no program")?);

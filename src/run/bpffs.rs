@@ -140,16 +140,17 @@ impl Bpffs {
         pins.pins.pop();
     }
 
-    /// The kernel's bpffs has no pins but those whose files are there.
-    pub(super) fn follow(&self, kernel: &Kernel) {
+    /// The kernel's bpffs has no pins but those whose files are there. Those that went: their paths in it.
+    pub(super) fn follow(&self, kernel: &Kernel) -> Vec<String> {
         let mut pins = self.pins.lock();
         let is_gone = |pin: &mut Pin| pin.file.metadata().is_ok_and(|file| file.nlink() == 0);
         let gone: Vec<Pin> = pins.pins.extract_if(.., is_gone).collect();
         drop(pins);
-        for pin in gone {
+        for pin in &gone {
             // It cannot be missing: nobody else removes it.
             let _ = kernel.unlink(&pin.path);
         }
+        gone.into_iter().map(|pin| pin.path).collect()
     }
 }
 

@@ -22,6 +22,10 @@ pub(super) struct Caller<'a> {
     pub(super) cmd: Cmd,
     /// The file that was made for a pin.
     pub(super) pin: Mutex<Option<PathBuf>>,
+    /// Where the path that was meant is in the kernel's bpffs.
+    pub(super) inside: Mutex<Option<String>>,
+    /// The file that the caller was given an fd of.
+    pub(super) installed: Mutex<Option<OpenFile>>,
 }
 
 impl fmt::Debug for Caller<'_> {
@@ -55,7 +59,9 @@ impl Fds for Caller<'_> {
     }
 
     fn install(&self, file: OpenFile) -> Result<Fd> {
-        self.server.table.install(self.port, file)
+        let fd = self.server.table.install(self.port, file.clone())?;
+        *self.installed.lock() = Some(file);
+        Ok(fd)
     }
 
     fn path(&self, dir: Option<Fd>, path: String) -> Result<String> {
@@ -76,17 +82,23 @@ impl Fds for Caller<'_> {
             return Err(Errno::ENAMETOOLONG);
         }
         if self.cmd != Cmd::OBJ_PIN {
-            return bpffs.pinned(&real);
+            let inside = bpffs.pinned(&real)?;
+            *self.inside.lock() = Some(inside.clone());
+            return Ok(inside);
         }
         let inside = bpffs.add(&real)?;
         *self.pin.lock() = Some(real);
+        *self.inside.lock() = Some(inside.clone());
         Ok(inside)
     }
 }
 
 /// A call of bpf(2).
 pub(super) fn bpf(server: &Server, port: &dyn Port, args: [u64; 6]) -> Result<u64> {
-    #[expect(clippy::cast_possible_truncation, reason = "what an int is in a register")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what an int is in a register"
+    )]
     let (cmd, size) = (Cmd(args[0] as u32), args[2] as u32);
     let attr = args[1];
     let mut mem = TaskMem::new(port);
@@ -95,6 +107,8 @@ pub(super) fn bpf(server: &Server, port: &dyn Port, args: [u64; 6]) -> Result<u6
         port,
         cmd,
         pin: Mutex::new(None),
+        inside: Mutex::new(None),
+        installed: Mutex::new(None),
     };
     before(&caller, cmd, attr, &mem);
     let answer = server.answered(|| server.call(&caller, cmd, attr, size, &mut mem));
@@ -116,21 +130,22 @@ fn before(caller: &Caller<'_>, cmd: Cmd, attr: u64, mem: &TaskMem<'_>) {
         | Cmd::BTF_GET_FD_BY_ID
         | Cmd::LINK_GET_NEXT_ID
         | Cmd::LINK_GET_FD_BY_ID => {
-            server.table.settle();
+            server.settle();
             for entry in server.table.several() {
                 if !task::is_open(entry.inode) && !task::is_mapped(entry.inode, false) {
                     server.table.remove(&entry);
+                    server.closed(vec![entry]);
                 }
             }
-            server.bpffs.follow(&server.kernel);
+            server.follow_pins();
         }
-        Cmd::OBJ_PIN | Cmd::OBJ_GET => server.bpffs.follow(&server.kernel),
+        Cmd::OBJ_PIN | Cmd::OBJ_GET => server.follow_pins(),
         Cmd::MAP_FREEZE => {
             let mut fd = [0; 4];
             if mem.read(attr, &mut fd).is_ok()
                 && let Ok(Some(entry)) = caller.entry(Attr(&fd).u32(0))
             {
-                mapping::drop_unmapped(&entry);
+                mapping::drop_unmapped(server, &entry);
             }
         }
         _ => {}

@@ -73,8 +73,7 @@ pub(super) fn prepare(filter: &Filter, backend: Backend, socket: BorrowedFd<'_>)
 /// A call comes to us.
 fn hello() -> bool {
     // SAFETY: if it does not come to us, the command is none that there is.
-    let ret =
-        unsafe { libc::syscall(libc::SYS_bpf, HELLO, HELLO, HELLO, HELLO, HELLO, HELLO) };
+    let ret = unsafe { libc::syscall(libc::SYS_bpf, HELLO, HELLO, HELLO, HELLO, HELLO, HELLO) };
     ret == -1 && io::Error::last_os_error().raw_os_error() == Some(HERE.into())
 }
 

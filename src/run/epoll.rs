@@ -72,14 +72,7 @@ fn can_wait(entry: &Entry) -> bool {
     )
 }
 
-fn change(
-    port: &dyn Port,
-    entry: &Entry,
-    instance: Fd,
-    op: u32,
-    fd: Fd,
-    event: u64,
-) -> Result<()> {
+fn change(port: &dyn Port, entry: &Entry, instance: Fd, op: u32, fd: Fd, event: u64) -> Result<()> {
     let process = task::process_of(port.task()).ok_or(Errno::EBADF)?;
     let of = (process, instance, fd);
     let epoll = instance_of(port, process, instance)?;
@@ -134,9 +127,8 @@ impl Registration {
 /// The program's epoll instance: the same, by an fd of ours.
 fn instance_of(port: &dyn Port, process: pid_t, instance: Fd) -> Result<OwnedFd> {
     let pid = Pid::from_raw(process).ok_or(Errno::EBADF)?;
-    let found = pidfd_open(pid, PidfdFlags::empty()).and_then(|pidfd| {
-        pidfd_getfd(&pidfd, instance.cast_signed(), PidfdGetfdFlags::empty())
-    });
+    let found = pidfd_open(pid, PidfdFlags::empty())
+        .and_then(|pidfd| pidfd_getfd(&pidfd, instance.cast_signed(), PidfdGetfdFlags::empty()));
     found.map_err(|error| {
         if error != rustix::io::Errno::BADF {
             port.unreachable(&error.into());

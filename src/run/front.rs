@@ -253,7 +253,9 @@ fn reap(program: pid_t, front: &mut UnixStream) -> Option<c_int> {
         if child <= 0 {
             return None;
         }
-        if child == program && let Some(status) = ended(status, front) {
+        if child == program
+            && let Some(status) = ended(status, front)
+        {
             return Some(status);
         }
     }

@@ -19,7 +19,10 @@ pub(super) fn errno_of(error: impl Into<io::Error>) -> Errno {
 
 /// An argument that is an `int`.
 pub(super) fn int(arg: u64) -> Fd {
-    #[expect(clippy::cast_possible_truncation, reason = "what an int is in a register")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what an int is in a register"
+    )]
     let int = arg as u32;
     int
 }
@@ -45,7 +48,11 @@ pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
         },
         shared: flags & libc::MAP_TYPE != libc::MAP_PRIVATE,
     };
-    match server.answered(|| granted(server, &entry, &file, request)) {
+    let answer = server.answered(|| granted(server, &entry, &file, request));
+    if let Some(recorder) = &server.recorder {
+        recorder.mapped(entry.inode, &file, request, answer);
+    }
+    match answer {
         Ok(()) => Answer::Continue,
         Err(errno) => Answer::Returns(Err(errno)),
     }
@@ -54,7 +61,7 @@ pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
 fn granted(server: &Server, entry: &Entry, file: &OpenFile, request: MapRequest) -> Result<()> {
     let event = matches!(file.kind(), FileKind::Other(_));
     if event {
-        drop_unmapped(entry);
+        drop_unmapped(server, entry);
     }
     let granted = server.kernel.grant_mmap(file, request)?;
     if event || request.prot.write {
@@ -68,7 +75,7 @@ fn granted(server: &Server, entry: &Entry, file: &OpenFile, request: MapRequest)
 }
 
 /// What was mapped and is not any more counts no more.
-pub(super) fn drop_unmapped(entry: &Entry) {
+pub(super) fn drop_unmapped(server: &Server, entry: &Entry) {
     let mut granted = entry.granted.lock();
     if granted.is_empty() {
         return;
@@ -78,5 +85,8 @@ pub(super) fn drop_unmapped(entry: &Entry) {
         let gone = std::mem::take(&mut *granted);
         drop(granted);
         drop(gone);
+        if let Some(recorder) = &server.recorder {
+            recorder.unmapped(entry.inode);
+        }
     }
 }

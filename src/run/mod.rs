@@ -38,6 +38,7 @@ mod placeholder;
 mod port;
 #[cfg(target_arch = "x86_64")]
 mod ptrace;
+mod record;
 mod server;
 mod spawn;
 mod table;

@@ -147,7 +147,11 @@ impl Port for Waiting<'_> {
             flags: 0,
             srcfd: file.as_raw_fd().cast_unsigned(),
             newfd: 0,
-            newfd_flags: if cloexec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
+            newfd_flags: if cloexec {
+                libc::O_CLOEXEC.cast_unsigned()
+            } else {
+                0
+            },
         };
         // SAFETY: the kernel reads a struct.
         let ret = unsafe {

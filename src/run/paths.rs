@@ -75,9 +75,7 @@ impl Call<'_> {
             libc::SYS_statx => self.statx(b, int(c).cast_signed(), int(d), e),
             libc::SYS_faccessat | libc::SYS_faccessat2 => self.access(b, c),
             libc::SYS_mkdirat => self.mkdir(b, c),
-            libc::SYS_unlinkat => {
-                self.unlink(b, int(c) & libc::AT_REMOVEDIR.cast_unsigned() != 0)
-            }
+            libc::SYS_unlinkat => self.unlink(b, int(c) & libc::AT_REMOVEDIR.cast_unsigned() != 0),
             libc::SYS_renameat => self.rename(b, d, 0),
             libc::SYS_renameat2 => self.rename(b, d, int(e)),
             libc::SYS_readlinkat => self.readlink(b, c, d),
@@ -117,7 +115,8 @@ impl Call<'_> {
         };
         let open = || {
             let at = rustix::fs::CWD;
-            let opened = rustix::fs::openat(at, &real, flags | OFlags::CLOEXEC, Mode::from(int(mode)));
+            let opened =
+                rustix::fs::openat(at, &real, flags | OFlags::CLOEXEC, Mode::from(int(mode)));
             let opened = opened.map_err(errno_of)?;
             if !flags.contains(OFlags::PATH) && !real.is_dir() {
                 // Pins cannot be read.
@@ -197,11 +196,7 @@ impl Call<'_> {
         if size == 0 {
             return Some(Err(Errno::EINVAL));
         }
-        Some(
-            self.mem
-                .write(buffer, &name[..size])
-                .map(|()| size as u64),
-        )
+        Some(self.mem.write(buffer, &name[..size]).map(|()| size as u64))
     }
 
     fn stat(&mut self, path: u64, out: u64, flags: i32) -> Option<Result<u64>> {
@@ -218,8 +213,7 @@ impl Call<'_> {
         // SAFETY: it is a plain struct of numbers.
         let mut stat: libc::statx = unsafe { std::mem::zeroed() };
         // SAFETY: the path ends with a NUL, and the struct is ours.
-        let ret =
-            unsafe { libc::statx(libc::AT_FDCWD, real.as_ptr(), flags, mask, &raw mut stat) };
+        let ret = unsafe { libc::statx(libc::AT_FDCWD, real.as_ptr(), flags, mask, &raw mut stat) };
         Some(self.filled(ret, out, bytes_of(&stat)))
     }
 
@@ -254,7 +248,7 @@ impl Call<'_> {
         } else {
             rustix::fs::unlink(&real)
         };
-        self.server.bpffs.follow(&self.server.kernel);
+        self.server.follow_pins();
         Some(gone.map(|()| 0).map_err(errno_of))
     }
 
@@ -268,7 +262,7 @@ impl Call<'_> {
         let cwd = rustix::fs::CWD;
         let flags = RenameFlags::from_bits_retain(flags);
         let renamed = renameat_with(cwd, &from, cwd, &to, flags);
-        self.server.bpffs.follow(&self.server.kernel);
+        self.server.follow_pins();
         Some(renamed.map(|()| 0).map_err(errno_of))
     }
 

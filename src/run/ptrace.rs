@@ -45,7 +45,12 @@ pub(super) type Told<'a> = &'a mut dyn FnMut(c_int);
 ///
 /// Those of the system.
 pub(super) fn seize(process: pid_t) -> io::Result<()> {
-    request(libc::PTRACE_SEIZE, process, 0, OPTIONS.cast_unsigned().into())
+    request(
+        libc::PTRACE_SEIZE,
+        process,
+        0,
+        OPTIONS.cast_unsigned().into(),
+    )
 }
 
 /// Answers calls until no process is left. `told` gets what wait(2) says of the first one.
@@ -53,12 +58,7 @@ pub(super) fn seize(process: pid_t) -> io::Result<()> {
 /// # Errors
 ///
 /// Those of the system.
-pub(super) fn serve(
-    server: &Server,
-    first: pid_t,
-    strict: bool,
-    told: Told<'_>,
-) -> io::Result<()> {
+pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>) -> io::Result<()> {
     let mut is_program = false;
     loop {
         if !is_program && has_ended(first) {
@@ -115,7 +115,7 @@ fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) {
         }),
     };
     let answer = server.serve(&stopped, &call);
-    server.table.settle();
+    server.settle();
     if strict && server.notices.has_refused() {
         // SAFETY: only numbers; it is stopped, so the number is its own.
         unsafe { libc::kill(task, libc::SIGKILL) };
@@ -190,7 +190,8 @@ impl Port for Stopped<'_> {
         let room = (self.regs.rsp - RED_ZONE - path.len() as u64) & !15;
         let mut mem = super::memory::TaskMem::new(self);
         crate::abi::UserMem::write(&mut mem, room, path.as_bytes())?;
-        let mut flags = access & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::TRUNC);
+        let mut flags =
+            access & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::TRUNC);
         flags.set(OFlags::CLOEXEC, cloexec);
         let args = [
             libc::AT_FDCWD.cast_unsigned().into(),

@@ -1,9 +1,11 @@
 //! The kernel that the program sees: what becomes of each of its calls that comes to us.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use libc::pid_t;
 use parking_lot::Mutex;
@@ -17,7 +19,8 @@ use super::memory::TaskMem;
 use super::notice::Notices;
 use super::placeholder::open_again;
 use super::port::{Answer, Port, Syscall};
-use super::table::Table;
+use super::record::Recorder;
+use super::table::{Entry, Table};
 use super::task::{TaskFile, Tasks};
 use super::{epoll, mapping, paths, perf};
 use crate::Kernel;
@@ -36,10 +39,15 @@ pub(super) struct Server {
     pub(super) cpus: Option<String>,
     /// `RLIMIT_MEMLOCK` of processes that have set it.
     memlock: Mutex<HashMap<pid_t, [u64; 2]>>,
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Server {
-    pub(super) fn new(kernel: Kernel, pin_root: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn new(
+        kernel: Kernel,
+        pin_root: Option<&Path>,
+        trace: Option<File>,
+    ) -> io::Result<Self> {
         let nr_cpus = kernel.env().nr_cpus;
         let list = match nr_cpus {
             1 => "0\n".to_owned(),
@@ -47,7 +55,9 @@ impl Server {
         };
         let truth = std::fs::read_to_string("/sys/devices/system/cpu/possible");
         kernel.env().lay_rings_in_line();
+        let recorder = trace.map(|file| Recorder::new(file, &kernel));
         Ok(Self {
+            recorder: recorder.transpose()?,
             tasks: Tasks::default(),
             table: Table::new()?,
             foreign: Foreign::default(),
@@ -81,9 +91,7 @@ impl Server {
             return Answer::Returns(Err(Errno::ENOSYS));
         }
         match call.number {
-            libc::SYS_bpf if child::is_hello(call) => {
-                Answer::Returns(Err(Errno::new(child::HERE)))
-            }
+            libc::SYS_bpf if child::is_hello(call) => Answer::Returns(Err(Errno::new(child::HERE))),
             libc::SYS_bpf => Answer::Returns(caller::bpf(self, port, args)),
             libc::SYS_epoll_ctl => epoll::ctl(self, port, args),
             libc::SYS_mmap => mapping::mmap(self, port, args),
@@ -142,7 +150,35 @@ impl Server {
         size: u32,
         mem: &mut TaskMem<'_>,
     ) -> Result<u32> {
-        self.kernel.bpf_in(caller, cmd, attr, size, mem)
+        let Some(recorder) = &self.recorder else {
+            return self.kernel.bpf_in(caller, cmd, attr, size, mem);
+        };
+        // What was closed is closed in the trace, too, before anything new gets its name.
+        self.settle();
+        let call = recorder.request(caller, cmd, attr, size, mem);
+        let answer = self.kernel.bpf_in(caller, cmd, attr, size, mem);
+        recorder.answer(caller, call, answer, mem);
+        answer
+    }
+
+    /// Closes the emulated files whose last fd was closed.
+    pub(super) fn settle(&self) {
+        self.closed(self.table.settle());
+    }
+
+    pub(super) fn closed(&self, gone: Vec<Arc<Entry>>) {
+        if let Some(recorder) = &self.recorder {
+            gone.iter().for_each(|entry| recorder.closed(entry));
+        }
+        drop(gone);
+    }
+
+    /// Pins whose files are gone are gone.
+    pub(super) fn follow_pins(&self) {
+        let gone = self.bpffs.follow(&self.kernel);
+        if let Some(recorder) = &self.recorder {
+            gone.iter().for_each(|path| recorder.unlinked(path));
+        }
     }
 
     /// A file that is read in place of another.
@@ -168,9 +204,8 @@ impl Server {
     fn memlock(&self, port: &dyn Port, process: u64, new: u64, old: u64) -> Answer {
         let task = port.task();
         let of = super::task::process_of(task).unwrap_or(task);
-        let other = pid_t::try_from(process.cast_signed()).is_ok_and(|of_call| {
-            of_call != 0 && of_call != of && of_call != task
-        });
+        let other = pid_t::try_from(process.cast_signed())
+            .is_ok_and(|of_call| of_call != 0 && of_call != of && of_call != task);
         let mut limits = self.memlock.lock();
         if other || new == 0 && !limits.contains_key(&of) {
             return Answer::Continue;

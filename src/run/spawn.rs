@@ -1,7 +1,11 @@
 //! Begins a program, and answers its calls until the last of its processes is gone.
 
-#![expect(unsafe_code, reason = "what a forked child does before it is a program")]
+#![expect(
+    unsafe_code,
+    reason = "what a forked child does before it is a program"
+)]
 
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -44,7 +48,9 @@ pub enum Error {
     #[error("seccomp(2) does not work here ({0}): use --backend ptrace, if ptrace(2) does")]
     Filter(io::Error),
     /// The program cannot be traced.
-    #[error("ptrace(2) does not work here ({0}): is this process traced already, by a debugger or mapemu run?")]
+    #[error(
+        "ptrace(2) does not work here ({0}): is this process traced already, by a debugger or mapemu run?"
+    )]
     Traced(io::Error),
     /// The program could not be started.
     #[error("{0}")]
@@ -61,6 +67,7 @@ pub struct Run {
     pub(super) backend: Backend,
     pub(super) pin_root: Option<PathBuf>,
     pub(super) strict: bool,
+    trace: Option<File>,
 }
 
 impl Run {
@@ -71,6 +78,7 @@ impl Run {
             backend: Backend::Notify,
             pin_root: None,
             strict: false,
+            trace: None,
         }
     }
 
@@ -87,6 +95,12 @@ impl Run {
         self
     }
 
+    /// Calls that have to do with maps are written there, as a trace that `mapemu replay` reads.
+    pub fn trace(mut self, file: File) -> Self {
+        self.trace = Some(file);
+        self
+    }
+
     /// A program that asks for something that is not emulated is killed.
     pub fn strict(mut self, strict: bool) -> Self {
         self.strict = strict;
@@ -99,7 +113,7 @@ impl Run {
     ///
     /// [`Error`]
     pub fn spawn(self, mut command: Command) -> Result<Running, Error> {
-        let server = Server::new(self.kernel, self.pin_root.as_deref())?;
+        let server = Server::new(self.kernel, self.pin_root.as_deref(), self.trace)?;
         let server = Arc::new(server);
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
@@ -132,7 +146,11 @@ impl Run {
                 stage: Stage::Listening,
                 listener: Some(listener),
                 ..
-            }) => Some(Serving::of_notices(&server, Listener::new(listener), strict)?),
+            }) => Some(Serving::of_notices(
+                &server,
+                Listener::new(listener),
+                strict,
+            )?),
             Some(Message {
                 stage: Stage::Waiting,
                 process,
@@ -229,7 +247,10 @@ impl Running {
 
     /// Whether no process of it is left that could make a call, now or in that time.
     pub(super) fn is_over_within(&mut self, time: std::time::Duration) -> bool {
-        let over = self.serving.as_ref().map(|serving| serving.over.recv_timeout(time));
+        let over = self
+            .serving
+            .as_ref()
+            .map(|serving| serving.over.recv_timeout(time));
         match over {
             None => true,
             Some(Err(std::sync::mpsc::RecvTimeoutError::Timeout)) => false,
@@ -344,7 +365,7 @@ fn serve(server: &Server, listener: &Listener, strict: bool) -> io::Result<()> {
         }
         let [calls, closed] = fds.map(|fd| fd.revents());
         if closed.contains(PollFlags::IN) {
-            server.table.settle();
+            server.settle();
         }
         if calls.contains(PollFlags::IN) {
             let Some((id, task, call)) = listener.receive()? else {

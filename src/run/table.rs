@@ -42,6 +42,11 @@ impl Entry {
         found.expect("an entry has a file").clone()
     }
 
+    /// All of them.
+    pub(super) fn files(&self) -> Vec<OpenFile> {
+        self.files.lock().clone()
+    }
+
     /// Any of them.
     pub(super) fn any_file(&self) -> OpenFile {
         self.files.lock()[0].clone()
@@ -91,7 +96,11 @@ impl Table {
         let (placeholder, theirs, inode, watch) = made?;
         let known = self.get(inode);
         let theirs = theirs.as_ref().unwrap_or(&placeholder);
-        let fd = port.add_fd(theirs.as_fd(), access(file.can_read(), file.can_write()), true);
+        let fd = port.add_fd(
+            theirs.as_fd(),
+            access(file.can_read(), file.can_write()),
+            true,
+        );
         let Ok(fd) = fd else {
             if known.is_none() {
                 self.closings.forget(watch);
@@ -146,13 +155,14 @@ impl Table {
         Ok((placeholder, theirs, inode, watch))
     }
 
-    /// Closes the emulated files whose last fd was closed.
-    pub(super) fn settle(&self) {
+    /// Takes out the emulated files whose last fd was closed. No lock is to be held when they are dropped: a map may go with
+    /// one, and others with that.
+    pub(super) fn settle(&self) -> Vec<Arc<Entry>> {
         let closed = self.closings.take();
-        if closed.is_empty() {
-            return;
-        }
         let mut gone = Vec::new();
+        if closed.is_empty() {
+            return gone;
+        }
         let mut open = self.open.lock();
         for watch in closed {
             let Some(inode) = open.by_watch.get(&watch).copied() else {
@@ -166,9 +176,7 @@ impl Table {
             open.by_watch.remove(&watch);
             self.closings.forget(watch);
         }
-        drop(open);
-        // No lock is held: a map may go with it, and others with that.
-        drop(gone);
+        gone
     }
 
     /// All that are open.
