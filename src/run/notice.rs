@@ -50,6 +50,8 @@ impl Notices {
             Some(libc::EMFILE | libc::ENFILE) => self.refuse(format_args!(
                 "mapemu has no free file descriptor for one more object ({why}): raise the limit (ulimit -n)"
             )),
+            // It has ended, and waits for no answer.
+            Some(libc::ESRCH) => {}
             _ => self.refuse(format_args!(
                 "a call of process {task} ({command}) could not be answered: {why}"
             )),

@@ -76,17 +76,23 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
             continue;
         }
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        let mut ended = None;
         match event {
-            libc::PTRACE_EVENT_SECCOMP => call(server, task, strict, false),
+            libc::PTRACE_EVENT_SECCOMP => ended = call(server, task, strict, false),
             libc::PTRACE_EVENT_STOP if is_stop(signal) => {
                 if task == first {
                     told(status);
                 }
                 resume(libc::PTRACE_LISTEN, task, 0);
             }
-            0 if signal == libc::SIGSYS && is_ours(task) => call(server, task, strict, true),
+            0 if signal == libc::SIGSYS && is_ours(task) => {
+                ended = call(server, task, strict, true)
+            }
             0 if signal != SYSCALL_STOP => resume(libc::PTRACE_CONT, task, signal),
             _ => resume(libc::PTRACE_CONT, task, 0),
+        }
+        if let Some(status) = ended.filter(|_| task == first) {
+            told(status);
         }
     }
 }
@@ -95,11 +101,9 @@ fn is_stop(signal: c_int) -> bool {
     [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal)
 }
 
-/// A call that waits for its answer.
-fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) {
-    let Ok(regs) = registers(task) else {
-        return;
-    };
+/// A call that waits for its answer. What wait(2) says if the task ends meanwhile.
+fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) -> Option<c_int> {
+    let regs = registers(task).ok()?;
     let call = Syscall {
         arch: ARCH | if regs.cs == 0x23 { 1 << 31 } else { 0 },
         number: if trapped { regs.rax } else { regs.orig_rax }.cast_signed(),
@@ -112,6 +116,7 @@ fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) {
         at: Mutex::new(At {
             entry: !trapped,
             signals: Vec::new(),
+            ended: None,
         }),
     };
     let answer = server.serve(&stopped, &call);
@@ -121,10 +126,13 @@ fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) {
         unsafe { libc::kill(task, libc::SIGKILL) };
     }
     let at = stopped.at.into_inner();
+    if at.ended.is_some() {
+        return at.ended;
+    }
     let result = match answer {
         Answer::Continue if at.entry => {
             resume(libc::PTRACE_CONT, task, 0);
-            return;
+            return None;
         }
         Answer::Continue => {
             server.notices.tell(format_args!(
@@ -147,6 +155,7 @@ fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) {
         unsafe { libc::syscall(libc::SYS_tkill, task, signal) };
     }
     resume(libc::PTRACE_CONT, task, 0);
+    None
 }
 
 /// A task that is stopped for a call.
@@ -163,6 +172,8 @@ struct At {
     entry: bool,
     /// What came meanwhile.
     signals: Vec<c_int>,
+    /// What wait(2) said, if the task ended.
+    ended: Option<c_int>,
 }
 
 impl fmt::Debug for Stopped<'_> {
@@ -245,6 +256,7 @@ impl Stopped<'_> {
             let gone = io::Error::from_raw_os_error(libc::ESRCH);
             let (_, status) = wait(self.task)?.ok_or(gone)?;
             if !libc::WIFSTOPPED(status) {
+                at.ended = Some(status);
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
             }
             let signal = libc::WSTOPSIG(status);

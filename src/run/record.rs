@@ -25,6 +25,8 @@ use crate::sys::{Fds as _, FileKind, OpenFile};
 
 /// Room for an attr of any release.
 const ATTR_ROOM: usize = 256;
+/// A number that is no open fd in any trace.
+const NOT_OPEN: Fd = 1000;
 /// Bytes of keys or values of a batch that are written.
 const MOST: usize = 1 << 20;
 
@@ -387,7 +389,8 @@ impl State {
     fn fd(&mut self, caller: &Caller<'_>, fd: Fd) -> Value {
         match caller.get(fd) {
             Ok(file) => json!(self.name(&file)),
-            Err(_) => json!(-1),
+            Err(_) if fd.cast_signed() < 0 => json!(-1),
+            Err(_) => json!(NOT_OPEN),
         }
     }
 
@@ -528,7 +531,10 @@ impl State {
         }
         let mut fd = [0; 4];
         mem.read(addr, &mut fd).ok()?;
-        put("value_fd", self.fd(caller, Fd::from_ne_bytes(fd)));
+        match caller.get(Fd::from_ne_bytes(fd)) {
+            Ok(file) => put("value_fd", json!(self.name(&file))),
+            Err(_) => pointed(put, "value", addr, size, mem),
+        }
         Some(())
     }
 

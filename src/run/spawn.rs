@@ -167,6 +167,7 @@ impl Run {
                 serving: Some(serving),
                 strict,
                 events,
+                status: None,
             }),
             (Ok(_), None) => Err(Error::Refused),
             (Err(error), _) => match child::told(ours.as_fd())?.map(|message| message.stage) {
@@ -200,6 +201,7 @@ pub struct Running {
     strict: bool,
     /// What wait(2) says of the first process, if only the thread that answers can ask.
     events: Option<UnixStream>,
+    status: Option<ExitStatus>,
 }
 
 impl Running {
@@ -214,6 +216,9 @@ impl Running {
     ///
     /// Those of the system.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
         let Some(events) = &mut self.events else {
             return Ok(self.child.wait()?);
         };
@@ -222,7 +227,9 @@ impl Running {
             events.read_exact(&mut status)?;
             let status = i32::from_ne_bytes(status);
             if !libc::WIFSTOPPED(status) {
-                return Ok(ExitStatus::from_raw(status));
+                let status = ExitStatus::from_raw(status);
+                self.status = Some(status);
+                return Ok(status);
             }
         }
     }
