@@ -48,6 +48,7 @@ pub mod sys;
 #[cfg(feature = "trace")]
 pub mod trace;
 pub mod typed;
+pub mod vm;
 
 pub use sys::Kernel;
 

@@ -13,6 +13,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("map", &["abi", "store", "btf", "env"]),
     ("sys", &["abi", "map", "env", "btf", "store"]),
     ("helper", &["abi", "map", "env", "btf"]),
+    // Instructions call helpers; `sys` is given it as a machine.
+    ("vm", &["abi", "map", "env", "helper", "sys"]),
     ("calls", &["abi"]),
     ("typed", &["abi", "calls"]),
     ("object", &["abi", "calls", "btf"]),
@@ -27,7 +29,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     // What maps know of files, sockets and perf events is told by `map`; how a recording is written, by `trace`.
-    ("run", &["abi", "sys", "map", "trace"]),
+    // `BPF_PROG_TEST_RUN` runs programs on it.
+    ("run", &["abi", "sys", "map", "vm"]),
     (
         "cli",
         &[

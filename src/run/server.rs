@@ -25,6 +25,7 @@ use super::task::{TaskFile, Tasks};
 use super::{epoll, mapping, paths, perf};
 use crate::Kernel;
 use crate::abi::{Cmd, Errno, Fd, Result, UserMem};
+use crate::vm::Interpreter;
 
 /// See the module.
 #[derive(Debug)]
@@ -55,6 +56,7 @@ impl Server {
         };
         let truth = std::fs::read_to_string("/sys/devices/system/cpu/possible");
         kernel.env().lay_rings_in_line();
+        kernel.run_programs_with(Arc::new(Interpreter));
         let recorder = trace.map(|file| Recorder::new(file, &kernel));
         Ok(Self {
             recorder: recorder.transpose()?,

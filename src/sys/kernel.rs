@@ -1,8 +1,8 @@
 //! What a test does with a kernel besides bpf(2): rights, fds of other kinds, programs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -72,6 +72,7 @@ impl Kernel {
             cgroups: Arc::new(Mutex::new(Cgroups::new())),
             sockets: Mutex::new(BTreeMap::new()),
             freezing: Mutex::new(()),
+            machine: OnceLock::new(),
         };
         let kernel = Self {
             inner: Arc::new(inner),
