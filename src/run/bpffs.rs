@@ -170,7 +170,7 @@ impl Drop for Bpffs {
 }
 
 /// A new directory that only its owner can enter.
-fn new_dir() -> io::Result<PathBuf> {
+pub(super) fn new_dir() -> io::Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     let parent = std::env::temp_dir();
     let process = std::process::id();

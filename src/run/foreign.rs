@@ -9,6 +9,7 @@ use rustix::fs::FileType;
 use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
+use super::cgroups::is_cgroup;
 use super::placeholder::Inode;
 use super::port::Port;
 use super::server::Server;
@@ -27,11 +28,7 @@ enum What {
     Path,
     Socket(Inode, u8),
     Process(i32),
-    Cgroup(Inode),
 }
-
-/// `CGROUP2_SUPER_MAGIC`
-const CGROUP2: i64 = 0x6367_7270;
 
 impl Foreign {
     /// The object behind an fd that is open.
@@ -51,8 +48,13 @@ impl Foreign {
                 (key, OtherKind::Socket(socket))
             }
             _ if access == (false, false) => (What::Path, OtherKind::File),
-            FileType::Directory if is_cgroup(task, fd) => {
-                (What::Cgroup(file.inode), OtherKind::File)
+            FileType::Directory => {
+                let path = task::link(task, &format!("fd/{fd}")).unwrap_or_default();
+                let cgroups = &server.cgroups;
+                if cgroups.has(&path) || is_cgroup(&path) {
+                    return cgroups.file(&server.kernel, file.inode, &path);
+                }
+                (What::File(file.inode), OtherKind::File)
             }
             _ => match process_behind(task, fd) {
                 Some(process) => (What::Process(process), OtherKind::Pidfd),
@@ -62,26 +64,10 @@ impl Foreign {
         let mut known = self.0.lock();
         let new = || match what {
             What::Path => server.kernel.declare_path(),
-            What::Cgroup(inode) => cgroup(server, inode),
             What::File(_) | What::Socket(..) | What::Process(_) => server.kernel.declare(kind),
         };
         known.entry(what).or_insert_with(new).clone()
     }
-}
-
-/// A cgroup for a directory of the real hierarchy.
-fn cgroup(server: &Server, inode: Inode) -> OpenFile {
-    let kernel = &server.kernel;
-    let made = kernel.cgroup_create(&format!("inode-{}", inode.1), None);
-    match made.and_then(|fd| kernel.open_file(fd)) {
-        Ok(file) => file,
-        Err(_) => kernel.declare(OtherKind::File),
-    }
-}
-
-fn is_cgroup(task: i32, fd: Fd) -> bool {
-    let found = rustix::fs::statfs(format!("/proc/{task}/fd/{fd}"));
-    found.is_ok_and(|found| i64::from(found.f_type) == CGROUP2)
 }
 
 /// The process that a pidfd means.

@@ -23,6 +23,7 @@
 
 mod bpffs;
 mod caller;
+mod cgroups;
 mod child;
 mod epoll;
 mod filter;

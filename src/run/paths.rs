@@ -18,7 +18,7 @@ use super::memory::TaskMem;
 use super::placeholder::{access, link_name};
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
-use super::task;
+use super::{cgroups, task};
 use crate::abi::{Errno, Result, UserMem};
 
 /// One call.
@@ -99,16 +99,24 @@ impl Call<'_> {
         }
     }
 
-    /// What a path below `/sys/fs/bpf` means.
+    /// Where a path leads that is not what it seems.
     fn real(&self, addr: u64) -> Option<PathBuf> {
-        self.server.bpffs.real_path(&self.path(addr)?)
+        self.real_path(&self.path(addr)?)
+    }
+
+    fn real_path(&self, path: &[u8]) -> Option<PathBuf> {
+        let in_bpffs = self.server.bpffs.real_path(path);
+        in_bpffs.or_else(|| {
+            let path = std::str::from_utf8(path).ok()?;
+            self.server.cgroups.real_path(Path::new(path))
+        })
     }
 
     fn open(&self, path: u64, flags: u64, mode: u64) -> Option<Result<u64>> {
         let path = self.path(path)?;
         let flags = OFlags::from_bits_retain(int(flags));
         let cloexec = flags.contains(OFlags::CLOEXEC);
-        let Some(real) = self.server.bpffs.real_path(&path) else {
+        let Some(real) = self.real_path(&path) else {
             let text = self.text_at(Path::new(std::str::from_utf8(&path).ok()?))?;
             let fd = self.server.give_text(self.port, &text, cloexec);
             return Some(fd.map(u64::from));
@@ -118,7 +126,8 @@ impl Call<'_> {
             let opened =
                 rustix::fs::openat(at, &real, flags | OFlags::CLOEXEC, Mode::from(int(mode)));
             let opened = opened.map_err(errno_of)?;
-            if !flags.contains(OFlags::PATH) && !real.is_dir() {
+            let in_bpffs = self.server.bpffs.has(&real);
+            if in_bpffs && !flags.contains(OFlags::PATH) && !real.is_dir() {
                 // Pins cannot be read.
                 return Err(Errno::EIO);
             }
@@ -232,9 +241,14 @@ impl Call<'_> {
     }
 
     fn mkdir(&self, path: u64, mode: u64) -> Option<Result<u64>> {
-        let real = self.real(path)?;
+        let Some(real) = self.real(path) else {
+            let path = self.path(path)?;
+            let path = Path::new(std::str::from_utf8(&path).ok()?);
+            return self.server.cgroups.make(path, int(mode));
+        };
         let name = real.file_name().unwrap_or_default().as_bytes();
-        if name.contains(&b'.') && fs::symlink_metadata(&real).is_err() {
+        let in_bpffs = self.server.bpffs.has(&real);
+        if in_bpffs && name.contains(&b'.') && fs::symlink_metadata(&real).is_err() {
             return Some(Err(Errno::EPERM));
         }
         let made = rustix::fs::mkdir(&real, Mode::from(int(mode)));
@@ -243,11 +257,16 @@ impl Call<'_> {
 
     fn unlink(&self, path: u64, dir: bool) -> Option<Result<u64>> {
         let real = self.real(path)?;
+        let found = rustix::fs::stat(&real).map(|found| (found.st_dev, found.st_ino));
         let gone = if dir {
             rustix::fs::rmdir(&real)
         } else {
             rustix::fs::unlink(&real)
         };
+        if let (Ok(()), Ok(inode)) = (gone, found) {
+            let kernel = &self.server.kernel;
+            self.server.cgroups.removed(kernel, &real, inode);
+        }
         self.server.follow_pins();
         Some(gone.map(|()| 0).map_err(errno_of))
     }
@@ -271,7 +290,7 @@ impl Call<'_> {
             Some(path) => path,
             None => self.mem.path(path).ok()?,
         };
-        let real = self.server.bpffs.real_path(&path);
+        let real = self.real_path(&path);
         let path = match real {
             Some(real) => real,
             None => {
@@ -280,27 +299,34 @@ impl Call<'_> {
                 fs::canonicalize(path).ok()?
             }
         };
-        if !self.server.bpffs.has(&path) {
-            return None;
-        }
+        let magic = self.magic(&path)?;
         if let Err(error) = fs::metadata(&path) {
             return Some(Err(errno_of(error)));
         }
-        Some(self.write_statfs(out))
+        Some(self.write_statfs(magic, out))
     }
 
     fn fstatfs(&mut self, fd: u32, out: u64) -> Option<Result<u64>> {
         let path = task::link(self.port.task(), &format!("fd/{fd}")).ok()?;
-        if !self.server.bpffs.has(&path) {
-            return None;
-        }
-        Some(self.write_statfs(out))
+        let magic = self.magic(&path)?;
+        Some(self.write_statfs(magic, out))
     }
 
-    fn write_statfs(&mut self, out: u64) -> Result<u64> {
+    /// The file system that a path of ours is said to be on.
+    fn magic(&self, path: &Path) -> Option<i64> {
+        if self.server.bpffs.has(path) {
+            Some(MAGIC)
+        } else if self.server.cgroups.has(path) {
+            Some(cgroups::MAGIC)
+        } else {
+            None
+        }
+    }
+
+    fn write_statfs(&mut self, magic: i64, out: u64) -> Result<u64> {
         // SAFETY: it is a plain struct of numbers.
         let mut statfs: libc::statfs = unsafe { std::mem::zeroed() };
-        statfs.f_type = MAGIC;
+        statfs.f_type = magic;
         statfs.f_bsize = 4096;
         statfs.f_frsize = 4096;
         statfs.f_namelen = 255;

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::bpffs::Bpffs;
 use super::caller::{self, Caller, caught};
+use super::cgroups::Cgroups;
 use super::child;
 use super::filter::ARCH;
 use super::foreign::Foreign;
@@ -35,6 +36,7 @@ pub(super) struct Server {
     pub(super) table: Table,
     pub(super) foreign: Foreign,
     pub(super) bpffs: Bpffs,
+    pub(super) cgroups: Cgroups,
     pub(super) notices: Notices,
     /// What the lists of CPUs say, if that is not the truth.
     pub(super) cpus: Option<String>,
@@ -64,6 +66,7 @@ impl Server {
             table: Table::new()?,
             foreign: Foreign::default(),
             bpffs: Bpffs::new(pin_root)?,
+            cgroups: Cgroups::default(),
             notices: Notices::default(),
             cpus: (!truth.is_ok_and(|truth| truth == list)).then_some(list),
             memlock: Mutex::default(),
