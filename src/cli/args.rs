@@ -81,12 +81,18 @@ impl From<Exit> for ExitCode {
 
 /// Runs the program with these arguments, its own name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let runs_program = arguments.get(1).is_some_and(|command| command == "run");
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // If nobody reads it, nobody misses it.
             let _printed = error.print();
             let wrong = error.use_stderr();
+            if wrong && runs_program {
+                // No status of a program.
+                return ExitCode::from(125);
+            }
             return if wrong { Exit::CannotRun } else { Exit::Holds }.into();
         }
     };

@@ -10,8 +10,38 @@ use clap::{Args, ValueEnum};
 use crate::Kernel;
 use crate::run::{self, in_foreground};
 
+/// What the command does, for `--help`.
+const ABOUT: &str = "\
+Runs CMD, any program, unmodified, on Linux's BPF maps as mapemu emulates them: as an ordinary user, without root,
+capabilities or a user namespace.
+
+bpf(2) and a few calls around it (mmap, epoll_ctl, perf_event_open, statfs, opens and other calls with a path below
+/sys/fs/bpf and /proc/PID/fd) wait until mapemu has answered; all others go to the running kernel at no cost. Maps, BTF,
+programs, links, ids and pins are those of one emulated kernel, which begins empty and ends with the last process of CMD.
+Fork, exec, threads, daemons and fds that are passed over sockets work. Memory of maps is mapped for real; ring buffers and
+perf buffers are read as ever. Programs run for BPF_PROG_TEST_RUN. Attaching them to what is not there fails with EOPNOTSUPP
+and one line on standard error that names it.";
+
+/// What follows the options, for `--help`.
+const MORE: &str = "\
+EXIT STATUS
+  that of CMD; 128+N if signal N ended it; 125 if mapemu itself failed; 126 if CMD cannot be executed; 127 if it was not found.
+  Signals, stops and the terminal are as if CMD ran by itself.
+
+EXAMPLES
+  mapemu run -- bpftool map create /sys/fs/bpf/m type hash key 4 value 8 entries 16 name m
+  mapemu run --pin-root ./pins -- ./collector collector.bpf.o
+  mapemu run --trace run.jsonl -- ./service.test && mapemu replay run.jsonl
+  mapemu run --backend ptrace -- ./service.test        # in a container whose seccomp profile refuses bpf(2)
+
+LIMITS
+  poll(2) and select(2) see a ring buffer ready at all times; epoll is told of each wakeup. 32-bit programs, programs that cannot
+  be looked into (not dumpable, unreadable) and a run in a run are refused with a line that says why. It confines nothing. The
+  guide, docs/run.md, has all limits, and a section each for bpftool, C, Go, Rust and Python.";
+
 /// Arguments of `mapemu run`.
 #[derive(Debug, Args)]
+#[command(long_about = ABOUT, after_long_help = MORE)]
 pub(super) struct Run {
     /// Release of the kernel, such as 6.18 or 6.18.44.
     #[arg(long, value_name = "R")]

@@ -79,6 +79,20 @@ int main(int argc, char **argv) {
     printf("empty ring: %d\n", ring_buffer__poll(ring, 60));
     printf("empty perf buffer: %d\n", perf_buffer__poll(perf, 60));
     printf("%s\n", now() - start > 0.11 ? "waited" : "did not wait");
+    /* The program itself, run for a test: it counts, and writes a record. */
+    unsigned char packet[64] = {}, out[64];
+    LIBBPF_OPTS(bpf_test_run_opts, run, .data_in = packet, .data_size_in = sizeof packet, .data_out = out,
+                .data_size_out = sizeof out, .repeat = 3);
+    int prog = bpf_program__fd(bpf_object__find_program_by_name(object, "filter"));
+    say("run", bpf_prog_test_run_opts(prog, &run), errno);
+    printf("returned %u, %u bytes\n", run.retval, run.data_size_out);
+    bpf_map_lookup_elem(hash, &key, &value);
+    printf("counted to %ld\n", value);
+    int zero = 0, bss = bpf_map__fd(bpf_object__find_map_by_name(object, "object.bss"));
+    int runs = 0;
+    bpf_map_lookup_elem(bss, &zero, &runs);
+    printf("%d runs, %d records\n", runs, ring_buffer__poll(ring, 0));
+    records = 0;
     if (argc > 2) {
         printf("ready\n");
         double end = now() + 10;
