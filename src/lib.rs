@@ -41,7 +41,12 @@ pub mod host;
 pub mod map;
 #[cfg(feature = "object")]
 pub mod object;
-#[cfg(all(feature = "run", target_os = "linux"))]
+#[cfg(all(
+    feature = "run",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(shuttle)
+))]
 pub mod run;
 pub mod store;
 pub mod sys;

@@ -25,7 +25,11 @@ enum Command {
     /// Runs a scenario on the running kernel; the trace goes to standard output.
     Record(record::Record),
     /// Runs an unmodified program on emulated maps, as an ordinary user.
-    #[cfg(target_os = "linux")]
+    #[cfg(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        not(shuttle)
+    ))]
     Run(super::run::Run),
 }
 
@@ -100,7 +104,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Replay(replay) => replay::run(&replay).into(),
         Command::Conform(conform) => conform::run(&conform).into(),
         Command::Record(record) => record::run(&record).into(),
-        #[cfg(target_os = "linux")]
+        #[cfg(all(
+            target_os = "linux",
+            any(target_arch = "x86_64", target_arch = "aarch64"),
+            not(shuttle)
+        ))]
         Command::Run(run) => super::run::run(run),
     }
 }

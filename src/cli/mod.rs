@@ -5,7 +5,11 @@ mod conform;
 mod record;
 mod recordings;
 mod replay;
-#[cfg(target_os = "linux")]
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(shuttle)
+))]
 mod run;
 mod running;
 

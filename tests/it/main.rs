@@ -33,5 +33,6 @@ mod queue_stack;
 mod ringbuf;
 mod sockmap;
 mod task_work;
+mod test_run;
 mod timer;
 mod typed;
