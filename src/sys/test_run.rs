@@ -13,8 +13,10 @@ use crate::map::object::Prog;
 
 /// Bytes of an Ethernet header: a packet has no fewer.
 const ETH_HLEN: usize = 14;
-/// Bytes of a packet at most.
-const MAX_PACKET: u32 = 1 << 16;
+/// Bytes of a packet at most: what a page has room for, beside what the kernel keeps with it.
+const MAX_PACKET: u32 = 3712;
+/// Bytes of a packet for XDP at most; it is put on as many pages as there may be.
+const MAX_XDP_PACKET: u32 = 73152;
 /// Bytes of the context of a program of type `SYSCALL` at most.
 const MAX_CTX: u32 = u16::MAX as u32;
 /// Bytes of the arguments of a raw tracepoint at most.
@@ -69,6 +71,15 @@ impl Kernel {
     }
 }
 
+/// Bytes that a packet has at least, of a protocol that its Ethernet header names.
+fn least_of(data: &[u8]) -> usize {
+    match data[12..ETH_HLEN] {
+        [0x08, 0x00] => ETH_HLEN + 20,
+        [0x86, 0xdd] => ETH_HLEN + 40,
+        _ => ETH_HLEN,
+    }
+}
+
 impl Call<'_> {
     /// A run of a program that can be run for a test, with arguments that go together.
     pub(super) fn test_run(
@@ -115,8 +126,11 @@ impl Call<'_> {
         if cpu != 0 || flags == 0 && batch != 0 || flags != 0 && !xdp {
             return Err(Errno::EINVAL);
         }
-        if (size_in as usize) < ETH_HLEN || size_in > MAX_PACKET {
+        if (size_in as usize) < ETH_HLEN || !xdp && size_in > MAX_PACKET {
             return Err(Errno::EINVAL);
+        }
+        if size_in > MAX_XDP_PACKET {
+            return Err(Errno::ENOMEM);
         }
         if flags != 0 || attr.u32(40) != 0 || repeat > MAX_REPEAT {
             let what = format_args!("BPF_PROG_TEST_RUN with a context, flags, or so many times");
@@ -124,6 +138,9 @@ impl Call<'_> {
         }
         let mut data = vec![0; size_in as usize];
         mem.read(data_in, &mut data)?;
+        if !xdp && data.len() < least_of(&data) {
+            return Err(Errno::EINVAL);
+        }
         let from_ethernet = xdp || matches!(prog_type, ProgType::SCHED_CLS | ProgType::SCHED_ACT);
         let mut input = TestRun {
             data,
@@ -135,6 +152,8 @@ impl Call<'_> {
             input.ctx.fill(0);
             result = run(&mut input)?;
         }
+        // The header that the program did not see is not kept.
+        input.data[..input.start].fill(0);
         let len = u32::try_from(input.data.len()).expect("it has not grown");
         let fits = size_out == 0 || size_out >= len;
         let shown = if fits { len } else { size_out } as usize;

@@ -9,6 +9,9 @@ use crate::abi::ProgType;
 /// Bytes of the stack of one function.
 pub(super) const STACK: i64 = 512;
 
+/// Index of the interface `lo`, which a packet of a test comes from.
+const LOOPBACK: u64 = 1;
+
 /// What a register holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Val {
@@ -200,6 +203,7 @@ impl Run<'_> {
             return match at {
                 0 | 8 => place(start),
                 4 => place(data.len()),
+                12 => Some(Val::Number(LOOPBACK)),
                 _ => None,
             };
         }
@@ -209,9 +213,26 @@ impl Run<'_> {
         match at {
             0 => Some(Val::Number((data.len() - start) as u64)),
             16 => Some(Val::Number(number(data.get(12..14)?))),
+            4 => Some(Val::Number(packet_type(data))),
+            40 => Some(Val::Number(LOOPBACK)),
             76 => place(start),
             80 => place(data.len()),
             _ => None,
         }
+    }
+}
+
+/// Whom a packet is for, by the address in its Ethernet header; that of `lo` is zero,
+/// and it has none for broadcasts.
+///
+/// Kernel: `net/ethernet/eth.c:eth_type_trans` (v6.18).
+fn packet_type(data: &[u8]) -> u64 {
+    const HOST: u64 = 0;
+    const MULTICAST: u64 = 2;
+    const OTHER_HOST: u64 = 3;
+    match data.first_chunk() {
+        Some([0, 0, 0, 0, 0, 0]) | None => HOST,
+        Some([first, ..]) if first & 1 != 0 => MULTICAST,
+        Some(_) => OTHER_HOST,
     }
 }
