@@ -76,7 +76,10 @@ impl Bpffs {
                 Component::Normal(name) => below.push(name),
                 // The directory above the root is none of ours.
                 Component::ParentDir if !below.pop() => return None,
-                _ => {}
+                Component::ParentDir
+                | Component::CurDir
+                | Component::RootDir
+                | Component::Prefix(_) => {}
             }
         }
         Some(self.dir.join(below))

@@ -118,7 +118,7 @@ impl Cgroups {
 
 /// A directory of cgroup v2.
 pub(super) fn is_cgroup(path: &Path) -> bool {
-    statfs(path).is_ok_and(|found| i64::from(found.f_type) == MAGIC)
+    statfs(path).is_ok_and(|found| found.f_type == MAGIC)
 }
 
 impl Drop for Cgroups {

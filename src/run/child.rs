@@ -144,9 +144,11 @@ pub(super) fn told(socket: BorrowedFd<'_>) -> io::Result<Option<Message>> {
     if received.bytes == 0 {
         return Ok(None);
     }
-    let listener = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
+    let listener = control.drain().find_map(|message| {
+        let RecvAncillaryMessage::ScmRights(mut fds) = message else {
+            return None;
+        };
+        fds.next()
     });
     let [stage, a, b, c, d] = bytes;
     let stage = match stage {

@@ -41,25 +41,24 @@ impl Foreign {
     ) -> OpenFile {
         let task = port.task();
         let access = server.tasks.access(task, fd);
-        let (what, kind) = match FileType::from_raw_mode(file.mode) {
-            FileType::Socket => {
-                let socket = socket_of(task, fd).unwrap_or_default();
-                let key = What::Socket(file.inode, bits(socket));
-                (key, OtherKind::Socket(socket))
+        let file_type = FileType::from_raw_mode(file.mode);
+        let (what, kind) = if file_type == FileType::Socket {
+            let socket = socket_of(task, fd).unwrap_or_default();
+            let key = What::Socket(file.inode, bits(socket));
+            (key, OtherKind::Socket(socket))
+        } else if access == (false, false) {
+            (What::Path, OtherKind::File)
+        } else if file_type == FileType::Directory {
+            let path = task::link(task, &format!("fd/{fd}")).unwrap_or_default();
+            let cgroups = &server.cgroups;
+            if cgroups.has(&path) || is_cgroup(&path) {
+                return cgroups.file(&server.kernel, file.inode, &path);
             }
-            _ if access == (false, false) => (What::Path, OtherKind::File),
-            FileType::Directory => {
-                let path = task::link(task, &format!("fd/{fd}")).unwrap_or_default();
-                let cgroups = &server.cgroups;
-                if cgroups.has(&path) || is_cgroup(&path) {
-                    return cgroups.file(&server.kernel, file.inode, &path);
-                }
-                (What::File(file.inode), OtherKind::File)
-            }
-            _ => match process_behind(task, fd) {
-                Some(process) => (What::Process(process), OtherKind::Pidfd),
-                None => (What::File(file.inode), OtherKind::File),
-            },
+            (What::File(file.inode), OtherKind::File)
+        } else if let Some(process) = process_behind(task, fd) {
+            (What::Process(process), OtherKind::Pidfd)
+        } else {
+            (What::File(file.inode), OtherKind::File)
         };
         let mut known = self.0.lock();
         let new = || match what {

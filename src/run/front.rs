@@ -144,9 +144,10 @@ fn behind(run: Run, mut command: Command, mut front: UnixStream, before: sigset_
     let running = match run.spawn(command) {
         Ok(running) => running,
         Err(Error::Program(error)) => {
-            let status = match error.kind() {
-                io::ErrorKind::NotFound => NOT_FOUND,
-                _ => NOT_EXECUTABLE,
+            let status = if error.kind() == io::ErrorKind::NotFound {
+                NOT_FOUND
+            } else {
+                NOT_EXECUTABLE
             };
             tell(&io::Error::new(
                 error.kind(),

@@ -11,21 +11,21 @@ use super::port::Port;
 use crate::abi::{Errno, Result, UserMem};
 
 /// Bytes that are read at once where single ones are asked for.
-const BLOCK: u64 = 64;
+const BLOCK: usize = 64;
 
 /// See the module. It is that of the task whose call is being answered.
 #[derive(Debug)]
 pub(super) struct TaskMem<'a> {
     port: &'a dyn Port,
     /// The block that was read last, and its address.
-    block: RefCell<(u64, [u8; BLOCK as usize])>,
+    block: RefCell<(u64, [u8; BLOCK])>,
 }
 
 impl<'a> TaskMem<'a> {
     pub(super) fn new(port: &'a dyn Port) -> Self {
         Self {
             port,
-            block: RefCell::new((u64::MAX, [0; BLOCK as usize])),
+            block: RefCell::new((u64::MAX, [0; BLOCK])),
         }
     }
 
@@ -40,8 +40,8 @@ impl<'a> TaskMem<'a> {
         let mut at = addr;
         while path.len() < MOST {
             // To the end of a block, which is on one page.
-            let mut bytes = [0; BLOCK as usize];
-            let len = usize::try_from(BLOCK - at % BLOCK).unwrap_or(1);
+            let mut bytes = [0; BLOCK];
+            let len = BLOCK - place(at);
             self.read(at, &mut bytes[..len])?;
             if let Some(end) = bytes[..len].iter().position(|&byte| byte == 0) {
                 path.extend(&bytes[..end]);
@@ -84,6 +84,11 @@ impl<'a> TaskMem<'a> {
     }
 }
 
+/// Where an address is in its block.
+fn place(addr: u64) -> usize {
+    usize::try_from(addr % BLOCK as u64).expect("less than a block")
+}
+
 fn vector(base: *mut u8, len: usize) -> iovec {
     iovec {
         iov_base: base.cast(),
@@ -104,14 +109,14 @@ impl UserMem for TaskMem<'_> {
                 self.copy_in(addr, out)
             };
         };
-        let start = addr - addr % BLOCK;
+        let start = addr - place(addr) as u64;
         let mut block = self.block.borrow_mut();
         if block.0 != start {
             block.0 = u64::MAX;
             self.copy_in(start, &mut block.1)?;
             block.0 = start;
         }
-        *byte = block.1[usize::try_from(addr % BLOCK).unwrap_or(0)];
+        *byte = block.1[place(addr)];
         Ok(())
     }
 

@@ -445,21 +445,7 @@ impl State {
                 put("op", json!("obj_get"));
                 put("flags", json!(ObjAttr::decode(attr).file_flags & 0x18));
             }
-            Cmd::MAP_GET_FD_BY_ID => {
-                put("op", json!("map_get_fd_by_id"));
-                put("flags", json!(attr.u32(8)));
-                match self.map_name(attr.u32(0)) {
-                    Some(name) => put("map", json!(name)),
-                    None => put("id", json!(attr.u32(0))),
-                }
-            }
-            Cmd::MAP_GET_NEXT_ID => {
-                put("op", json!("map_get_next_id"));
-                match self.map_name(attr.u32(0)) {
-                    Some(name) => put("after", json!(name)),
-                    None => put("after", json!(attr.u32(0))),
-                }
-            }
+            Cmd::MAP_GET_FD_BY_ID | Cmd::MAP_GET_NEXT_ID => self.id_asked(&mut put, cmd, attr),
             Cmd::BTF_LOAD => {
                 let mut data = vec![0; attr.u32(16) as usize];
                 mem.read(attr.u64(0), &mut data).ok()?;
@@ -473,6 +459,21 @@ impl State {
             _ => return None,
         }
         Some(o)
+    }
+
+    fn id_asked(&self, put: &mut impl FnMut(&str, Value), cmd: Cmd, attr: Attr<'_>) {
+        let (id, name) = (attr.u32(0), self.map_name(attr.u32(0)));
+        if cmd == Cmd::MAP_GET_NEXT_ID {
+            put("op", json!("map_get_next_id"));
+            put("after", name.map_or(json!(id), |name| json!(name)));
+            return;
+        }
+        put("op", json!("map_get_fd_by_id"));
+        put("flags", json!(attr.u32(8)));
+        match name {
+            Some(name) => put("map", json!(name)),
+            None => put("id", json!(id)),
+        }
     }
 
     fn create_asked(

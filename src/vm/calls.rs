@@ -16,10 +16,10 @@ fn returned(result: Answer<()>) -> Val {
 
 impl<'m> Run<'m> {
     fn map(&self, argument: usize) -> Result<(usize, &'m Map), Fault> {
-        match self.regs[argument] {
-            Val::Pointer(Place::Map(map), 0) => Ok((map, self.maps[map])),
-            _ => Err(fault(format_args!("R{argument} is no map"))),
+        if let Val::Pointer(Place::Map(map), 0) = self.regs[argument] {
+            return Ok((map, self.maps[map]));
         }
+        Err(fault(format_args!("R{argument} is no map")))
     }
 
     fn number(&self, argument: usize) -> Result<u64, Fault> {

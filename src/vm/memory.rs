@@ -7,7 +7,9 @@ use super::{Fault, fault};
 use crate::abi::ProgType;
 
 /// Bytes of the stack of one function.
-pub(super) const STACK: i64 = 512;
+const STACK: usize = 512;
+/// Where the frame pointer is in it.
+const TOP: i64 = 512;
 
 /// Index of the interface `lo`, which a packet of a test comes from.
 const LOOPBACK: u64 = 1;
@@ -38,7 +40,7 @@ pub(super) enum Place {
 /// The stack of one function.
 #[derive(Debug)]
 pub(super) struct Stack {
-    bytes: [u8; STACK as usize],
+    bytes: [u8; STACK],
     /// Pointers that were put there.
     pointers: BTreeMap<i64, Val>,
 }
@@ -46,14 +48,14 @@ pub(super) struct Stack {
 impl Stack {
     pub(super) fn new() -> Self {
         Self {
-            bytes: [0; STACK as usize],
+            bytes: [0; STACK],
             pointers: BTreeMap::new(),
         }
     }
 
     /// The bytes from an offset on.
     fn at(&self, offset: i64, len: usize) -> Result<std::ops::Range<usize>, Fault> {
-        range(offset + STACK, len, self.bytes.len(), "the stack")
+        range(offset + TOP, len, self.bytes.len(), "the stack")
     }
 }
 
@@ -142,7 +144,7 @@ impl Run<'_> {
                 let stack = &mut self.frames[frame].stack;
                 let range = stack.at(at, len)?;
                 stack.bytes[range].copy_from_slice(bytes);
-                let end = at + i64::try_from(len).unwrap_or(STACK);
+                let end = at + i64::try_from(len).unwrap_or(0);
                 stack.pointers.retain(|&old, _| old + 8 <= at || old >= end);
             }
             Place::Value(value) => {
@@ -163,18 +165,15 @@ impl Run<'_> {
 
     /// A load into a register.
     pub(super) fn load(&self, from: Val, size: usize) -> Result<Val, Fault> {
-        match from {
-            Val::Pointer(Place::Context, at) if size == 4 => {
-                if let Some(field) = self.context_field(at) {
-                    return Ok(field);
-                }
-            }
-            Val::Pointer(Place::Stack(frame), at) if size == 8 => {
-                if let Some(pointer) = self.frames[frame].stack.pointers.get(&at) {
-                    return Ok(*pointer);
-                }
-            }
-            _ => {}
+        if let (Val::Pointer(Place::Context, at), 4) = (from, size)
+            && let Some(field) = self.context_field(at)
+        {
+            return Ok(field);
+        }
+        if let (Val::Pointer(Place::Stack(frame), at), 8) = (from, size)
+            && let Some(pointer) = self.frames[frame].stack.pointers.get(&at)
+        {
+            return Ok(*pointer);
         }
         let mut bytes = [0; 8];
         self.read(from, &mut bytes[..size])?;
