@@ -2,7 +2,6 @@
 //!
 //! `cargo bench --features run --bench run_cost`. Both are measured in turn; medians of one run.
 
-#![expect(unsafe_code, reason = "system calls, as a program makes them")]
 #![allow(
     missing_docs,
     clippy::print_stdout,
@@ -21,6 +20,7 @@ fn main() {
 }
 
 #[cfg(all(feature = "run", target_os = "linux"))]
+#[expect(unsafe_code, reason = "system calls, as a program makes them")]
 mod linux {
     use std::io::{BufRead as _, BufReader};
     use std::mem::zeroed;

@@ -60,4 +60,7 @@ ls "$dir" | grep -v debug
 rm -r "$dir/sub" "$dir/moved" "$dir/outer"
 ls "$dir" | grep -v debug
 rm "$dir/inner"
+# The kernel takes a moment to let go of it.
+i=0
+while [ $i -lt 50 ] && bpftool map show name inner > /dev/null 2>&1; do sleep 0.1; i=$((i + 1)); done
 try map show name inner
