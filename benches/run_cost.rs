@@ -88,7 +88,7 @@ mod linux {
     }
 
     fn emulated(backend: Backend) -> f64 {
-        let run = Run::new(Kernel::new()).backend(backend);
+        let run = Run::new(Kernel::builder().doubled_rings(true).build()).backend(backend);
         let mut running = run.spawn(this("child")).unwrap();
         let time = told(running.child());
         running.finish().unwrap();

@@ -24,6 +24,8 @@
 //! # Ok::<(), mapemu::typed::Error>(())
 //! ```
 //!
+//! With the feature `interpose`, unmodified crates of this process reach them by bpf(2) itself.
+//!
 //! Below them: [`sys`] is bpf(2) itself, [`map`] the rules of each type, [`store`] the containers of bytes, [`btf`] reads
 //! types, [`mod@env`] is all that comes from outside, and [`abi`] the numbers and layouts that all share.
 
@@ -38,6 +40,13 @@ pub mod env;
 pub mod helper;
 #[cfg(all(feature = "host", target_os = "linux"))]
 pub mod host;
+#[cfg(all(
+    feature = "interpose",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(any(miri, shuttle))
+))]
+pub mod interpose;
 pub mod map;
 #[cfg(feature = "object")]
 pub mod object;

@@ -98,6 +98,154 @@ fn a_replaced_key_is_never_absent() {
 }
 
 #[test]
+fn a_batch_has_each_key_once_while_values_are_replaced() {
+    let kernel = Kernel::new();
+    // Two buckets, so that most have neighbours.
+    let fd = hash(&kernel, 8, 2, 0);
+    for key in 0..2_u32 {
+        calls::bpf_map_update_elem(&kernel, fd, &key.to_ne_bytes(), &[0; 8], BPF_ANY).unwrap();
+    }
+    let done = AtomicBool::new(false);
+    on_two_cpus(
+        |cpu| {
+            let kernel = kernel.on_cpu(cpu);
+            for step in 0..STEPS {
+                let key = (step % 2).to_ne_bytes();
+                calls::bpf_map_update_elem(&kernel, fd, &key, &[1; 8], BPF_ANY).unwrap();
+            }
+            done.store(true, Ordering::Release);
+        },
+        || {
+            while !done.load(Ordering::Acquire) {
+                let (mut keys, mut values, mut next) = ([0; 16], [0; 32], [0; 4]);
+                let read = calls::bpf_map_lookup_batch(
+                    &kernel,
+                    fd,
+                    None,
+                    &mut next,
+                    &mut keys,
+                    &mut values,
+                    4,
+                );
+                assert_eq!((read.count, read.result), (2, Err(Errno::ENOENT)));
+                assert_ne!(keys[..4], keys[4..8], "each once");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_lock_that_is_held_stays_held_in_the_next_element_of_its_place() {
+    let kernel = Kernel::new();
+    let fd = locked(&kernel, MapType::HASH);
+    let map = kernel.map(fd).unwrap();
+    let (one, two) = (1_u32.to_ne_bytes(), 2_u32.to_ne_bytes());
+    calls::bpf_map_update_elem(&kernel, fd, &one, &[0; 64], BPF_ANY).unwrap();
+    let prog = Prog::sched_cls(0);
+    let stale = prog.map_lookup_elem(&map, &one).unwrap();
+    let guard = prog.spin_lock(&stale);
+    calls::bpf_map_delete_elem(&kernel, fd, &one).unwrap();
+    calls::bpf_map_update_elem(&kernel, fd, &two, &[7; 64], BPF_ANY).unwrap();
+    assert_eq!(
+        stale.load_u64(8),
+        u64::from_ne_bytes([7; 8]),
+        "the same place"
+    );
+    let inside = AtomicU32::new(1);
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let prog = Prog::sched_cls(1);
+            let value = prog.map_lookup_elem(&map, &two).unwrap();
+            let _guard = prog.spin_lock(&value);
+            assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "alone");
+        });
+        thread::sleep(std::time::Duration::from_millis(20));
+        inside.fetch_sub(1, Ordering::SeqCst);
+        drop(guard);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_batch_of_maps_has_their_ids_while_one_is_deleted() {
+    let kernel = Kernel::new();
+    let inner = hash(&kernel, 8, 4, 0);
+    let opts = CreateOpts {
+        inner_map_fd: inner,
+        ..CreateOpts::default()
+    };
+    let fd = calls::bpf_map_create(&kernel, MapType::HASH_OF_MAPS, "", 4, 4, 4, &opts).unwrap();
+    let done = AtomicU32::new(0);
+    on_two_cpus(
+        |cpu| {
+            let kernel = kernel.on_cpu(cpu);
+            let key = cpu.to_ne_bytes();
+            for _ in 0..STEPS {
+                calls::bpf_map_update_elem(&kernel, fd, &key, &inner.to_ne_bytes(), BPF_ANY)
+                    .unwrap();
+                calls::bpf_map_delete_elem(&kernel, fd, &key).unwrap();
+            }
+            done.fetch_add(1, Ordering::Release);
+        },
+        || {
+            while done.load(Ordering::Acquire) < 2 {
+                let (mut keys, mut values, mut next) = ([0; 16], [0; 16], [0; 4]);
+                let read = calls::bpf_map_lookup_batch(
+                    &kernel,
+                    fd,
+                    None,
+                    &mut next,
+                    &mut keys,
+                    &mut values,
+                    4,
+                );
+                let ids = values.chunks(4).take(read.count as usize);
+                assert!(
+                    ids.into_iter().all(|id| id != [0; 4]),
+                    "{read:?} {values:?}"
+                );
+            }
+        },
+    );
+}
+
+#[test]
+fn a_frozen_hash_does_not_change() {
+    for _ in 0..20 {
+        let kernel = Kernel::new();
+        let fd = hash(&kernel, 8, 4, 0);
+        let key = 7_u32.to_ne_bytes();
+        calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 8], BPF_ANY).unwrap();
+        let begun = AtomicU32::new(0);
+        on_two_cpus(
+            |cpu| {
+                let kernel = kernel.on_cpu(cpu);
+                begun.fetch_add(1, Ordering::Relaxed);
+                for step in 0_u64.. {
+                    let value = step.to_ne_bytes();
+                    match calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_ANY) {
+                        Ok(()) => {}
+                        Err(errno) => return assert_eq!(errno, Errno::EPERM),
+                    }
+                }
+            },
+            || {
+                while begun.load(Ordering::Relaxed) < 2 {
+                    thread::yield_now();
+                }
+                calls::bpf_map_freeze(&kernel, fd).unwrap();
+                let values = [(); 100].map(|()| {
+                    let mut value = [0; 8];
+                    calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value).unwrap();
+                    value
+                });
+                assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
+            },
+        );
+    }
+}
+
+#[test]
 fn of_two_writers_with_noexist_one_wins() {
     let kernel = Kernel::new();
     let fd = hash(&kernel, 8, 4, 0);
@@ -156,6 +304,29 @@ fn a_locked_value_is_never_torn() {
             },
         );
     }
+}
+
+/// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`, which takes no bucket's lock for that.
+#[test]
+fn who_waits_for_a_values_lock_holds_up_nobody_else() {
+    let kernel = Kernel::new();
+    let fd = locked(&kernel, MapType::HASH);
+    let key = 1_u32.to_ne_bytes();
+    calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 64], BPF_ANY).unwrap();
+    let map = kernel.map(fd).unwrap();
+    let prog = Prog::sched_cls(0);
+    let value = prog.map_lookup_elem(&map, &key).unwrap();
+    let guard = prog.spin_lock(&value);
+    thread::scope(|scope| {
+        let on_other = kernel.on_cpu(1);
+        let waits = scope
+            .spawn(move || calls::bpf_map_update_elem(&on_other, fd, &key, &[1; 64], BPF_F_LOCK));
+        // It waits by then, most likely; if not, nothing is shown, and nothing fails.
+        thread::sleep(std::time::Duration::from_millis(20));
+        calls::bpf_map_delete_elem(&kernel, fd, &key).unwrap();
+        drop(guard);
+        waits.join().unwrap().unwrap();
+    });
 }
 
 #[test]

@@ -317,7 +317,10 @@ fn a_c_program_reads_what_a_program_in_rust_writes() {
         return;
     };
     for backend in [Backend::Notify, Backend::Ptrace] {
-        let kernel = Kernel::builder().cpus(mapemu::run::possible_cpus()).build();
+        let kernel = Kernel::builder()
+            .doubled_rings(true)
+            .cpus(mapemu::run::possible_cpus())
+            .build();
         let mut command = Command::new(&program);
         command.arg(&object).arg("303").stdout(Stdio::piped());
         let run = Run::new(kernel.clone()).backend(backend);
@@ -671,7 +674,7 @@ fn a_program_that_is_killed_at_any_moment_leaves_nothing() {
     let kills: u64 = kills.unwrap_or(50);
     let mut fds = 0;
     for number in 0..kills {
-        let kernel = Kernel::builder().seed(number).build();
+        let kernel = Kernel::builder().doubled_rings(true).seed(number).build();
         let pause = Duration::from_micros(kernel.env().random() % 4000);
         let backend = match number % 4 {
             3 if cfg!(target_arch = "x86_64") => Backend::Ptrace,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, &[&str])] = &[
     ("abi", &[]),
     ("store", &[]),
-    ("btf", &["abi", "store"]),
+    ("btf", &["abi", "store", "env"]),
     ("env", &["abi"]),
     ("host", &["abi"]),
     ("map", &["abi", "store", "btf", "env"]),
@@ -18,6 +18,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("calls", &["abi"]),
     ("typed", &["abi", "calls"]),
     ("object", &["abi", "calls", "btf"]),
+    // It answers system calls: files and mappings by `sys`; whom a perf event's memory waits for by `map`; a program that is
+    // played by `helper`; what cannot be done is refused by `env`.
+    ("interpose", &["abi", "sys", "map", "env", "helper"]),
     (
         "trace",
         &["abi", "calls", "sys", "helper", "map", "env", "host"],

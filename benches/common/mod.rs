@@ -10,6 +10,8 @@
     reason = "a bench: each uses its own part; the limit is what no lock and no check costs"
 )]
 
+pub mod burst;
+
 use std::cell::UnsafeCell;
 use std::hint::black_box;
 

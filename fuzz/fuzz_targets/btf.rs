@@ -66,7 +66,7 @@ const MOST_TYPES: u32 = 64;
 
 fuzz_target!(|blob: Blob| {
     let data = blob.bytes();
-    let Ok(btf) = Btf::parse(&data, 1) else {
+    let Ok(btf) = Btf::parse(&data, 1, mapemu::env::LINUX_6_18_44) else {
         return;
     };
     for id in 0..MOST_TYPES {

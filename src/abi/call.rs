@@ -1,8 +1,10 @@
 //! What a caller of bpf(2) has to do with: the trait [`Bpf`], and the memory that its addresses point into.
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Cmd, Errno, PerfEvent, Result, UpdateFlags};
+use super::{Cmd, Errno, PAGE_SIZE, PerfEvent, PollEvents, Result, UpdateFlags};
 
 /// A file descriptor, as attrs hold it.
 pub type Fd = u32;
@@ -22,8 +24,14 @@ pub trait UserMem {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if any of them is not writable.
+    /// `EFAULT` if any of them is not writable; those before it are written.
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<()>;
+
+    /// False if it is known that a write of so many bytes would fail: who has many to write goes by small steps then, as the
+    /// kernel does, to fail at the right one.
+    fn may_write(&self, _addr: u64, _len: usize) -> bool {
+        true
+    }
 }
 
 /// A kernel that answers bpf(2): the emulated one, the running one, or something that wraps either.
@@ -60,6 +68,16 @@ pub trait Bpf: Send + Sync {
         Err(Errno::ENOSYS)
     }
 
+    /// poll(2) of one file, all events asked for: waits until there is one, or the time is over (never, without one), which is
+    /// no event. A file without events has one at once (`ERR`).
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open; `ENOSYS` from a kernel that cannot wait.
+    fn poll(&self, _fd: Fd, _timeout: Option<Duration>) -> Result<PollEvents> {
+        Err(Errno::ENOSYS)
+    }
+
     /// The map behind an fd, for calls without an attr; none where each call has to be made with one.
     fn map_handle(&self, _fd: Fd) -> Option<Box<dyn MapHandle>> {
         None
@@ -70,6 +88,41 @@ pub trait Bpf: Send + Sync {
 
     /// The same kernel, called on that CPU.
     fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf>;
+}
+
+/// A kernel that is shared, of whichever kind.
+impl<B: Bpf + ?Sized> Bpf for Arc<B> {
+    fn bpf(&self, cmd: Cmd, attr: u64, size: u32, mem: &mut Memory<'_>) -> Result<u32> {
+        (**self).bpf(cmd, attr, size, mem)
+    }
+
+    fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
+        (**self).mmap(fd, request)
+    }
+
+    fn close(&self, fd: Fd) -> Result<()> {
+        (**self).close(fd)
+    }
+
+    fn perf_event_open(&self, event: PerfEvent) -> Result<Fd> {
+        (**self).perf_event_open(event)
+    }
+
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        (**self).poll(fd, timeout)
+    }
+
+    fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {
+        (**self).map_handle(fd)
+    }
+
+    fn nr_cpus(&self) -> u32 {
+        (**self).nr_cpus()
+    }
+
+    fn on_cpu(&self, cpu: u32) -> Box<dyn Bpf> {
+        (**self).on_cpu(cpu)
+    }
 }
 
 /// A map behind an fd that was looked up once: the element commands, without an attr and the caller's memory.
@@ -128,9 +181,17 @@ pub struct Prot {
     pub exec: bool,
 }
 
+/// The end of a process's memory, on x86-64.
+pub(crate) const TASK_SIZE: u64 = (1 << 47) - PAGE_SIZE as u64;
+
 /// The arguments of mmap(2) that a map judges.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MapRequest {
+    /// Where it is to be, and nowhere else, unless something is there already (`MAP_FIXED_NOREPLACE`); 0: anywhere.
+    ///
+    /// Past the end of a process's memory it is `ENOMEM` before anything else: the kernel would put an arena at 0 then, where
+    /// null pointers point.
+    pub addr: u64,
     /// Length in bytes.
     pub len: usize,
     /// Offset in bytes, a multiple of the page size.
@@ -142,9 +203,16 @@ pub struct MapRequest {
 }
 
 impl MapRequest {
+    /// It is to be past the end of a process's memory.
+    pub(crate) fn is_past_the_end(&self) -> bool {
+        let end = self.addr.saturating_add(self.len as u64);
+        self.addr != 0 && end > TASK_SIZE
+    }
+
     /// A shared mapping that can be read, and perhaps written.
     pub const fn shared(offset: u64, len: usize, write: bool) -> Self {
         Self {
+            addr: 0,
             len,
             offset,
             prot: Prot {
@@ -159,6 +227,9 @@ impl MapRequest {
 
 /// A mapping of a map's memory; munmap(2) when dropped.
 pub trait Mapping: Send + fmt::Debug {
+    /// Where it begins in the process's memory. An emulated mapping has an address of its own too, but no memory there.
+    fn addr(&self) -> u64;
+
     /// Copies bytes out, from `offset` in the mapping on.
     ///
     /// # Errors
@@ -303,11 +374,17 @@ impl UserMem for Memory<'_> {
         Ok(())
     }
 
+    fn may_write(&self, addr: u64, len: usize) -> bool {
+        self.find(addr, len)
+            .is_ok_and(|(index, _)| matches!(self.buffer(index), Some(Buffer::Out(_))))
+    }
+
     fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<()> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let (index, range) = self.find(addr, bytes.len())?;
+        // As far as the buffer goes.
+        let (index, room) = self.find(addr, 0)?;
         let places = self.first.len();
         let buffer = match index.checked_sub(places) {
             None => &mut self.first[index],
@@ -316,8 +393,14 @@ impl UserMem for Memory<'_> {
         match buffer {
             Buffer::In(_) => Err(Errno::EFAULT),
             Buffer::Out(out) => {
-                out[range].copy_from_slice(bytes);
-                Ok(())
+                let out = &mut out[room.start..];
+                let len = bytes.len().min(out.len());
+                out[..len].copy_from_slice(&bytes[..len]);
+                if len == bytes.len() {
+                    Ok(())
+                } else {
+                    Err(Errno::EFAULT)
+                }
             }
         }
     }

@@ -46,6 +46,8 @@ bitflags! {
         const SEGV_ON_FAULT = 1 << 17;
         /// Arena: no conversion of user addresses.
         const NO_USER_CONV = 1 << 18;
+        /// Ring buffer: new records take the place of old ones.
+        const RB_OVERWRITE = 1 << 19;
         const _ = !0;
     }
 
@@ -58,6 +60,10 @@ bitflags! {
         const EXIST = 1 << 1;
         /// Copy under the value's `bpf_spin_lock`.
         const LOCK = 1 << 2;
+        /// `BPF_F_CPU`: of the CPU in the upper half, of a per-CPU value.
+        const CPU = 1 << 3;
+        /// `BPF_F_ALL_CPUS`: one value for all CPUs.
+        const ALL_CPUS = 1 << 4;
         const _ = !0;
     }
 
@@ -119,6 +125,17 @@ bitflags! {
 impl UpdateFlags {
     /// `BPF_ANY`: no flag.
     pub const ANY: Self = Self::empty();
+
+    /// The lower half, where the flags are.
+    pub const fn low(self) -> Self {
+        Self::from_bits_retain(self.bits() & 0xffff_ffff)
+    }
+
+    /// The upper half: the CPU that [`UpdateFlags::CPU`] is about.
+    pub const fn cpu(self) -> u32 {
+        let [a, b, c, d, ..] = self.bits().to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
 }
 
 impl Caps {

@@ -44,6 +44,7 @@ numbers! {
     CGRP_STORAGE = 32;
     ARENA = 33;
     INSN_ARRAY = 34;
+    RHASH = 35;
 }
 
 impl MapType {

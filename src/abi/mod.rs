@@ -1,4 +1,5 @@
-//! Numbers and layouts of `include/uapi/linux/bpf.h`, and what a call to bpf(2) is made of; no behaviour.
+//! Numbers and layouts of `include/uapi/linux/bpf.h`, what a call to bpf(2) is made of, and the memory that user space
+//! shares with a ring buffer; no behaviour of the kernel.
 
 mod action;
 mod attr;
@@ -11,6 +12,7 @@ mod info;
 mod map_type;
 mod perf;
 mod prog_type;
+mod ring;
 mod ringbuf;
 
 pub use action::{
@@ -19,6 +21,7 @@ pub use action::{
 pub use attr::{
     Attr, BatchAttr, CreateAttr, ElemAttr, LinkAttr, ObjAttr, ProgAttachAttr, ProgLoadAttr,
 };
+pub(crate) use call::TASK_SIZE;
 pub use call::{Bpf, BufferBytes, Fd, MapHandle, MapRequest, Mapping, Memory, Prot, UserMem};
 pub use cmd::Cmd;
 pub use errno::{Errno, Result};
@@ -31,6 +34,7 @@ pub use perf::{
     PERF_RECORD_LOST, PERF_RECORD_MISC_KERNEL, PERF_RECORD_SAMPLE, PerfEvent, Wakeup, perf_page,
 };
 pub use prog_type::ProgType;
+pub use ring::{MappedRing, Record, RingMemory, header_of, next_record, write_sample};
 pub use ringbuf::{
     PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ, RingbufFlags, ringbuf_query,
     ringbuf_record_size,

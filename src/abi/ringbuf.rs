@@ -39,7 +39,7 @@ pub const RINGBUF_BUSY_BIT: u32 = 1 << 31;
 /// `BPF_RINGBUF_DISCARD_BIT` in a record's length: nobody is to see it.
 pub const RINGBUF_DISCARD_BIT: u32 = 1 << 30;
 /// `BPF_RINGBUF_HDR_SZ`: bytes before a record's data.
-pub const RINGBUF_HDR_SZ: u64 = 8;
+pub const RINGBUF_HDR_SZ: usize = 8;
 
 /// What `bpf_ringbuf_query` can be asked for.
 pub mod ringbuf_query {
@@ -55,5 +55,5 @@ pub mod ringbuf_query {
 
 /// Bytes that a record of `len` bytes of data takes on the ring.
 pub const fn ringbuf_record_size(len: u32) -> u64 {
-    (len as u64 + RINGBUF_HDR_SZ).next_multiple_of(8)
+    (len as u64 + RINGBUF_HDR_SZ as u64).next_multiple_of(8)
 }

@@ -94,6 +94,7 @@ impl Fields {
     }
 
     /// The field that has one of `len` bytes from `offset` on.
+    #[inline]
     pub fn touched_by(&self, offset: usize, len: usize) -> Option<&Field> {
         self.0.iter().find(|field| {
             let bytes = field.bytes();

@@ -37,7 +37,7 @@ fn check(btf: &Btf, at: usize, end: usize) -> Result<usize> {
     let kind = t.kind();
     let size = raw::TYPE_SIZE + kind.extra_size(t.vlen());
     require(t.info & !Type::INFO_MASK == 0)?;
-    require(kind != Kind::VOID && kind.0 <= Kind::ENUM64.0)?;
+    require(kind != Kind::VOID && kind.0 < btf.release.btf_kinds)?;
     require(is_name(btf, t.name_off))?;
     // Of a type that is not whole nothing more is read: the answer would be the same.
     require(size <= end - at)?;

@@ -19,6 +19,7 @@ pub use writer::Writer;
 use std::collections::HashMap;
 
 use crate::abi::{Errno, Result};
+use crate::env::Release;
 use raw::{IntData, Kind, Member, SecInfo, Type};
 use special::Mask;
 
@@ -26,6 +27,7 @@ use special::Mask;
 pub struct Btf {
     /// Id, unique in one kernel.
     pub id: u32,
+    release: &'static Release,
     data: Vec<u8>,
     strings: (usize, usize),
     /// Where each type begins in `data`; id 0 is `void` and lies nowhere.
@@ -57,7 +59,7 @@ impl Btf {
     /// Bytes of the largest blob; `BPF_BTF_LOAD` answers `E2BIG` to a larger one before it reads it.
     pub const MAX_SIZE: usize = raw::MAX_SIZE;
 
-    /// Parses and checks a blob as `BPF_BTF_LOAD` does.
+    /// Parses and checks a blob as `BPF_BTF_LOAD` does on that release.
     ///
     /// # Errors
     ///
@@ -66,13 +68,14 @@ impl Btf {
     /// `ENOENT` for a kptr to a type of the kernel that nothing can release, `EINVAL` for the rest.
     ///
     /// Kernel: `kernel/bpf/btf.c:btf_parse`.
-    pub fn parse(bytes: &[u8], id: u32) -> Result<Self> {
+    pub fn parse(bytes: &[u8], id: u32, release: &'static Release) -> Result<Self> {
         if bytes.len() > Self::MAX_SIZE {
             return Err(Errno::E2BIG);
         }
         let sections = raw::sections(bytes)?;
         let mut btf = Self {
             id,
+            release,
             data: bytes.to_vec(),
             strings: sections.strings,
             types: vec![0],
@@ -85,7 +88,9 @@ impl Btf {
         btf.resolved = resolve::check_all(&btf)?;
         resolve::check_type_tags(&btf)?;
         btf.index();
-        btf.metas = special::check_structs(&btf)?;
+        if release.btf_load_judges_structs {
+            btf.metas = special::check_structs(&btf)?;
+        }
         Ok(btf)
     }
 

@@ -11,6 +11,7 @@ use super::raw::Kind;
 use super::resolve::MAX_DEPTH;
 use super::{Btf, kernel_types};
 use crate::abi::{Errno, Result};
+use crate::env::Release;
 
 /// Fields that one value can have.
 const MAX_FIELDS: usize = 11;
@@ -65,6 +66,38 @@ const STRUCTS: [(Mask, &[u8], u32, u32); 10] = [
     (Mask::RB_NODE, b"bpf_rb_node", 32, 8),
     (Mask::REFCOUNT, b"bpf_refcount", 4, 4),
 ];
+
+/// The tags of pointers that are special.
+fn tags(release: &Release) -> impl Iterator<Item = (Mask, &'static [u8])> {
+    let tags = &release.kptr_tags;
+    [
+        (Mask::KPTR_UNTRUSTED, tags.untrusted),
+        (Mask::KPTR, tags.referenced),
+        (Mask::KPTR_PERCPU, tags.percpu),
+        (Mask::UPTR, tags.user),
+    ]
+    .into_iter()
+    .filter(|(_, tag)| !tag.is_empty())
+    .map(|(kind, tag)| (kind, tag.as_bytes()))
+}
+
+/// The struct is a special field on that release.
+fn is_special(name: &[u8], release: &Release) -> bool {
+    let mut known = release.special_structs.iter();
+    known.any(|known| known.as_bytes() == name)
+}
+
+impl Mask {
+    /// The kinds that the release knows.
+    fn known(release: &Release) -> Self {
+        STRUCTS
+            .iter()
+            .filter(|(_, name, ..)| is_special(name, release))
+            .map(|(kind, ..)| *kind)
+            .chain(tags(release).map(|(kind, _)| kind))
+            .fold(Self::empty(), |all, kind| all | kind)
+    }
+}
 
 /// A struct with a member of one of these must have fields, or the blob is refused.
 const CLAIMS: [&[u8]; 6] = [
@@ -144,6 +177,7 @@ pub(super) fn check_structs(btf: &Btf) -> Result<HashMap<u32, Record>> {
     let mut finder = Finder::new(btf, Mask::OF_OBJECTS);
     let mut claims: HashSet<u32> = CLAIMS
         .iter()
+        .filter(|name| is_special(name, btf.release))
         .filter_map(|&name| btf.structs.get(name).copied())
         .collect();
     claims.extend((1..btf.n_types()).filter(|&id| {
@@ -228,7 +262,7 @@ impl<'b> Finder<'b> {
     fn new(btf: &'b Btf, mask: Mask) -> Self {
         Self {
             btf,
-            mask,
+            mask: mask & Mask::known(btf.release),
             empty: HashSet::new(),
         }
     }
@@ -236,7 +270,7 @@ impl<'b> Finder<'b> {
     fn parse(&mut self, id: u32, size: u32) -> Result<Option<Record>> {
         let kind = self.btf.type_of(id).kind();
         let mut fields = match kind {
-            Kind::STRUCT => self.in_struct(id, 0, MAX_FIELDS)?,
+            Kind::STRUCT => self.in_struct(id, &mut Mask::empty(), 0, MAX_FIELDS)?,
             Kind::DATASEC => self.in_section(id)?,
             _ => return Err(Errno::EINVAL),
         };
@@ -270,12 +304,17 @@ impl<'b> Finder<'b> {
         Ok(Some(Record { mask, fields }))
     }
 
-    fn in_struct(&mut self, id: u32, level: usize, room: usize) -> Result<Vec<Found>> {
+    fn in_struct(
+        &mut self,
+        id: u32,
+        seen: &mut Mask,
+        level: usize,
+        room: usize,
+    ) -> Result<Vec<Found>> {
         if self.empty.contains(&(id, level)) {
             return Ok(Vec::new());
         }
         let t = self.btf.type_of(id);
-        let mut seen = Mask::empty();
         let mut found = Vec::new();
         for index in 0..t.vlen() {
             let member = self.btf.member(t, index);
@@ -290,7 +329,7 @@ impl<'b> Finder<'b> {
                 expected_size: 0,
             };
             let left = room - found.len();
-            found.extend(self.one(place, member.type_id, &mut seen, level, left)?);
+            found.extend(self.one(place, member.type_id, seen, level, left)?);
         }
         if found.is_empty() {
             self.empty.insert((id, level));
@@ -334,13 +373,19 @@ impl<'b> Finder<'b> {
         let is_struct = self.btf.type_of(type_id).kind() == Kind::STRUCT;
         let Some((kind, size, align)) = self.kind_of(type_id, seen)? else {
             let size = self.btf.type_of(type_id).size_or_type;
-            if !is_struct || !has_size(size) {
+            if !is_struct || !has_size(size) || !self.btf.release.fields_in_parts {
                 return Ok(Vec::new());
             }
             if level + 1 >= MAX_DEPTH {
                 return Err(Errno::E2BIG);
             }
-            let mut inner = self.in_struct(type_id, level + 1, room)?;
+            let mut seen_inside = Mask::empty();
+            let seen = if self.btf.release.btf_one_field_of_a_kind {
+                seen
+            } else {
+                &mut seen_inside
+            };
+            let mut inner = self.in_struct(type_id, seen, level + 1, room)?;
             for found in &mut inner {
                 found.offset = found.offset.wrapping_add(place.offset);
             }
@@ -380,6 +425,9 @@ impl<'b> Finder<'b> {
 
     /// The type of the elements of an array in arrays, and their number; `None` if there are none.
     fn element(&self, mut type_id: u32) -> Result<Option<(u32, u32)>> {
+        if !self.btf.release.fields_in_parts {
+            return Ok(Some((type_id, 1)));
+        }
         let mut n = 1_u32;
         for _ in 0..MAX_DEPTH {
             let t = self.btf.type_of(type_id);
@@ -396,11 +444,15 @@ impl<'b> Finder<'b> {
     /// What a type may be, by its name, with size and alignment; any type but a struct may be a pointer still.
     fn kind_of(&self, type_id: u32, seen: &mut Mask) -> Result<Option<(Mask, u32, u32)>> {
         let name = self.btf.name_of(type_id);
-        let by_name = STRUCTS
-            .iter()
-            .find(|(kind, own, ..)| self.mask.contains(*kind) && *own == name);
+        let by_name = STRUCTS.iter().find(|(kind, own, size, _)| {
+            let has_size = self.btf.type_of(type_id).size_or_type == *size;
+            self.mask.contains(*kind)
+                && *own == name
+                && (has_size || self.btf.release.fields_in_parts)
+        });
         if let Some(&(kind, _, size, align)) = by_name {
-            if Mask::UNIQUE.contains(kind) {
+            let one_refcount = kind == Mask::REFCOUNT && self.btf.release.btf_one_field_of_a_kind;
+            if Mask::UNIQUE.contains(kind) || one_refcount {
                 if seen.contains(kind) {
                     return Err(Errno::E2BIG);
                 }
@@ -430,16 +482,15 @@ impl<'b> Finder<'b> {
             return Ok(None);
         }
         let mut tagged = target(tag);
-        if kind(tagged) == Kind::TYPE_TAG {
-            return Err(Errno::EINVAL);
+        while kind(tagged) == Kind::TYPE_TAG {
+            if !self.btf.release.kptr_with_several_tags {
+                return Err(Errno::EINVAL);
+            }
+            tagged = target(tagged);
         }
-        let field_kind = match self.btf.name_of(tag) {
-            b"kptr_untrusted" => Mask::KPTR_UNTRUSTED,
-            b"kptr" => Mask::KPTR,
-            b"percpu_kptr" => Mask::KPTR_PERCPU,
-            b"uptr" => Mask::UPTR,
-            _ => return Err(Errno::EINVAL),
-        };
+        let name = self.btf.name_of(tag);
+        let field_kind = tags(self.btf.release).find(|(_, tag)| *tag == name);
+        let (field_kind, _) = field_kind.ok_or(Errno::EINVAL)?;
         if !mask.contains(field_kind) {
             return Ok(None);
         }
@@ -489,6 +540,9 @@ impl<'b> Finder<'b> {
     /// Judges what a pointer points to. Structs that the kernel does not have are allocated by programs.
     fn check_pointer(&self, found: &Found) -> Result<()> {
         let name = self.btf.name_of(found.target);
+        if !kernel_types::is_known(name) && !self.btf.release.kptr_everywhere {
+            return Err(Errno::ENOENT);
+        }
         let may_leak = found.kind == Mask::KPTR
             && kernel_types::is_known(name)
             && !kernel_types::can_be_released(name);

@@ -12,7 +12,7 @@
 /// let value_id = btf.structure("counter", 16, &[("lock", lock_id, 0), ("count", u64_id, 8)]);
 /// assert_eq!((u32_id, value_id), (1, 4));
 /// let blob = btf.finish();
-/// # assert!(mapemu::btf::Btf::parse(&blob, 1).is_ok());
+/// # assert!(mapemu::btf::Btf::parse(&blob, 1, mapemu::env::LINUX_6_18_44).is_ok());
 /// ```
 #[derive(Clone, Debug)]
 pub struct Writer {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{conform, record, replay};
+use super::{conform, diff, record, replay};
 use crate::trace::Options;
 
 /// Linux's BPF maps, emulated: exact answers, checked by recordings of real kernels.
@@ -22,6 +22,8 @@ enum Command {
     Replay(replay::Replay),
     /// Replays the recordings, then compares random runs with the running kernel where it may.
     Conform(conform::Conform),
+    /// Runs a scenario on emulated kernels of several releases, and shows where their answers differ.
+    Diff(diff::Diff),
     /// Runs a scenario on the running kernel; the trace goes to standard output.
     Record(record::Record),
     /// Runs an unmodified program on emulated maps, as an ordinary user.
@@ -36,7 +38,7 @@ enum Command {
 /// Options that all commands share.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Shared {
-    /// Release of the kernel, such as 6.18 or 6.18.44. Default: the trace's.
+    /// Release of the kernel, such as 6.1.192, or the nearest that is proven. Default: the trace's.
     #[arg(long, value_name = "R")]
     release: Option<String>,
     /// Number of possible CPUs. Default: the trace's, or 2.
@@ -103,6 +105,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match cli.command {
         Command::Replay(replay) => replay::run(&replay).into(),
         Command::Conform(conform) => conform::run(&conform).into(),
+        Command::Diff(diff) => diff::run(&diff).into(),
         Command::Record(record) => record::run(&record).into(),
         #[cfg(all(
             target_os = "linux",

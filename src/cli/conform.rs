@@ -266,7 +266,7 @@ impl Report {
                 count.to_come += 1;
                 *self.missing.entry(what.clone()).or_default() += 1;
             }
-            Step::Skipped => count.skipped += 1,
+            Step::Refused | Step::Skipped => count.skipped += 1,
         }
     }
 

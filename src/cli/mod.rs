@@ -2,6 +2,7 @@
 
 mod args;
 mod conform;
+mod diff;
 mod record;
 mod recordings;
 mod replay;
@@ -14,4 +15,4 @@ mod run;
 mod running;
 
 pub use args::run;
-pub use recordings::{Family, families};
+pub use recordings::{NamedTrace, Recorded, recorded};

@@ -9,7 +9,8 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Exit, Shared};
-use super::recordings::families;
+use super::recordings::{Recorded, recorded};
+use crate::env::{Release, Taken};
 use crate::trace::{Emulated, Options, Tally, Trace, Verdict, replay};
 
 /// Arguments of `mapemu replay`.
@@ -73,6 +74,19 @@ fn replay_one(
         Ok(world) => world,
         Err(unfit) => return Ok(Err(CannotRun(format!("{name}: {unfit}")))),
     };
+    let asked = options.release.as_ref().or(trace.header.release.as_ref());
+    if let Some(Ok(Taken {
+        release,
+        is_proven: false,
+    })) = asked.map(|asked| Release::take(asked))
+    {
+        let asked = asked.expect("it is there");
+        writeln!(
+            io::stderr(),
+            "{name}: {asked} is not proven; replayed as {}",
+            release.name
+        )?;
+    }
     let mut wrong = Vec::new();
     let tally = replay(&trace, &mut world, &mut |number, verdict| {
         if let Verdict::Failed {
@@ -164,49 +178,101 @@ fn end(all: &Tally, out: &mut dyn Write) -> io::Result<Exit> {
     })
 }
 
-/// The recordings that the program carries, with a table by family.
+/// A row of the table: what was replayed, how many traces, how they ended.
+type Row = (String, usize, Tally);
+
+/// The recordings that the program carries: all releases, with a row for each, or one, with a row for each family.
 fn replay_recordings(options: &Options, out: &mut dyn Write) -> io::Result<Exit> {
-    let families = families();
+    let only = match options.release.as_deref().map(Release::take) {
+        None => None,
+        Some(Ok(taken)) => Some(taken.release.name),
+        Some(Err(unknown)) => {
+            writeln!(io::stderr(), "mapemu: {unknown}")?;
+            return Ok(Exit::CannotRun);
+        }
+    };
+    let asked: Vec<&Recorded> = recorded()
+        .iter()
+        .filter(|recorded| only.is_none_or(|only| recorded.release == only))
+        .collect();
     // It draws on a terminal only.
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
-    let bar = ProgressBar::new(families.len() as u64)
+    let steps = asked
+        .iter()
+        .map(|recorded| recorded.families().count() as u64);
+    let bar = ProgressBar::new(steps.sum())
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let mut all = Tally::default();
-    let mut table = Vec::new();
-    for family in families {
-        bar.set_message(family.name);
-        let mut tally = Tally::default();
-        let traces = family.traces();
-        for (name, text) in &traces {
+    let mut rows: Vec<Row> = Vec::new();
+    for recorded in asked {
+        let mut of_release = (recorded.release.to_owned(), 0, Tally::default());
+        for family in recorded.families() {
+            bar.set_message(format!("{} {family}", recorded.release));
             let mut wrong = Vec::new();
-            let name = format!("{}/{name}", family.release);
-            let replayed = replay_one(&name, text, options, &mut wrong)?;
+            let replayed = replay_family(recorded, family, options, &mut wrong)?;
             bar.suspend(|| out.write_all(&wrong))?;
-            match replayed {
-                Ok(one) => tally.add(&one),
+            let (files, tally) = match replayed {
+                Ok(replayed) => replayed,
                 Err(CannotRun(why)) => {
                     bar.finish_and_clear();
                     writeln!(io::stderr(), "{why}")?;
                     return Ok(Exit::CannotRun);
                 }
+            };
+            all.add(&tally);
+            if only.is_some() {
+                rows.push((family.to_owned(), files, tally));
+            } else {
+                of_release.1 += files;
+                of_release.2.add(&tally);
             }
+            bar.inc(1);
         }
-        all.add(&tally);
-        table.push((family, traces.len(), tally));
-        bar.inc(1);
+        if only.is_none() {
+            rows.push(of_release);
+        }
     }
     bar.finish_and_clear();
+    let what = if only.is_some() { "family" } else { "release" };
+    table(what, &rows, out)?;
+    end(&all, out)
+}
+
+/// One family of one release: how many traces, and how they ended.
+fn replay_family(
+    recorded: &Recorded,
+    family: &str,
+    options: &Options,
+    out: &mut dyn Write,
+) -> io::Result<Result<(usize, Tally), CannotRun>> {
+    let options = Options {
+        release: Some(recorded.release.to_owned()),
+        ..options.clone()
+    };
+    let mut tally = Tally::default();
+    let traces = recorded.traces(family);
+    for (name, text) in &traces {
+        let name = format!("{}/{name}", recorded.release);
+        match replay_one(&name, text, &options, out)? {
+            Ok(one) => tally.add(&one),
+            Err(cannot) => return Ok(Err(cannot)),
+        }
+    }
+    Ok(Ok((traces.len(), tally)))
+}
+
+fn table(what: &str, rows: &[Row], out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "{:<8}{:<18}{:>6}{:>8}{:>8}{:>9}{:>9}",
-        "release", "family", "files", "passed", "failed", "skipped", "to come"
+        "{what:<18}{:>6}{:>8}{:>8}{:>9}{:>9}",
+        "files", "passed", "failed", "skipped", "to come"
     )?;
-    for (family, files, tally) in table {
+    for (name, files, tally) in rows {
         writeln!(
             out,
-            "{:<8}{:<18}{files:>6}{:>8}{:>8}{:>9}{:>9}",
-            family.release, family.name, tally.passed, tally.failed, tally.skipped, tally.to_come
+            "{name:<18}{files:>6}{:>8}{:>8}{:>9}{:>9}",
+            tally.passed, tally.failed, tally.skipped, tally.to_come
         )?;
     }
-    end(&all, out)
+    Ok(())
 }

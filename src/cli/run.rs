@@ -103,7 +103,8 @@ pub(super) fn run(run: Run) -> ExitCode {
 fn prepared(run: Run) -> Result<(run::Run, Command), String> {
     let mut kernel = Kernel::builder()
         .cpus(run.cpus.unwrap_or_else(run::possible_cpus))
-        .seed(run.seed);
+        .seed(run.seed)
+        .doubled_rings(true);
     if let Some(release) = &run.release {
         kernel = kernel.release(release).map_err(|error| error.to_string())?;
     }

@@ -37,6 +37,8 @@ pub(super) struct Associative {
     nr_cpus: u32,
     /// Where the last batch ended.
     token: Option<String>,
+    /// Where the last step of a walk ended.
+    cursor: Option<String>,
     frozen: bool,
 }
 
@@ -50,6 +52,9 @@ const fn is_lru(map_type: MapType) -> bool {
 
 /// Sizes that are most often odd.
 fn size(chance: &mut Chance) -> usize {
+    if chance.one_in(4) {
+        return chance.between(1, 64);
+    }
     *chance.weighted(&[
         (6, 4),
         (6, 8),
@@ -72,6 +77,7 @@ fn hash_keys(chance: &mut Chance, len: usize, max_entries: usize) -> Vec<Vec<u8>
                 let mut key = vec![0; len];
                 let place = chance.below(len);
                 key[place] = number.to_le_bytes()[0];
+                key[len - 1] ^= number.to_le_bytes()[1];
                 key
             }
         })
@@ -124,8 +130,13 @@ impl Associative {
     pub(super) fn new(facts: &Facts, chance: &mut Chance) -> (Vec<Op>, Self) {
         let map_type = facts.map_type;
         let array = is_array(map_type);
-        let max_entries = *chance.weighted(&[(2, 1), (2, 2), (3, 5), (3, 8), (2, 17), (1, 64)]);
+        let max_entries = match is_lru(map_type) && chance.one_in(3) {
+            // Around the number of places that a CPU takes at once.
+            true => *chance.pick(&[127, 128, 129, 200, 300]),
+            false => *chance.weighted(&[(2, 1), (2, 2), (3, 5), (3, 8), (2, 17), (1, 64)]),
+        };
         let key_size = match map_type {
+            MapType::LPM_TRIE if chance.one_in(4) => 4 + chance.between(1, 60),
             MapType::LPM_TRIE => 4 + *chance.pick(&[1, 2, 4, 8, 16]),
             _ if array => 4,
             _ => size(chance),
@@ -174,6 +185,7 @@ impl Associative {
             preallocated: !flags.contains(MapFlags::NO_PREALLOC),
             nr_cpus: facts.nr_cpus,
             token: None,
+            cursor: None,
             frozen: false,
         };
         (setup, own)
@@ -209,8 +221,13 @@ impl Associative {
         ];
         let command = *chance.weighted(commands);
         let mut op = Op::new(command).with("map", MAP);
-        if command == "map_get_next_key" && chance.one_in(4) {
-            return op;
+        if command == "map_get_next_key" {
+            // A walk goes on from where it was, whatever has gone meanwhile.
+            match (&self.cursor, chance.below(6)) {
+                (_, 0) => return op,
+                (Some(cursor), 1..=3) => return op.with("key", cursor.as_str()),
+                _ => {}
+            }
         }
         op = op.bytes("key", self.key(chance));
         match command {
@@ -246,7 +263,12 @@ impl Associative {
             (2, "map_delete_batch"),
         ];
         let command = *chance.weighted(commands);
-        let count = chance.between(0, self.max_entries + 2);
+        // The shortest find no room for a bucket, the longest have more than there is.
+        let count = match chance.below(4) {
+            0 => chance.below(4),
+            1 => self.max_entries + chance.below(3),
+            _ => chance.between(0, self.max_entries + 2),
+        };
         let mut op = Op::new(command)
             .with("map", MAP)
             .number("count", count as u64);
@@ -308,7 +330,16 @@ impl Associative {
         match command {
             "map_update_elem" => {
                 op = op.bytes("value", &self.value(chance, self.value_size));
-                let flags = &[(20, 0), (5, 1), (5, 2), (2, 4), (1, 3), (1, 8)];
+                let flags = &[
+                    (20, 0),
+                    (5, 1),
+                    (5, 2),
+                    (2, 4),
+                    (1, 3),
+                    (1, 5),
+                    (1, 6),
+                    (1, 8),
+                ];
                 op = op.number("flags", *chance.weighted(flags));
             }
             "map_lookup_elem" | "map_lookup_percpu_elem" => {
@@ -396,7 +427,7 @@ impl Operations for Associative {
             (200, "helper"),
             (12, "for_each"),
             (12, "program"),
-            (25, "set_cpu"),
+            (if is_lru(self.map_type) { 90 } else { 30 }, "set_cpu"),
             (20, "walk"),
             (10, "info"),
             (1, "freeze"),
@@ -430,6 +461,9 @@ impl Operations for Associative {
     fn answered(&mut self, _op: &Op, answer: &Value) {
         if let Some(token) = answer.get("out_batch").and_then(Value::as_str) {
             self.token = Some(token.to_owned());
+        }
+        if let Some(key) = answer.get("next_key").and_then(Value::as_str) {
+            self.cursor = Some(key.to_owned());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The running kernel beside the emulated one.
 
 use super::pair::{TwoWorlds, Worlds};
+use crate::env::Release;
 use crate::host::{Host, Unavailable};
 use crate::trace::{Emulated, Header, Options, Running};
 
@@ -23,6 +24,7 @@ impl Both {
         let cpus = crate::abi::Bpf::nr_cpus(&host);
         let options = Options {
             cpus: Some(cpus),
+            release: options.release.or_else(running_release),
             ..options
         };
         let header = Header {
@@ -43,6 +45,13 @@ impl Both {
     pub fn nr_cpus(&self) -> u32 {
         crate::abi::Bpf::nr_cpus(&self.host)
     }
+}
+
+/// The release of the running kernel, if one is near.
+fn running_release() -> Option<String> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let taken = Release::take(release.trim()).ok()?;
+    Some(taken.release.name.to_owned())
 }
 
 impl Worlds for Both {

@@ -18,7 +18,22 @@ const NAME_LOCK: u32 = 27;
 
 /// Loads BTF under a name: a key of that many bytes, a value of that many with a lock at that offset.
 pub(super) fn load(name: &str, key_size: usize, value_size: usize, lock_at: usize) -> Op {
-    let number = |size: usize| u32::try_from(size).expect("a small map");
+    let mut value = vec![NAME_VALUE, KIND_STRUCT | 1, number(value_size)];
+    value.extend([NAME_LOCK, 2, 8 * number(lock_at)]);
+    load_types(name, key_size, &value)
+}
+
+/// Loads BTF under a name: a key and a value of that many bytes, without a field.
+pub(super) fn load_plain(name: &str, key_size: usize, value_size: usize) -> Op {
+    let value = [NAME_VALUE, KIND_STRUCT, number(value_size)];
+    load_types(name, key_size, &value)
+}
+
+fn number(size: usize) -> u32 {
+    u32::try_from(size).expect("a small map")
+}
+
+fn load_types(name: &str, key_size: usize, value: &[u32]) -> Op {
     let types = [
         [NAME_INT, KIND_INT, 4, 32].as_slice(),
         &[NAME_SPIN_LOCK, KIND_STRUCT | 1, 4, NAME_VAL, 1, 0],
@@ -27,14 +42,7 @@ pub(super) fn load(name: &str, key_size: usize, value_size: usize, lock_at: usiz
             4 => [NAME_KEY, KIND_INT, 4, 32].to_vec(),
             size => vec![NAME_KEY, KIND_STRUCT, number(size)],
         },
-        &[
-            NAME_VALUE,
-            KIND_STRUCT | 1,
-            number(value_size),
-            NAME_LOCK,
-            2,
-            8 * number(lock_at),
-        ],
+        value,
     ]
     .concat();
     let types_len = number(types.len() * 4);

@@ -1,6 +1,10 @@
 //! Maps with any attributes: most of what can be asked for is refused.
 
+use serde_json::{Value, json};
+
+use super::any_map::Asked;
 use super::family::{Facts, Operations};
+use super::objects::is_local_storage;
 use super::{Chance, Op, btf};
 use crate::abi::MapType;
 
@@ -9,10 +13,17 @@ const MADE: &str = "x";
 
 /// Creations, one after another.
 #[derive(Debug)]
-pub(super) struct Create;
+pub(super) struct Create {
+    /// The only type that is asked for; none: all of them, and one that does not exist.
+    only: MapType,
+    /// Of the last map that was to be made.
+    map_type: MapType,
+    /// It was made.
+    made: bool,
+}
 
 impl Create {
-    pub(super) fn new(_: &Facts, _: &mut Chance) -> (Vec<Op>, Self) {
+    pub(super) fn new(facts: &Facts, _: &mut Chance) -> (Vec<Op>, Self) {
         let inner = Op::new("map_create")
             .with("as", "inner")
             .with("type", "array");
@@ -26,7 +37,11 @@ impl Create {
                 inner,
                 Op::new("file").with("as", "file"),
             ],
-            Self,
+            Self {
+                only: facts.map_type,
+                map_type: facts.map_type,
+                made: false,
+            },
         )
     }
 }
@@ -74,18 +89,32 @@ fn map_flags(chance: &mut Chance) -> u64 {
     }
 }
 
+/// What the process may do from here on.
+fn caps(chance: &mut Chance) -> Op {
+    let op = Op::new("caps");
+    match chance.below(6) {
+        0 => op.with("effective", json!([])),
+        1 => op.with("effective", json!(["bpf"])),
+        2 => op.with("effective", json!(["net_admin"])),
+        _ => op.with("effective", "all"),
+    }
+}
+
 impl Operations for Create {
     fn next(&mut self, chance: &mut Chance) -> Op {
-        if chance.one_in(8) {
-            let op = *chance.pick(&["obj_get_info_by_fd", "fdinfo"]);
-            return Op::new(op).with("map", MADE);
+        // All that can be asked of any map is asked of these too.
+        if chance.one_in(2) {
+            return self.asked().op(chance);
         }
-        // The type after the last one is none; that of struct_ops needs a kernel's own types.
-        let map_type = loop {
-            let number = u32::try_from(chance.below(MapType::ALL.len() + 1)).unwrap_or(0);
-            if MapType(number) != MapType::STRUCT_OPS {
-                break number;
+        if chance.one_in(50) {
+            return caps(chance);
+        }
+        self.map_type = match self.only {
+            MapType::UNSPEC => {
+                let number = chance.below(MapType::ALL.len() + 1);
+                MapType(u32::try_from(number).expect("a small number"))
             }
+            only => only,
         };
         let value_size = *chance.weighted(VALUE_SIZES);
         let max_entries = *chance.weighted(MAX_ENTRIES);
@@ -97,7 +126,7 @@ impl Operations for Create {
         };
         let mut op = Op::new("map_create")
             .with("as", MADE)
-            .with("type", map_type)
+            .with("type", self.map_type.0)
             .number("key_size", *chance.weighted(KEY_SIZES))
             .number("value_size", value_size)
             .number("max_entries", max_entries)
@@ -112,6 +141,9 @@ impl Operations for Create {
                 .with("btf", btf)
                 .number("btf_key_type_id", chance.below(6) as u64);
             op = op.number("btf_value_type_id", chance.below(6) as u64);
+        }
+        if chance.one_in(20) {
+            op = op.number("btf_vmlinux_value_type_id", chance.below(200) as u64);
         }
         if chance.one_in(6) {
             op = op.number("map_extra", chance.below(18) as u64);
@@ -133,5 +165,21 @@ impl Operations for Create {
 
     fn check(&self) -> Vec<Op> {
         Vec::new()
+    }
+
+    fn answered(&mut self, op: &Op, answer: &Value) {
+        if op.command() == "map_create" {
+            self.made = answer.get("err").is_none();
+        }
+    }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            map: MADE,
+            keys_are_fds: is_local_storage(self.map_type),
+            gone: !self.made,
+            programs: false,
+            shows_programs: false,
+        }
     }
 }

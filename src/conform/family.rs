@@ -4,7 +4,9 @@
 
 use serde_json::Value;
 
-use super::associative::Associative;
+use super::any_map::Asked;
+use super::arena::Arena;
+use super::associative::{Associative, MAP};
 use super::cgroup_storage::CgroupStorage;
 use super::create::Create;
 use super::keyless::Keyless;
@@ -45,6 +47,17 @@ pub(super) trait Operations: std::fmt::Debug {
 
     /// Those that show all that a map holds.
     fn check(&self) -> Vec<Op>;
+
+    /// What its map may be asked for, as any map.
+    fn asked(&self) -> Asked {
+        Asked {
+            map: MAP,
+            keys_are_fds: false,
+            gone: false,
+            programs: true,
+            shows_programs: false,
+        }
+    }
 
     /// What the last operation answered.
     fn answered(&mut self, _op: &Op, _answer: &Value) {}
@@ -102,6 +115,9 @@ families! {
     "inode_storage" INODE_STORAGE Objects, share 2, ids true;
     "task_storage" TASK_STORAGE Objects, share 2, ids true;
     "cgrp_storage" CGRP_STORAGE Objects, share 2, ids true;
+    "arena" ARENA Arena, share 2, ids false;
+    "struct_ops" STRUCT_OPS Create, share 1, ids true;
+    "insn_array" INSN_ARRAY Create, share 1, ids true;
     "create" UNSPEC Create, share 4, ids true;
 }
 
@@ -137,7 +153,13 @@ impl Generator {
 
     /// The operation of that number.
     pub fn op(&mut self, number: u64) -> Op {
-        self.operations.next(&mut Chance::new(number))
+        let mut chance = Chance::new(number);
+        let asked = self.operations.asked();
+        match chance.below(16) {
+            0 => asked.op(&mut chance),
+            1 => asked.through_other(self.operations.next(&mut chance)),
+            _ => self.operations.next(&mut chance),
+        }
     }
 
     /// The operations that show all that there is.

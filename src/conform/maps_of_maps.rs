@@ -42,7 +42,8 @@ impl MapsOfMaps {
         } else {
             *chance.pick(&[4, 4, 8, 3])
         };
-        let inner_type = *chance.pick(&["array", "hash"]);
+        let inner_type =
+            *chance.pick(&["array", "hash", "lru_hash", "percpu_array", "percpu_hash"]);
         let mut setup: Vec<Op> = INNER[..5]
             .iter()
             .map(|name| inner(name, inner_type, 3))

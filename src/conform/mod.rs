@@ -5,6 +5,8 @@
 //! and each operation comes from one number, so that a run can be made shorter by leaving some out. A [`Pair`] runs them on
 //! both sides. [`shrink`] makes a run that differs as short as it can.
 
+mod any_map;
+mod arena;
 mod associative;
 #[cfg(target_os = "linux")]
 mod both;

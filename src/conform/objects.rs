@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::any_map::Asked;
 use super::associative::MAP;
 use super::family::{Facts, Operations};
 use super::op::hex;
@@ -85,7 +86,8 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
     }
 }
 
-const fn is_local_storage(map_type: MapType) -> bool {
+/// Its keys are fds of what the storage belongs to.
+pub(super) const fn is_local_storage(map_type: MapType) -> bool {
     matches!(
         map_type,
         MapType::SK_STORAGE
@@ -172,7 +174,11 @@ impl Objects {
             .number("max_entries", max_entries as u64)
             .number("map_flags", flags.bits().into());
         if is_local_storage(map_type) {
-            setup.push(btf::load("b", key_size, value_size, 0));
+            // Programs that trace cannot use a map with a lock.
+            setup.push(match chance.one_in(4) {
+                true => btf::load("b", key_size, value_size, 0),
+                false => btf::load_plain("b", key_size, value_size),
+            });
             create = create
                 .with("btf", "b")
                 .with("btf_key_type_id", btf::KEY_TYPE);
@@ -241,7 +247,7 @@ impl Objects {
                 .with("map", MAP)
                 .with("call", call);
             return if call == "get" {
-                op.number("flags", chance.below(3) as u64)
+                self.storage_get(chance, op)
             } else {
                 op
             };
@@ -257,6 +263,22 @@ impl Objects {
         op.with("key", chance.pick(&self.keys).clone())
     }
 
+    /// What a program finds or makes, and what it leaves there.
+    fn storage_get(&self, chance: &mut Chance, op: Op) -> Op {
+        let value = |chance: &mut Chance| chance.pick(&self.values).1.clone();
+        let mut op = op.number("flags", *chance.weighted(&[(4, 0), (6, 1), (1, 2), (1, 3)]));
+        if chance.one_in(2) {
+            op = op.with("value", value(chance));
+        }
+        if chance.one_in(2) {
+            op = op.with("write", value(chance));
+        }
+        if self.map_type == MapType::CGRP_STORAGE && chance.one_in(2) {
+            op = op.with("cgroup", *chance.pick(&["o0", "o1", "o3"]));
+        }
+        op
+    }
+
     fn batch(chance: &mut Chance) -> Op {
         let command = *chance.pick(&["map_lookup_batch", "map_delete_batch"]);
         let op = Op::new(command)
@@ -269,8 +291,8 @@ impl Objects {
 impl Operations for Objects {
     fn next(&mut self, chance: &mut Chance) -> Op {
         match chance.below(100) {
-            0..70 => self.elem(chance),
-            70..76 => self.program_side(chance),
+            0..60 => self.elem(chance),
+            60..76 => self.program_side(chance),
             76..80 => Self::batch(chance),
             80..86 => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),
             86..97 => Op::new("walk").with("map", MAP).with("limit", 40),
@@ -280,6 +302,19 @@ impl Operations for Objects {
                 Op::new("obj_get_info_by_fd").with("map", MAP)
             }
             _ => Op::new("fdinfo").with("map", MAP),
+        }
+    }
+
+    fn asked(&self) -> Asked {
+        Asked {
+            map: MAP,
+            keys_are_fds: is_local_storage(self.map_type),
+            gone: false,
+            programs: true,
+            shows_programs: matches!(
+                self.map_type,
+                MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
+            ),
         }
     }
 

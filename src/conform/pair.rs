@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Family, Op};
 use crate::trace::{Answer, Broken, Engine, World, answer_or_name, answers_match};
@@ -47,7 +47,9 @@ pub enum Step {
     Differs(Box<Difference>),
     /// It is not emulated yet.
     ToCome(String),
-    /// The running kernel's verifier refused the program, or the operation was not asked.
+    /// Both verifiers refuse the program, with the same errno.
+    Refused,
+    /// The operation was not asked.
     Skipped,
 }
 
@@ -82,18 +84,18 @@ impl<'w> Pair<'w> {
         let refused = right.get("verifier").is_some();
         let wrong = match answer_or_name(&mut self.wrong, &op.0, refused)? {
             Answer::Got(wrong) => wrong,
-            Answer::Allowed => return Ok(Step::Skipped),
+            Answer::Allowed => json!({ "allowed": true }),
             Answer::ToCome(what) => return Ok(Step::ToCome(what)),
         };
-        if refused {
-            return Ok(Step::Skipped);
-        }
         let differs = |right: Value, wrong: Value| {
             let op = op.clone();
             Step::Differs(Box::new(Difference { op, right, wrong }))
         };
         if !answers_match(&right, &wrong) {
             return Ok(differs(right, wrong));
+        }
+        if refused {
+            return Ok(Step::Refused);
         }
         // How much of a copy is done before a fault is the machine's matter.
         let is_fault = right.get("err").is_some_and(|errno| errno == "EFAULT");

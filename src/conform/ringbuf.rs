@@ -74,7 +74,7 @@ impl Operations for Ringbuf {
                     .with("keep", chance.one_in(4))
             }
             70..80 => Op::new("ringbuf_positions").with("map", MAP),
-            80..85 => Op::new("poll").with("map", MAP),
+            80..85 => readiness(chance),
             85..90 => Op::new("set_cpu").with("cpu", chance.below(2)),
             90..95 => {
                 let command = *chance.pick(&["map_lookup_elem", "map_update_elem"]);
@@ -98,6 +98,12 @@ impl Operations for Ringbuf {
                 .with("keep", true),
         ]
     }
+}
+
+/// Whether there is something to do, as either call says it.
+fn readiness(chance: &mut Chance) -> Op {
+    let call: &&str = chance.pick(&["poll", "epoll"]);
+    Op::new(call).with("map", MAP)
 }
 
 /// A ring buffer that user space writes.
@@ -132,19 +138,20 @@ impl Operations for UserRingbuf {
                 }
                 op
             }
-            60..85 => {
+            60..82 => {
                 let mut op = Op::new("user_ringbuf_drain").with("map", MAP);
                 if chance.one_in(3) {
                     op = op.with("stop_after", chance.between(1, 3));
                 }
                 op.number("flags", *chance.weighted(&[(4, 0), (1, 1), (1, 2), (1, 4)]))
             }
+            82..85 => Op::new("set_cpu").with("cpu", chance.below(2)),
             // Both positions at one place: the buffer is empty and whole again.
             85..92 => Op::new("ringbuf_set_pos")
                 .with("map", MAP)
                 .with("pos", 8 * chance.below(4)),
             92..97 => Op::new("ringbuf_positions").with("map", MAP),
-            _ => Op::new("poll").with("map", MAP),
+            _ => readiness(chance),
         }
     }
 

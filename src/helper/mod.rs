@@ -41,6 +41,7 @@ use verifier::Refused;
 #[derive(Debug)]
 pub struct Prog {
     prog_type: ProgType,
+    kind: verifier::Kind,
     cpu: u32,
     holds_lock: Cell<bool>,
     storages: RefCell<Storages>,
@@ -55,6 +56,7 @@ impl Prog {
     pub const fn new(prog_type: ProgType, cpu: u32) -> Self {
         Self {
             prog_type,
+            kind: verifier::Kind::of(prog_type),
             cpu,
             holds_lock: Cell::new(false),
             storages: RefCell::new(Storages::OfRun(Vec::new())),
@@ -84,6 +86,7 @@ impl Prog {
     ///
     /// What the verifier refuses; for maps of maps, see [`Prog::map_lookup_inner`].
     #[doc(alias = "bpf_map_lookup_elem")]
+    #[inline]
     pub fn map_lookup_elem<'m>(&self, map: &'m Map, key: &[u8]) -> Option<Value<'m>> {
         self.enter(map, Helper::MAP_LOOKUP_ELEM);
         assert!(
@@ -116,6 +119,7 @@ impl Prog {
     ///
     /// What the verifier refuses.
     #[doc(alias = "bpf_map_lookup_percpu_elem")]
+    #[inline]
     pub fn map_lookup_percpu_elem<'m>(
         &self,
         map: &'m Map,
@@ -138,6 +142,7 @@ impl Prog {
     ///
     /// What the verifier refuses.
     #[doc(alias = "bpf_map_update_elem")]
+    #[inline]
     pub fn map_update_elem(
         &self,
         map: &Map,
@@ -161,6 +166,7 @@ impl Prog {
     ///
     /// What the verifier refuses.
     #[doc(alias = "bpf_map_delete_elem")]
+    #[inline]
     pub fn map_delete_elem(&self, map: &Map, key: &[u8]) -> Result<()> {
         self.enter(map, Helper::MAP_DELETE_ELEM);
         key_of(map, key);
@@ -271,6 +277,7 @@ impl Prog {
     }
 
     /// What holds for every helper that takes a map.
+    #[inline]
     #[track_caller]
     fn enter(&self, map: &Map, helper: Helper) {
         assert!(
@@ -280,11 +287,12 @@ impl Prog {
             map.env.nr_cpus
         );
         self.no_lock_held();
-        if let Err(refused) = verifier::helper_allowed(map, helper, self.prog_type) {
+        if let Err(refused) = verifier::judge(map, helper, self.prog_type, self.kind) {
             panic!("{helper} on {}: {refused}", map.def.map_type);
         }
     }
 
+    #[inline]
     #[track_caller]
     fn no_lock_held(&self) {
         assert!(!self.holds_lock.get(), "{}", verifier::LOCK_IS_HELD);
@@ -324,6 +332,7 @@ impl fmt::Debug for SpinLockGuard<'_> {
 }
 
 /// A key has as many bytes as the map says.
+#[inline]
 #[track_caller]
 fn key_of(map: &Map, key: &[u8]) {
     assert_eq!(
@@ -334,6 +343,7 @@ fn key_of(map: &Map, key: &[u8]) {
 }
 
 /// A value has as many bytes as the map says.
+#[inline]
 #[track_caller]
 fn value_of(map: &Map, value: &[u8]) {
     assert_eq!(

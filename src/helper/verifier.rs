@@ -7,10 +7,13 @@
 //! (v6.18).
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use crate::abi::{Errno, Helper, MapFlags, MapType, ProgType};
 use crate::btf::{Field, FieldKind};
+use crate::env::Release;
 use crate::map::Map;
+use crate::map::arena::Arena;
 
 /// A program that is not loaded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +37,62 @@ const fn refuse(errno: Errno, rule: &'static str) -> Result<(), Refused> {
     Err(Refused { errno, rule })
 }
 
+/// A type of programs, as far as the rules of the helpers in [`number`] tell one from the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Tracing,
+    SocketFilter,
+    Other,
+}
+
+impl Kind {
+    pub(super) const fn of(prog_type: ProgType) -> Self {
+        match prog_type {
+            ProgType::SOCKET_FILTER => Self::SocketFilter,
+            ProgType::KPROBE
+            | ProgType::TRACEPOINT
+            | ProgType::PERF_EVENT
+            | ProgType::RAW_TRACEPOINT
+            | ProgType::RAW_TRACEPOINT_WRITABLE => Self::Tracing,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The number of a helper whose verdicts are remembered: those that a program calls for each packet.
+const fn number(helper: Helper) -> Option<u32> {
+    Some(match helper {
+        Helper::MAP_LOOKUP_ELEM => 0,
+        Helper::MAP_UPDATE_ELEM => 1,
+        Helper::MAP_DELETE_ELEM => 2,
+        Helper::MAP_LOOKUP_PERCPU_ELEM => 3,
+        Helper::MAP_PUSH_ELEM => 4,
+        Helper::MAP_POP_ELEM => 5,
+        Helper::MAP_PEEK_ELEM => 6,
+        Helper::RINGBUF_OUTPUT => 7,
+        Helper::RINGBUF_RESERVE => 8,
+        _ => return None,
+    })
+}
+
+/// As [`helper_allowed`], for a program that calls it again and again: the map remembers what was allowed, as neither it nor
+/// the rules change.
+#[inline]
+pub(super) fn judge(
+    map: &Map,
+    helper: Helper,
+    prog_type: ProgType,
+    kind: Kind,
+) -> Result<(), Refused> {
+    let bit = number(helper).map_or(0, |number| 1 << (16 * kind as u32 + number));
+    if map.judged.load(Ordering::Relaxed) & bit != 0 {
+        return Ok(());
+    }
+    helper_allowed(map, helper, prog_type)?;
+    map.judged.fetch_or(bit, Ordering::Relaxed);
+    Ok(())
+}
+
 /// Whether a program of that type may call that helper on that map.
 ///
 /// # Errors
@@ -43,7 +102,8 @@ const fn refuse(errno: Errno, rule: &'static str) -> Result<(), Refused> {
 /// not go with the helper (`ENOTSUPP` for a walk); `EACCES` if the value is a socket, which is no bytes.
 pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<(), Refused> {
     map_allowed(map, prog_type)?;
-    if !is_available(helper, prog_type) {
+    let release = map.env.release;
+    if helper.0 >= release.helpers || !is_available(helper, prog_type) {
         return refuse(
             Errno::EINVAL,
             "programs of this type cannot call this helper",
@@ -63,7 +123,10 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
     match helper {
         Helper::SPIN_LOCK | Helper::SPIN_UNLOCK => {
             if map.fields.spin_lock().is_none() {
-                return refuse(Errno::EINVAL, "the map's value has no struct bpf_spin_lock");
+                return refuse(
+                    release.no_lock_there,
+                    "the map's value has no struct bpf_spin_lock",
+                );
             }
         }
         Helper::TIMER_INIT
@@ -89,6 +152,14 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
             }
         }
     }
+    let is_sockmap = matches!(map.def.map_type, MapType::SOCKMAP | MapType::SOCKHASH);
+    if helper == Helper::MAP_DELETE_ELEM
+        && is_sockmap
+        && prog_type == ProgType::SOCKET_FILTER
+        && !release.filter_deletes_sockets
+    {
+        return refuse(Errno::EINVAL, "socket filters do not delete sockets");
+    }
     if helper == Helper::MAP_LOOKUP_ELEM && holds_sockets(map.def.map_type) {
         return refuse(
             Errno::EACCES,
@@ -102,23 +173,16 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
 ///
 /// # Errors
 ///
-/// `EINVAL` for special fields that the type of program cannot deal with; `EINVAL` for an arena, which is not emulated on
-/// the program side.
+/// `EINVAL` for special fields that the type of program cannot deal with, and for an arena that has no address yet.
 pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
-    if map.def.map_type == MapType::ARENA {
+    let arena = map.ops.as_any().downcast_ref::<Arena>();
+    if arena.is_some_and(|arena| arena.user_vm_start().is_none()) {
         return refuse(
             Errno::EINVAL,
             "an arena has no address before user space mapped it",
         );
     }
-    let is_tracing = matches!(
-        prog_type,
-        ProgType::KPROBE
-            | ProgType::TRACEPOINT
-            | ProgType::PERF_EVENT
-            | ProgType::RAW_TRACEPOINT
-            | ProgType::RAW_TRACEPOINT_WRITABLE
-    );
+    let is_tracing = Kind::of(prog_type) == Kind::Tracing;
     for field in &map.fields.0 {
         match field.kind {
             FieldKind::SpinLock | FieldKind::ResSpinLock => {
@@ -189,13 +253,24 @@ pub fn objects_allowed(prog_type: ProgType) -> Result<(), Refused> {
 ///
 /// # Errors
 ///
-/// `EACCES`: outside of the value, bytes of a special field, or a map that is `BPF_F_WRONLY_PROG`.
+/// `EACCES`: outside of the value, bytes of a special field, or a map that is `BPF_F_WRONLY_PROG`. `ENOTSUPP` for an array of
+/// several elements that nobody can change any more: the verifier takes what is loaded for a constant, and looks for it in an
+/// array of one.
+///
+/// Kernel: `kernel/bpf/verifier.c:check_mem_access`, `bpf_map_direct_read`; `kernel/bpf/arraymap.c:array_map_direct_value_addr`.
 pub fn load_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused> {
     access_allowed(map, offset, len)?;
     if map.def.map_flags.contains(MapFlags::WRONLY_PROG) {
         return refuse(
             Errno::EACCES,
             "programs do not read a BPF_F_WRONLY_PROG map",
+        );
+    }
+    let def = &map.def;
+    if len > 0 && def.map_type == MapType::ARRAY && def.max_entries != 1 && is_constant(map) {
+        return refuse(
+            Errno::ENOTSUPP,
+            "what is in a frozen BPF_F_RDONLY_PROG array of several elements is not read",
         );
     }
     Ok(())
@@ -215,6 +290,15 @@ pub fn store_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused
         );
     }
     Ok(())
+}
+
+/// Nobody can change the map any more.
+///
+/// Kernel: `kernel/bpf/verifier.c:bpf_map_is_rdonly`.
+fn is_constant(map: &Map) -> bool {
+    map.def.map_flags.contains(MapFlags::RDONLY_PROG)
+        && map.frozen.load(Ordering::Acquire)
+        && map.writers.load(Ordering::Acquire) == 0
 }
 
 fn access_allowed(map: &Map, offset: usize, len: usize) -> Result<(), Refused> {
@@ -237,7 +321,7 @@ pub fn lock_allowed(map: &Map, offset: usize, prog_type: ProgType) -> Result<(),
     helper_allowed(map, Helper::SPIN_LOCK, prog_type)?;
     if map.fields.spin_lock().map(|at| at as usize) != Some(offset) {
         return refuse(
-            Errno::EINVAL,
+            map.env.release.no_lock_there,
             "this is not where the value's struct bpf_spin_lock is",
         );
     }
@@ -251,10 +335,12 @@ pub const LOCK_IS_HELD: Refused = Refused {
 };
 
 /// A lock that is released though it is not held.
-pub const LOCK_IS_NOT_HELD: Refused = Refused {
-    errno: Errno::EINVAL,
-    rule: "bpf_spin_unlock without its bpf_spin_lock",
-};
+pub const fn lock_is_not_held(release: &Release) -> Refused {
+    Refused {
+        errno: release.no_lock_there,
+        rule: "bpf_spin_unlock without its bpf_spin_lock",
+    }
+}
 
 /// A program that ends with a lock.
 pub const LOCK_AT_EXIT: Refused = Refused {

@@ -142,6 +142,11 @@ impl Asm {
         self.push(0x27, dst as u8, 0, 0, imm)
     }
 
+    /// `dst &= imm`, the sign extended.
+    pub fn and(&mut self, dst: Reg, imm: i32) -> &mut Self {
+        self.push(0x57, dst as u8, 0, 0, imm)
+    }
+
     /// `dst = src + off`
     pub fn addr(&mut self, dst: Reg, src: Reg, off: usize) -> &mut Self {
         self.mov_reg(dst, src).add(dst, imm(off))

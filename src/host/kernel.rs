@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -12,7 +13,7 @@ use super::arena::{Call, with_buffers};
 use super::limit::refuse_huge;
 use super::pointers::{INFO_AT, gives_fd, pointer_fields};
 use super::{cpu, mapping, os};
-use crate::abi::{Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, PerfEvent, Result};
+use crate::abi::{Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, PerfEvent, PollEvents, Result};
 
 /// Bytes of an attr that are looked at for addresses: the kernel takes no more.
 const ATTR_ROOM: usize = 4096;
@@ -174,6 +175,11 @@ impl Bpf for Host {
     fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
         cpu::run_on(self.cpu)?;
         Ok(Box::new(mapping::Mapped::new(fd, request)?))
+    }
+
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        cpu::run_on(self.cpu)?;
+        os::poll(fd, timeout)
     }
 
     fn close(&self, fd: Fd) -> Result<()> {

@@ -35,7 +35,11 @@ fn bits(prot: Prot) -> libc::c_int {
 
 impl Mapped {
     pub(super) fn new(fd: Fd, request: MapRequest) -> Result<Self> {
+        if request.is_past_the_end() {
+            return Err(Errno::ENOMEM);
+        }
         let MapRequest {
+            addr,
             len,
             offset,
             prot,
@@ -46,11 +50,17 @@ impl Mapped {
         } else {
             libc::MAP_PRIVATE
         };
+        let flags = if addr == 0 {
+            flags
+        } else {
+            flags | libc::MAP_FIXED_NOREPLACE
+        };
+        let addr = usize::try_from(addr).map_err(|_| Errno::ENOMEM)?;
         let offset = libc::off_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
-        // SAFETY: without an address, the kernel chooses a place where nothing is.
+        // SAFETY: with an address or without, the kernel takes no place where something is.
         let start = unsafe {
             libc::mmap(
-                std::ptr::null_mut(),
+                std::ptr::without_provenance_mut(addr),
                 len,
                 bits(prot),
                 flags,
@@ -72,6 +82,9 @@ impl Mapped {
             return Err(Errno::EFAULT);
         }
         let place = self.start.as_ptr().wrapping_add(offset);
+        if len == 0 {
+            return Ok(place);
+        }
         let first = offset / PAGE * PAGE;
         let page = self.start.as_ptr().wrapping_add(first).cast();
         let pages = (offset + len).next_multiple_of(PAGE) - first;
@@ -97,11 +110,17 @@ fn by_words(place: *mut u8, len: usize) -> bool {
 }
 
 impl Mapping for Mapped {
+    fn addr(&self) -> u64 {
+        self.start.as_ptr().addr() as u64
+    }
+
     fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
-        if !self.prot.read {
+        // What can be written can be read, on this machine.
+        if !self.prot.read && !self.prot.write {
             return Err(Errno::EFAULT);
         }
-        let place = self.place(offset, out.len(), false)?;
+        // The kernel brings pages only for an access that the mapping has been asked for.
+        let place = self.place(offset, out.len(), !self.prot.read)?;
         if by_words(place, out.len()) {
             for (index, word) in out.chunks_exact_mut(WORD).enumerate() {
                 let from = place.cast::<u64>().wrapping_add(index);

@@ -3,8 +3,9 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
-use crate::abi::{Cmd, Errno, Fd, PerfEvent, Result, Wakeup};
+use crate::abi::{Cmd, Errno, Fd, PerfEvent, PollEvents, Result, Wakeup};
 
 /// The errno of the last system call of this thread that failed.
 pub fn last_errno() -> Errno {
@@ -166,16 +167,38 @@ pub fn perf_event_id(fd: Fd) -> Result<u64> {
     checked(i64::from(ret)).map(|_| id)
 }
 
-/// Poll bits of an open file that are set, all of them asked for.
-pub fn poll(fd: Fd) -> u32 {
-    let mut asked = libc::pollfd {
-        fd: raw(fd),
-        events: -1,
-        revents: 0,
-    };
-    // SAFETY: one struct, which is ours.
-    let _number = unsafe { libc::poll(&raw mut asked, 1, 0) };
-    u32::from(asked.revents.cast_unsigned())
+/// poll(2) of one file, all events asked for: its state, as soon as it has one, or the time is over (never, without one).
+///
+/// # Errors
+///
+/// `EBADF` if it is not open.
+pub fn poll(fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+    let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        // Rounded up: it does not come back before the time is over.
+        let millis = left.map_or(-1, |left| {
+            i32::try_from(left.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+        });
+        let mut asked = libc::pollfd {
+            fd: raw(fd),
+            events: -1,
+            revents: 0,
+        };
+        // SAFETY: one struct, which is ours.
+        let number = unsafe { libc::poll(&raw mut asked, 1, millis) };
+        match checked(i64::from(number)) {
+            Ok(0) if left.is_none_or(|left| left > Duration::ZERO) => {}
+            Ok(_) if asked.revents & libc::POLLNVAL != 0 => return Err(Errno::EBADF),
+            Ok(_) => {
+                return Ok(PollEvents::from_bits_retain(
+                    asked.revents.cast_unsigned().into(),
+                ));
+            }
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 /// Waits until a file that is watched edge-triggered was signalled, at most so long.

@@ -104,7 +104,7 @@ impl Drop for Owned {
     fn drop(&mut self) {
         if self.0.references.fetch_sub(1, Ordering::AcqRel) == 1 {
             if let Some(holdings) = &self.0.holdings {
-                holdings.free(&self.0.words, 0);
+                drop(holdings.take(&self.0.words, 0));
             }
             self.0.env.object_freed();
         }

@@ -110,7 +110,7 @@ impl MapOps for Array {
             let guard = self.guard(at, flags);
             self.fields.write_around(&self.elems, at, value);
             drop(guard);
-            holdings::free(self.holdings.as_deref(), &self.elems, at);
+            drop(holdings::take(self.holdings.as_deref(), &self.elems, at));
         }
         Ok(())
     }

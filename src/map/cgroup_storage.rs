@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::checks::{Which, percpu_flags};
 use super::lock::SpinGuard;
 use super::{Caller, MapDef, MapOps, Value};
 use crate::abi::{AttachType, Errno, Result, UpdateFlags};
@@ -69,7 +70,7 @@ struct Table {
 /// See the module.
 pub struct CgroupStorage {
     def: MapDef,
-    nr_cpus: u32,
+    env: Arc<Env>,
     fields: Fields,
     table: RwLock<Table>,
 }
@@ -83,7 +84,7 @@ impl CgroupStorage {
     pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
         Ok(Self {
             def: def.clone(),
-            nr_cpus: env.nr_cpus,
+            env: Arc::clone(env),
             fields: Fields::default(),
             table: RwLock::new(Table::default()),
         })
@@ -154,12 +155,48 @@ impl CgroupStorage {
 
     /// Bytes of a value as bpf(2) copies it.
     fn size(&self) -> usize {
-        self.def.user_value_size(self.nr_cpus)
+        self.def.user_value_size(self.env.nr_cpus)
     }
 
     fn buffer(&self) -> Result<Arc<Words>> {
         let words = Words::new(self.size().div_ceil(WORD));
         words.map(Arc::new).map_err(|_| Errno::ENOMEM)
+    }
+
+    /// The word where a CPU's part of a value begins.
+    fn part_at(&self, cpu: u32) -> usize {
+        cpu as usize * self.def.elem_size() / WORD
+    }
+
+    /// Kernel: `bpf_percpu_cgroup_storage_update`.
+    fn update_parts(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        let release = self.env.release;
+        let (existence, which) = percpu_flags(flags, release.cpu_flags)?;
+        let both = UpdateFlags::NOEXIST | UpdateFlags::EXIST;
+        if existence == UpdateFlags::NOEXIST || flags.low() == both {
+            return Err(Errno::EINVAL);
+        }
+        let element = self.element(key)?;
+        let words = element.buffer.read();
+        match which {
+            Which::Each => {
+                let bytes = if release.percpu_user_copies_padding {
+                    self.def.elem_size()
+                } else {
+                    self.def.value_size as usize
+                };
+                for (cpu, part) in (0..).zip(value.chunks_exact(self.def.elem_size())) {
+                    words.write(self.part_at(cpu), &part[..bytes]);
+                }
+            }
+            Which::All => {
+                for cpu in 0..self.env.nr_cpus {
+                    words.write(self.part_at(cpu), value);
+                }
+            }
+            Which::One(cpu) => words.write(self.part_at(cpu), value),
+        }
+        Ok(())
     }
 
     fn element(&self, key: &[u8]) -> Result<Arc<Element>> {
@@ -193,6 +230,10 @@ impl MapOps for CgroupStorage {
     ) -> Result<()> {
         let element = self.element(key)?;
         let words = Arc::clone(&element.buffer.read());
+        if flags.contains(UpdateFlags::CPU) {
+            words.read(self.part_at(flags.cpu()), value);
+            return Ok(());
+        }
         let lock = self.locked(&words, flags);
         words.read(0, value);
         drop(lock);
@@ -210,20 +251,16 @@ impl MapOps for CgroupStorage {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let percpu = self.def.map_type.is_percpu();
+        if self.def.map_type.is_percpu() {
+            return self.update_parts(key, value, flags);
+        }
         let in_place = flags.contains(UpdateFlags::LOCK);
-        let known = if percpu {
-            UpdateFlags::EXIST
-        } else {
-            UpdateFlags::EXIST | UpdateFlags::LOCK
-        };
+        let known = UpdateFlags::EXIST | UpdateFlags::LOCK;
         if !known.contains(flags) || (in_place && self.fields.spin_lock().is_none()) {
             return Err(Errno::EINVAL);
         }
         let element = self.element(key)?;
-        if percpu {
-            element.buffer.read().write(0, value);
-        } else if in_place {
+        if in_place {
             let words = Arc::clone(&element.buffer.read());
             let _lock = self.locked(&words, flags);
             self.fields.write_around(&words, 0, value);
@@ -252,7 +289,17 @@ impl MapOps for CgroupStorage {
                 table.by_age.range(..age).next_back()
             }
         };
-        let (_, element) = next.ok_or(Errno::ENOENT)?;
+        let Some((_, element)) = next else {
+            if key.is_some() && !self.env.release.cgroup_storage_walk_ends {
+                // Bytes of the kernel's own, which are nobody's key.
+                let bytes = std::iter::repeat_with(|| self.env.random().to_ne_bytes());
+                for (to, from) in next_key.iter_mut().zip(bytes.flatten()) {
+                    *to = from;
+                }
+                return Ok(());
+            }
+            return Err(Errno::ENOENT);
+        };
         next_key.fill(0);
         next_key[..8].copy_from_slice(&element.key.cgroup_id.to_ne_bytes());
         if let Some(attach_type) = next_key.get_mut(8..12) {

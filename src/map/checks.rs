@@ -53,6 +53,47 @@ pub(super) fn update_flags(flags: UpdateFlags) -> Result<()> {
     Ok(())
 }
 
+/// The parts of a per-CPU value that an update from user space writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Which {
+    /// Each its own: the value has a part for each CPU.
+    Each,
+    /// All the same.
+    All,
+    /// That CPU's.
+    One(u32),
+}
+
+/// What the flags of an update from user space say of a per-CPU value: `ANY`, `NOEXIST` or `EXIST`, and which parts. The call
+/// has judged the CPU; `knows_cpus`: the release has flags for CPUs.
+///
+/// # Errors
+///
+/// `EINVAL`.
+pub(super) fn percpu_flags(flags: UpdateFlags, knows_cpus: bool) -> Result<(UpdateFlags, Which)> {
+    if !knows_cpus {
+        update_flags(flags)?;
+        return Ok((flags, Which::Each));
+    }
+    let low = flags.low();
+    // A comparison, not a mask: with all CPUs there is no other flag, with one there may be any, and they say nothing.
+    if low.bits() > UpdateFlags::ALL_CPUS.bits() {
+        return Err(Errno::EINVAL);
+    }
+    let which = if low.contains(UpdateFlags::CPU) {
+        Which::One(flags.cpu())
+    } else if low == UpdateFlags::ALL_CPUS {
+        Which::All
+    } else {
+        Which::Each
+    };
+    let existence = match low {
+        UpdateFlags::NOEXIST | UpdateFlags::EXIST => low,
+        _ => UpdateFlags::ANY,
+    };
+    Ok((existence, which))
+}
+
 /// What the flags of an update say of an element that is there or not.
 ///
 /// # Errors

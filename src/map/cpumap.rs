@@ -25,6 +25,8 @@ pub struct Cpumap {
     queues: Mutex<HashMap<u32, Queue>>,
     max_entries: u32,
     nr_cpus: u32,
+    /// An update's errno is that of its program's fd.
+    tells_of_prog: bool,
     owner: Owner,
 }
 
@@ -48,6 +50,7 @@ impl Cpumap {
             queues: Mutex::default(),
             max_entries: def.max_entries,
             nr_cpus: env.nr_cpus,
+            tells_of_prog: env.release.cpumap_tells_of_prog,
             owner: Owner::default(),
         })
     }
@@ -116,9 +119,15 @@ impl MapOps for Cpumap {
             self.queues.lock().remove(&cpu);
             return Ok(());
         }
-        // The kernel's answer to every program that is none for this.
         let prog = checks::xdp_prog(caller, value, AttachType::XDP_CPUMAP, &self.owner);
-        let prog = prog.map_err(|_| Errno::ENOMEM)?;
+        let prog = prog.map_err(|errno| {
+            if self.tells_of_prog {
+                errno
+            } else {
+                // To every program that is none for this.
+                Errno::ENOMEM
+            }
+        })?;
         self.queues.lock().insert(cpu, Queue { qsize, prog });
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! Kernel: `kernel/bpf/syscall.c:map_create` (v6.18), and the `map_alloc_check` and `map_alloc` of each type.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use super::arena::Arena;
 use super::array::Array;
@@ -22,6 +22,7 @@ use super::lpm_trie::LpmTrie;
 use super::lru_hash::LruHash;
 use super::map_in_map::{ArrayOfMaps, HashOfMaps};
 use super::object::Object;
+use super::opaque::Opaque;
 use super::percpu_array::PercpuArray;
 use super::percpu_hash::PercpuHash;
 use super::perf_event_array::PerfEventArray;
@@ -114,7 +115,7 @@ macro_rules! new_outer {
         |making| {
             let (template, fields) = making.template.expect("looked up for these types");
             Ok(Box::new(<$type>::new(
-                making.def, making.env, template, fields,
+                making.def, making.env, making.cpu, template, fields,
             )?))
         }
     };
@@ -123,16 +124,16 @@ macro_rules! new_outer {
 /// The rules of a type; none if there is no such type.
 #[rustfmt::skip] // A table.
 fn rules_of(map_type: MapType) -> Option<Rules> {
-    use BtfRule::{ArrayKey, CgroupStorageKey, IntKey, NoKey, NotAtAll, StructKey, Unchecked};
+    use BtfRule::{ArrayKey, CgroupStorageKey, IntKey, NoKey, NotAtAll, SomeKey, StructKey, Unchecked};
     use MapType as T;
     use Needs::Nothing;
     use rule as r;
     let rules = |early, needs, late, memory, btf, make: Make| Some(Rules { early, needs, late, memory, btf, make });
     match map_type {
-        T::HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, Unchecked, new_on_cpu!(Hash)),
-        T::PERCPU_HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, Unchecked, new!(PercpuHash)),
+        T::HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, SomeKey, new_on_cpu!(Hash)),
+        T::PERCPU_HASH => rules(r::hash, Nothing, r::hash_buckets, r::hash_memory, SomeKey, new!(PercpuHash)),
         T::LRU_HASH | T::LRU_PERCPU_HASH =>
-            rules(r::hash, BPF, r::hash_buckets, r::hash_memory, Unchecked, new!(LruHash)),
+            rules(r::hash, BPF, r::hash_buckets, r::hash_memory, SomeKey, new!(LruHash)),
         T::HASH_OF_MAPS =>
             rules(r::hash_of_maps, Nothing, r::hash_of_maps_late, r::hash_memory, NotAtAll, new_outer!(HashOfMaps)),
         T::ARRAY => rules(r::array, Nothing, r::none, r::array_memory, ArrayKey, new!(Array)),
@@ -163,7 +164,9 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         T::STRUCT_OPS => rules(r::struct_ops, BPF, r::struct_ops_value, r::small_memory, Unchecked, never),
         T::RINGBUF | T::USER_RINGBUF =>
             rules(r::none, Nothing, r::ringbuf, r::ringbuf_memory, Unchecked, new!(Ringbuf)),
-        T::ARENA => rules(r::none, BPF, r::arena, r::small_memory, Unchecked, new!(Arena)),
+        T::ARENA => rules(r::none, BPF, r::arena, r::small_memory, Unchecked, |making| Ok(Box::new(Arena::new(making.def)))),
+        T::INSN_ARRAY => rules(r::insn_array, BPF, r::none, r::array_memory, Unchecked, new!(Opaque)),
+        T::RHASH => rules(r::rhash, BPF, r::none, r::hash_memory, Unchecked, new!(Opaque)),
         _ => None,
     }
 }
@@ -183,15 +186,27 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         ..*request.attr
     };
     let request = &CreateRequest { attr, ..*request };
+    let rights_first = request.env.release.create_rights_first;
     common(request)?;
-    let rules = rules_of(attr.map_type).ok_or(Errno::EINVAL)?;
+    let rules = if attr.map_type.0 < request.env.release.map_types {
+        rules_of(attr.map_type)
+    } else {
+        None
+    };
+    let rules = rules.ok_or(Errno::EINVAL)?;
+    if rights_first {
+        has(request, rules.needs)?;
+    }
     (rules.early)(request)?;
     if flags.contains(MapFlags::TOKEN_FD) {
         // No file here is a token.
         request.files.object(attr.map_token_fd)?;
         return Err(Errno::EINVAL);
     }
-    rights(request, rules.needs)?;
+    may_create(request)?;
+    if !rights_first {
+        has(request, rules.needs)?;
+    }
     if attr.map_ifindex != 0 {
         return Err(offload(request));
     }
@@ -208,6 +223,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     })?;
     obj_name(&attr.map_name)?;
     let (btf, fields) = create_btf::check(request, &def, rules.btf)?;
+    file_access(attr)?;
     if !fields.0.is_empty() {
         ops.set_fields(fields.clone(), btf.as_ref().map(|btf| &btf.btf));
     }
@@ -217,11 +233,13 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         btf,
         fields,
         env: Arc::clone(request.env),
+        exclusive: None,
         frozen: AtomicBool::new(false),
         writers: AtomicU32::new(0),
         counts_writes: ops.table().is_none(),
         user_references: AtomicU32::new(0),
         charge,
+        judged: AtomicU64::new(0),
         ops,
     })
 }
@@ -241,11 +259,8 @@ fn common(request: &CreateRequest<'_>) -> Result<()> {
     if attr.map_extra != 0 && !takes_extra {
         return Err(Errno::EINVAL);
     }
-    if attr
-        .map_flags
-        .contains(MapFlags::RDONLY.union(MapFlags::WRONLY))
-    {
-        return Err(Errno::EINVAL);
+    if !request.env.release.create_both_accesses_last {
+        file_access(attr)?;
     }
     // Node 0 is the only one.
     if !matches!(rule::numa_node(attr), rule::NO_NODE | 0) {
@@ -254,16 +269,34 @@ fn common(request: &CreateRequest<'_>) -> Result<()> {
     Ok(())
 }
 
+/// The map's file can be for reading only, or for writing only, not both.
+///
+/// Kernel: `kernel/bpf/syscall.c:bpf_get_file_flag`.
+fn file_access(attr: &CreateAttr) -> Result<()> {
+    if attr.map_flags.contains(MapFlags::RDONLY | MapFlags::WRONLY) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(())
+}
+
 /// Kernel: `kernel/bpf/syscall.c:map_create`, its part about tokens and capabilities.
-fn rights(request: &CreateRequest<'_>, needs: Needs) -> Result<()> {
-    let caps = request.caps;
-    if request.unprivileged_bpf_disabled != 0 && !caps.capable(Caps::BPF) {
+fn may_create(request: &CreateRequest<'_>) -> Result<()> {
+    if request.unprivileged_bpf_disabled != 0 && !request.caps.capable(Caps::BPF) {
         return Err(Errno::EPERM);
     }
-    match needs {
-        Needs::Cap(cap) if !caps.capable(cap) => Err(Errno::EPERM),
-        Needs::Cap(_) | Needs::Nothing => Ok(()),
-    }
+    Ok(())
+}
+
+/// What the type needs.
+fn has(request: &CreateRequest<'_>, needs: Needs) -> Result<()> {
+    let has = match needs {
+        Needs::Nothing => true,
+        Needs::Cap(cap @ Caps::NET_ADMIN) if !request.env.release.sys_admin_is_net_admin => {
+            request.caps.contains(cap)
+        }
+        Needs::Cap(cap) => request.caps.capable(cap),
+    };
+    if has { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 /// The answer to a map on a network device: none here holds maps.

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use super::object::Object;
 use super::{CreateRequest, MapBtf, MapDef, fields};
 use crate::abi::{Caps, Errno, MapFlags, MapType, Result};
-use crate::btf::{Btf, Fields};
+use crate::btf::{Btf, FieldKind, Fields};
 
 /// What a type asks of the types of its key and value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BtfRule {
     /// Nothing; but there is a key.
     Unchecked,
+    /// Nothing; there is a key, but of some releases.
+    SomeKey,
     /// The key is an integer of 32 bits; an array of one element that is a data section has none.
     ArrayKey,
     /// The key is an integer of 32 bits.
@@ -50,7 +52,8 @@ pub(super) fn check(
     };
     let (key, value) = (attr.btf_key_type_id, attr.btf_value_type_id);
     if key == 0 {
-        if rule == BtfRule::Unchecked {
+        let may_be_void = rule == BtfRule::SomeKey && request.env.release.btf_key_may_be_void;
+        if matches!(rule, BtfRule::Unchecked | BtfRule::SomeKey) && !may_be_void {
             return Err(Errno::EINVAL);
         }
     } else if btf.type_size(key) != Some(def.key_size) {
@@ -64,7 +67,7 @@ pub(super) fn check(
         may_have_fields(request, def, &fields)?;
         btf.check_ownership(value)?;
     }
-    of_type(def, rule, &btf, key, value)?;
+    of_type(request, def, rule, &btf)?;
     let btf = MapBtf {
         btf: Arc::clone(&btf),
         key_type_id: key,
@@ -75,22 +78,35 @@ pub(super) fn check(
 
 /// `def` has the flags that the type itself adds: device maps are read-only for programs.
 fn may_have_fields(request: &CreateRequest<'_>, def: &MapDef, fields: &Fields) -> Result<()> {
-    if !request.caps.capable(Caps::BPF) {
+    let release = request.env.release;
+    let has_kptr = fields
+        .0
+        .iter()
+        .any(|field| matches!(field.kind, FieldKind::Kptr | FieldKind::KptrUntrusted));
+    if (has_kptr || release.fields_need_rights) && !request.caps.capable(Caps::BPF) {
         return Err(Errno::EPERM);
     }
-    let prog_access = MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG;
+    let prog_access = if has_kptr || release.wronly_prog_without_fields {
+        MapFlags::RDONLY_PROG | MapFlags::WRONLY_PROG
+    } else {
+        MapFlags::RDONLY_PROG
+    };
     if def.map_flags.intersects(prog_access) {
         return Err(Errno::EACCES);
     }
-    fields::allowed(def.map_type, fields)
+    fields::allowed(def.map_type, fields, request.env.release)
 }
 
 /// The type's own check.
-fn of_type(def: &MapDef, rule: BtfRule, btf: &Btf, key: u32, value: u32) -> Result<()> {
+fn of_type(request: &CreateRequest<'_>, def: &MapDef, rule: BtfRule, btf: &Btf) -> Result<()> {
+    let attr = request.attr;
+    let (key, value) = (attr.btf_key_type_id, attr.btf_value_type_id);
     let fine = match rule {
-        BtfRule::Unchecked => true,
+        BtfRule::Unchecked | BtfRule::SomeKey => true,
         BtfRule::ArrayKey if key == 0 => {
-            def.map_type == MapType::ARRAY && def.max_entries == 1 && btf.is_datasec(value)
+            let may_be_section =
+                def.map_type == MapType::ARRAY || request.env.release.percpu_array_of_sections;
+            may_be_section && def.max_entries == 1 && btf.is_datasec(value)
         }
         BtfRule::ArrayKey | BtfRule::IntKey => btf.is_int(key, 32),
         BtfRule::StructKey => btf.is_struct(key),

@@ -85,7 +85,12 @@ pub(super) fn hash(request: &CreateRequest<'_>) -> Result<()> {
     }
     valid(numa_node(attr) == NO_NODE || !(percpu || no_common_lru))?;
     valid(attr.max_entries != 0 && attr.key_size != 0 && attr.value_size != 0)?;
-    if u64::from(attr.key_size) + u64::from(attr.value_size) >= u64::from(HASH_ELEM_MAX) {
+    let mut key_size = attr.key_size;
+    if request.env.release.hash_key_of_512 {
+        at_most(key_size, MAX_BPF_STACK)?;
+        key_size = MAX_BPF_STACK;
+    }
+    if u64::from(key_size) + u64::from(attr.value_size) >= u64::from(HASH_ELEM_MAX) {
         return Err(Errno::E2BIG);
     }
     if percpu {
@@ -138,7 +143,7 @@ pub(super) fn array(request: &CreateRequest<'_>) -> Result<()> {
     };
     valid(only(attr, NUMA | ACCESS | PROG | of_type))?;
     valid(!percpu || numa_node(attr) == NO_NODE)?;
-    at_most(attr.value_size, i32::MAX.cast_unsigned())?;
+    at_most(attr.value_size, request.env.release.array_value_max)?;
     if percpu {
         at_most(attr.value_size, PCPU_MIN_UNIT_SIZE)?;
     }
@@ -169,10 +174,14 @@ pub(super) fn inner_map(request: &CreateRequest<'_>) -> Result<()> {
     let map_type = inner.def.map_type;
     valid(!map_type.is_map_in_map())?;
     match map_type {
+        _ if inner.exclusive.is_some() => Err(Errno::ENOTSUPP),
         MapType::PROG_ARRAY
         | MapType::CGROUP_STORAGE
         | MapType::PERCPU_CGROUP_STORAGE
         | MapType::STRUCT_OPS => Err(Errno::ENOTSUPP),
+        _ if inner.fields.spin_lock().is_some() && !request.env.release.inner_map_with_lock => {
+            Err(Errno::ENOTSUPP)
+        }
         _ => Ok(()),
     }
 }
@@ -195,21 +204,31 @@ pub(super) fn stack_trace(request: &CreateRequest<'_>) -> Result<()> {
 
 /// Kernel: `kernel/bpf/lpm_trie.c:trie_alloc`.
 pub(super) fn lpm_trie(request: &CreateRequest<'_>) -> Result<()> {
-    /// Bytes of a node without its value, with the longest key.
-    const NODE_SIZE: u32 = 280;
+    let node_size = request.env.release.lpm_node_size;
     let attr = request.attr;
     let flags = MapFlags::NO_PREALLOC;
     valid(attr.max_entries != 0 && attr.map_flags.contains(flags))?;
     valid(only(attr, flags | NUMA | ACCESS | PROG))?;
     valid((5..=260).contains(&attr.key_size))?;
-    valid((1..=KMALLOC_MAX_SIZE - NODE_SIZE).contains(&attr.value_size))
+    valid((1..=KMALLOC_MAX_SIZE - node_size).contains(&attr.value_size))?;
+    if request.env.release.lpm_counts_memory {
+        /// Bytes of the part of a node that has the longest key.
+        const LONGEST: u32 = 256;
+        let elem = u64::from(node_size - LONGEST + attr.key_size - 4 + attr.value_size);
+        if elem * u64::from(attr.max_entries) >= u64::from(u32::MAX) - PAGE_SIZE as u64 {
+            return Err(Errno::E2BIG);
+        }
+    }
+    Ok(())
 }
 
 /// Kernel: `kernel/bpf/local_storage.c:cgroup_storage_map_alloc`.
 pub(super) fn cgroup_storage(request: &CreateRequest<'_>) -> Result<()> {
     let attr = request.attr;
     valid(matches!(attr.key_size, 8 | 16) && attr.value_size != 0)?;
-    let limit = if attr.map_type.is_percpu() {
+    let limit = if request.env.release.cgroup_storage_of_a_page {
+        u32::try_from(PAGE_SIZE).expect("a page is small")
+    } else if attr.map_type.is_percpu() {
         PCPU_MIN_UNIT_SIZE
     } else {
         local_storage_max(request)
@@ -297,7 +316,12 @@ pub(super) fn xskmap(request: &CreateRequest<'_>) -> Result<()> {
 pub(super) fn struct_ops(request: &CreateRequest<'_>) -> Result<()> {
     let attr = request.attr;
     valid(attr.key_size == 4 && attr.max_entries == 1)?;
-    valid(only(attr, MapFlags::LINK | MapFlags::VTYPE_BTF_OBJ_FD))?;
+    let flags = if request.env.release.struct_ops_has_flags {
+        MapFlags::LINK | MapFlags::VTYPE_BTF_OBJ_FD
+    } else {
+        MapFlags::empty()
+    };
+    valid(only(attr, flags))?;
     valid(attr.btf_vmlinux_value_type_id != 0)
 }
 
@@ -316,9 +340,28 @@ pub(super) fn struct_ops_value(request: &CreateRequest<'_>) -> Result<()> {
 /// Kernel: `kernel/bpf/ringbuf.c:ringbuf_map_alloc`.
 pub(super) fn ringbuf(request: &CreateRequest<'_>) -> Result<()> {
     let attr = request.attr;
-    valid(only(attr, NUMA) && attr.key_size == 0 && attr.value_size == 0)?;
+    let overwrites = attr.map_type == MapType::RINGBUF && request.env.release.ringbuf_overwrite;
+    let mode = if overwrites {
+        MapFlags::RB_OVERWRITE
+    } else {
+        MapFlags::empty()
+    };
+    valid(only(attr, NUMA | mode) && attr.key_size == 0 && attr.value_size == 0)?;
     valid(attr.max_entries.is_power_of_two())?;
     valid((attr.max_entries as usize).is_multiple_of(PAGE_SIZE))
+}
+
+/// Kernel: `kernel/bpf/bpf_insn_array.c:insn_array_alloc_check`.
+pub(super) fn insn_array(request: &CreateRequest<'_>) -> Result<()> {
+    let attr = request.attr;
+    valid(attr.key_size == 4 && attr.value_size == 16 && attr.max_entries != 0)?;
+    valid(attr.map_flags.is_empty())
+}
+
+/// A hash that grows: it is never preallocated.
+pub(super) fn rhash(request: &CreateRequest<'_>) -> Result<()> {
+    valid(request.attr.map_flags.contains(MapFlags::NO_PREALLOC))?;
+    hash(request)
 }
 
 /// Kernel: `kernel/bpf/arena.c:arena_map_alloc`.

@@ -4,26 +4,24 @@
 
 use crate::abi::{Errno, MapType, Result};
 use crate::btf::{FieldKind, Fields};
+use crate::env::Release;
 use crate::store::{WORD, Words};
 
 /// Whether values of that type of map may have these fields.
 ///
 /// # Errors
 ///
-/// `EOPNOTSUPP` if one of them may not be there.
-pub fn allowed(map_type: MapType, fields: &Fields) -> Result<()> {
-    if fields
-        .0
-        .iter()
-        .all(|field| is_allowed(map_type, field.kind))
-    {
-        Ok(())
-    } else {
-        Err(Errno::EOPNOTSUPP)
+/// `EOPNOTSUPP` (of some releases `ENOTSUPP`) if one of them may not be there.
+pub fn allowed(map_type: MapType, fields: &Fields, release: &Release) -> Result<()> {
+    let mut kinds = fields.0.iter().map(|field| field.kind);
+    match kinds.find(|&kind| !is_allowed(map_type, kind, release)) {
+        None => Ok(()),
+        Some(FieldKind::SpinLock) => Err(release.lock_in_wrong_type),
+        Some(_) => Err(Errno::EOPNOTSUPP),
     }
 }
 
-fn is_allowed(map_type: MapType, kind: FieldKind) -> bool {
+fn is_allowed(map_type: MapType, kind: FieldKind, release: &Release) -> bool {
     let is_local_storage = matches!(
         map_type,
         MapType::SK_STORAGE
@@ -46,13 +44,12 @@ fn is_allowed(map_type: MapType, kind: FieldKind) -> bool {
         | FieldKind::KptrPercpu
         | FieldKind::KptrUntrusted
         | FieldKind::Refcount => {
+            let elsewhere = is_local_storage
+                || matches!(map_type, MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH);
             is_hash_or_array
                 || is_lru_hash
-                || is_local_storage
-                || matches!(
-                    map_type,
-                    MapType::PERCPU_HASH | MapType::LRU_PERCPU_HASH | MapType::PERCPU_ARRAY
-                )
+                || map_type == MapType::PERCPU_ARRAY
+                || release.kptr_everywhere && elsewhere
         }
         FieldKind::Uptr => map_type == MapType::TASK_STORAGE,
         FieldKind::ListNode | FieldKind::RbNode => false,

@@ -111,18 +111,17 @@ impl Graph {
         })
     }
 
-    /// Lets go of what the fields of a value hold.
+    /// The fields of a value hold nothing any more; gives what they held, to be dropped.
     #[cold]
-    pub(super) fn free(&self, words: &Words, value_at: usize) {
-        for field in &self.fields {
+    pub(super) fn take(&self, words: &Words, value_at: usize) -> Vec<impl Send + use<>> {
+        let held = self.fields.iter().filter_map(|field| {
             let is_root = matches!(field.kind, FieldKind::ListHead | FieldKind::RbRoot);
             let lock = self.lock.filter(|_| is_root);
-            let guard = lock.map(|lock| SpinGuard::lock(words, value_at * WORD + lock as usize));
+            let _guard = lock.map(|lock| SpinGuard::lock(words, value_at * WORD + lock as usize));
             let at = address(words, value_at + field.offset as usize / WORD);
-            let gone = self.roots.lock().remove(&at);
-            drop(guard);
-            drop(gone);
-        }
+            self.roots.lock().remove(&at)
+        });
+        held.collect()
     }
 }
 

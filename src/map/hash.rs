@@ -9,7 +9,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::holdings::{self, Holdings};
+use super::holdings::{self, Gone, Holdings};
 use super::lock::SpinGuard;
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
@@ -84,6 +84,33 @@ impl Slots {
         })
     }
 
+    /// Sets a slot aside for each CPU, of a preallocated map whose elements are replaced.
+    pub(super) fn set_spares(&self, cpu: u32) {
+        if self.count.is_none() {
+            self.free.set_spares(&self.table, cpu);
+        }
+    }
+
+    /// A slot for a key that is there already. It has to be followed by [`Slots::give_back_replaced`].
+    #[inline(always)]
+    pub(super) fn take_for_replacing(&self, cpu: u32) -> Result<u32> {
+        if self.count.is_some() {
+            self.free.pop(&self.table, cpu).ok_or(Errno::ENOMEM)
+        } else {
+            Ok(self.free.take_spare(cpu))
+        }
+    }
+
+    /// Frees the slot that a key had before it was given another one.
+    #[inline(always)]
+    pub(super) fn give_back_replaced(&self, cpu: u32, slot: u32) {
+        if self.count.is_some() {
+            self.free.push(&self.table, cpu, slot);
+        } else {
+            self.free.put_spare(cpu, slot);
+        }
+    }
+
     /// Frees the slot of a key that is gone.
     #[inline(always)]
     fn give_back(&self, cpu: u32, slot: u32) {
@@ -100,23 +127,26 @@ impl Slots {
         }
     }
 
-    /// Finds a key under its bucket's lock, does something with its slot, and takes it out.
+    /// Takes a key out, after a look at its slot under its bucket's lock; `free` gets what is left in the slot, when no lock
+    /// is held and before anybody gets the slot.
     #[inline(always)]
     pub(super) fn remove(
         &self,
         (cpu, caller): Writer<'_>,
         key: &[u8],
-        before: impl FnOnce(u32),
+        look: impl FnOnce(u32),
+        free: impl FnOnce(u32),
     ) -> Result<()> {
         let hash = self.table.hash(key);
         let slot = {
             let mut bucket = self.table.lock(hash);
             caller.map_or(Ok(()), Caller::may_write)?;
             let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
-            before(place.slot);
+            look(place.slot);
             bucket.remove(place);
             place.slot
         };
+        free(slot);
         self.give_back(cpu, slot);
         Ok(())
     }
@@ -137,9 +167,7 @@ pub(super) fn table(def: &MapDef, env: &Env, n_slots: u32, value_words: usize) -
 impl Hash {
     pub(super) fn new(def: &MapDef, env: &Arc<Env>, cpu: u32) -> Result<Self> {
         let slots = Slots::new(def, env, def.elem_size() / WORD, env.nr_cpus)?;
-        if slots.count.is_none() {
-            slots.free.set_spares(&slots.table, cpu);
-        }
+        slots.set_spares(cpu);
         Ok(Self {
             slots,
             value_size: def.value_size,
@@ -158,15 +186,15 @@ impl Hash {
         .with_holdings(self.holdings.as_deref())
     }
 
-    /// What the special fields of an element hold goes, as the element does.
+    /// What the special fields of an element held, which goes as the element does.
     #[inline]
-    fn free_fields(&self, slot: u32) {
+    fn take_fields(&self, slot: u32) -> Gone {
         let table = &self.slots.table;
-        holdings::free(
+        holdings::take(
             self.holdings.as_deref(),
             table.words(),
             table.value_at(slot),
-        );
+        )
     }
 
     /// Copies a value out, under its lock if the flags say so.
@@ -204,6 +232,14 @@ impl Hash {
         ))
     }
 
+    /// Writes a value in place, under its lock.
+    fn write_locked(&self, slot: u32, value: &[u8]) {
+        let at = self.slots.table.value_at(slot);
+        let _guard = self.guard(at, UpdateFlags::LOCK);
+        self.fields
+            .write_around(self.slots.table.words(), at, value);
+    }
+
     /// Writes key and value of a slot that no list has.
     #[inline(always)]
     fn fill(&self, slot: u32, key: &[u8], value: &[u8]) {
@@ -211,6 +247,10 @@ impl Hash {
         let at = self.slots.table.value_at(slot);
         if self.fields.is_empty() {
             self.slots.table.words().fill(at, value);
+        } else if self.slots.count.is_none() {
+            // A place of a preallocated map keeps its fields: a lock that someone holds stays held.
+            self.fields
+                .write_around(self.slots.table.words(), at, value);
         } else {
             // Fresh fields are zero, whatever the caller's bytes are.
             let mut fresh = value.to_vec();
@@ -228,23 +268,13 @@ impl Hash {
         (key, hash): (&[u8], KeyHash),
         value: &[u8],
     ) -> Result<()> {
-        let new = if self.slots.count.is_some() {
-            self.slots
-                .free
-                .pop(&self.slots.table, cpu)
-                .ok_or(Errno::ENOMEM)?
-        } else {
-            self.slots.free.take_spare(cpu)
-        };
+        let new = self.slots.take_for_replacing(cpu)?;
         self.fill(new, key, value);
         bucket.replace(old, new, hash);
+        let gone = self.take_fields(old.slot);
         drop(bucket);
-        self.free_fields(old.slot);
-        if self.slots.count.is_some() {
-            self.slots.free.push(&self.slots.table, cpu, old.slot);
-        } else {
-            self.slots.free.put_spare(cpu, old.slot);
-        }
+        self.slots.give_back_replaced(cpu, old.slot);
+        drop(gone);
         Ok(())
     }
 
@@ -262,16 +292,22 @@ impl Hash {
             return Err(Errno::EINVAL);
         }
         let hash = self.slots.table.hash(key);
+        if locks {
+            // Of an element that is there, its own lock is enough: who waits for it holds up nobody else.
+            let old = self.slots.table.find(key, hash);
+            checks::existence(old.is_some(), flags)?;
+            if let Some(old) = old {
+                self.write_locked(old, value);
+                return Ok(());
+            }
+        }
         let mut bucket = self.slots.table.lock(hash);
         caller.map_or(Ok(()), Caller::may_write)?;
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
         match old {
             Some(old) if locks => {
-                let at = self.slots.table.value_at(old.slot);
-                let _guard = self.guard(at, flags);
-                self.fields
-                    .write_around(self.slots.table.words(), at, value);
+                self.write_locked(old.slot, value);
                 Ok(())
             }
             Some(old) => self.replace(cpu, bucket, old, (key, hash), value),
@@ -299,8 +335,12 @@ impl MapOps for Hash {
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots
-            .remove((cpu, None), key, |slot| self.free_fields(slot))
+        self.slots.remove(
+            (cpu, None),
+            key,
+            |_| (),
+            |slot| drop(self.take_fields(slot)),
+        )
     }
 
     fn for_each_elem(
@@ -344,7 +384,7 @@ impl MapOps for Hash {
     fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
         let writer = (caller.cpu, Some(caller));
         self.slots
-            .remove(writer, key, |slot| self.free_fields(slot))
+            .remove(writer, key, |_| (), |slot| drop(self.take_fields(slot)))
     }
 
     fn user_lookup_and_delete_elem(
@@ -354,10 +394,12 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots.remove((caller.cpu, Some(caller)), key, |slot| {
-            self.copy_out(slot, value, flags);
-            self.free_fields(slot);
-        })
+        self.slots.remove(
+            (caller.cpu, Some(caller)),
+            key,
+            |slot| self.copy_out(slot, value, flags),
+            |slot| drop(self.take_fields(slot)),
+        )
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
@@ -378,7 +420,7 @@ impl MapOps for Hash {
             self.append(slot, values, flags);
         });
         for &slot in &gone {
-            self.free_fields(slot);
+            drop(self.take_fields(slot));
         }
         self.slots.give_back_all(caller.cpu, gone);
     }
@@ -450,9 +492,6 @@ pub(super) fn for_each(table: &Table, mut visit: impl FnMut(&[u8], u32) -> bool)
     calls
 }
 
-/// Bytes of values that are read before the caller is given them.
-const READ_AT_ONCE: usize = 1 << 14;
-
 /// Reads buckets as the request says: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
 /// the request deletes.
 ///
@@ -462,7 +501,8 @@ pub(super) fn read_buckets(
     request: &mut BucketRequest,
     mut read_value: impl FnMut(u32, &mut Vec<u8>),
 ) -> Vec<u32> {
-    while request.bucket < table.n_buckets() && request.values.len() < READ_AT_ONCE {
+    let mut gone = Vec::new();
+    while request.bucket < table.n_buckets() && request.wants_more() {
         let bucket = request.bucket;
         table.prefetch(bucket.saturating_add(AHEAD));
         let before = (request.keys.len(), request.values.len());
@@ -492,12 +532,9 @@ pub(super) fn read_buckets(
         request.room = room;
         request.bucket += 1;
         if let Some(mut locked) = locked {
-            let gone: Vec<u32> = locked.places().map(|place| place.slot).collect();
+            gone.extend(locked.places().map(|place| place.slot));
             locked.clear();
-            if !gone.is_empty() {
-                return gone;
-            }
         }
     }
-    Vec::new()
+    gone
 }

@@ -2,6 +2,7 @@
 //!
 //! Kernel: `kernel/bpf/syscall.c:bpf_obj_free_fields` (v6.18).
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::graph::Graph;
@@ -38,26 +39,51 @@ impl Holdings {
         holds.then(|| Box::new(holdings))
     }
 
-    /// Lets go of what the fields of the value hold that begins at that word: timers are cancelled, references dropped.
-    pub(super) fn free(&self, words: &Words, value_at: usize) {
+    /// The fields of the value that begins at that word hold nothing any more: timers are cancelled. What they held is the
+    /// caller's, to be dropped when it holds no lock.
+    pub(super) fn take(&self, words: &Words, value_at: usize) -> Gone {
+        let mut gone = Gone::default();
         if let Some(timers) = &self.timers {
-            timers.free(value_at);
+            gone.add(timers.take(value_at));
         }
         if let Some(works) = &self.works {
             works.free(value_at);
         }
         if let Some(graph) = &self.graph {
-            graph.free(words, value_at);
+            gone.add(graph.take(words, value_at));
         }
+        gone
     }
 }
 
-/// As [`Holdings::free`], where there are such.
-#[inline]
-pub(super) fn free(holdings: Option<&Holdings>, words: &Words, value_at: usize) {
-    if let Some(holdings) = holdings {
-        holdings.free(words, value_at);
+/// What fields held. To drop it runs code of the user's: what a callback captured is dropped with it.
+#[derive(Default)]
+#[must_use = "dropped where a lock is held, it may wait for that lock"]
+pub(super) struct Gone(Vec<Box<dyn Send>>);
+
+impl Gone {
+    fn add<T: Send + 'static>(&mut self, held: Vec<T>) {
+        if !held.is_empty() {
+            self.0.push(Box::new(held));
+        }
     }
+
+    /// With that of another value.
+    pub(super) fn and(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+}
+
+impl fmt::Debug for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what {} values held", self.0.len())
+    }
+}
+
+/// As [`Holdings::take`], where there are such.
+#[inline]
+pub(super) fn take(holdings: Option<&Holdings>, words: &Words, value_at: usize) -> Gone {
+    holdings.map_or_else(Gone::default, |holdings| holdings.take(words, value_at))
 }
 
 /// The last fd and the last pin of the map are gone: what runs later does not. Objects stay as long as the map.

@@ -13,7 +13,7 @@ use super::{Batches, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::Fields;
 use crate::env::Env;
-use crate::store::{Entry, Full, Trie, WORD, Words};
+use crate::store::{Entry, Full, Trie, Vacant, WORD, Words};
 
 /// Bytes of a key before its data.
 const PREFIX_LEN_SIZE: usize = size_of::<u32>();
@@ -80,17 +80,11 @@ impl LpmTrie {
         Ok(Arc::new(words))
     }
 
-    fn insert(
-        &self,
-        trie: &mut Trie<Arc<Words>>,
-        (prefix_len, data): (u32, &[u8]),
-        value: &[u8],
-    ) -> Result<()> {
+    fn insert(&self, vacant: Vacant<'_, Arc<Words>>, value: &[u8]) -> Result<()> {
         self.env.charge(self.elem_charge)?;
-        let inserted = self.new_value(value).and_then(|value| {
-            trie.insert(prefix_len, data, value)
-                .map_err(|Full| Errno::ENOSPC)
-        });
+        let inserted = self
+            .new_value(value)
+            .and_then(|value| vacant.insert(value).map_err(|Full| Errno::ENOSPC));
         if inserted.is_err() {
             self.env.uncharge(self.elem_charge);
         }
@@ -120,6 +114,9 @@ impl MapOps for LpmTrie {
         checks::update_flags(flags)?;
         let (prefix_len, data) = self.prefix(key).ok_or(Errno::EINVAL)?;
         let mut trie = self.write();
+        if self.env.release.lpm_full_refuses_all && trie.is_full() {
+            return Err(Errno::ENOSPC);
+        }
         match trie.entry(prefix_len, data) {
             Entry::Stored(..) if flags == UpdateFlags::NOEXIST => Err(Errno::EEXIST),
             Entry::Stored(words, stored) => {
@@ -131,8 +128,8 @@ impl MapOps for LpmTrie {
                 stored.copy_from_slice(data);
                 Ok(())
             }
-            Entry::Missing if flags == UpdateFlags::EXIST => Err(Errno::ENOENT),
-            Entry::Missing => self.insert(&mut trie, (prefix_len, data), value),
+            Entry::Missing(_) if flags == UpdateFlags::EXIST => Err(Errno::ENOENT),
+            Entry::Missing(vacant) => self.insert(vacant, value),
         }
     }
 

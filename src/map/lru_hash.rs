@@ -13,13 +13,13 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::hash::{self, BY_BUCKET};
-use super::holdings::{self, Holdings};
+use super::holdings::{self, Gone, Holdings};
 use super::percpu_hash::{New, Parts};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{Lru, Table, WORD};
+use crate::store::{Elems, Lru, Refill, Table, WORD};
 
 /// See the module.
 #[derive(Debug)]
@@ -65,7 +65,11 @@ impl LruHash {
         let lru = if def.map_flags.contains(MapFlags::NO_COMMON_LRU) {
             Lru::own(n_slots / nr_cpus, nr_cpus)
         } else {
-            Lru::shared(n_slots, nr_cpus)
+            let refill = Refill {
+                by_size: env.release.lru_target_by_size,
+                first_found_first: env.release.lru_first_found_first,
+            };
+            Lru::shared(n_slots, nr_cpus, refill)
         };
         Ok(Self {
             table: hash::table(def, env, n_slots, value_words)?,
@@ -93,7 +97,7 @@ impl LruHash {
 
     /// Copies a value out as bpf(2) does.
     #[inline]
-    fn copy_out(&self, slot: u32, value: &mut [u8]) {
+    fn copy_out(&self, slot: u32, value: &mut [u8], flags: UpdateFlags) {
         match &self.values {
             Values::One { fields, .. } => {
                 self.table.words().read(self.table.value_at(slot), value);
@@ -101,20 +105,27 @@ impl LruHash {
                     fields.hide(value);
                 }
             }
-            Values::PerCpu(parts) => parts.read(&self.table, slot, value),
+            Values::PerCpu(parts) => parts.read(&self.table, slot, value, flags),
         }
     }
 
-    /// What the special fields of an element hold goes, as the element does.
+    /// What the special fields of an element held, which goes as the element does.
     #[inline]
-    fn free_fields(&self, slot: u32) {
+    fn take_fields(&self, slot: u32) -> Gone {
         match &self.values {
             Values::One { holdings, .. } => {
                 let at = self.table.value_at(slot);
-                holdings::free(holdings.as_deref(), self.table.words(), at);
+                holdings::take(holdings.as_deref(), self.table.words(), at)
             }
-            Values::PerCpu(parts) => parts.free_fields(&self.table, slot),
+            Values::PerCpu(parts) => parts.take_fields(&self.table, slot),
         }
+    }
+
+    /// Nobody has the slot any more.
+    fn give_back(&self, slot: u32) {
+        let gone = self.take_fields(slot);
+        self.lru.give_back(slot);
+        drop(gone);
     }
 
     /// Bytes of a value as bpf(2) copies it.
@@ -127,21 +138,11 @@ impl LruHash {
 
     /// A slot for a new element; another one may have to go.
     fn take(&self, cpu: u32) -> Result<u32> {
-        let evict = |slot| self.evict(slot);
-        self.lru.take(cpu, evict).ok_or(Errno::ENOMEM)
-    }
-
-    /// Takes the element of a slot out; false if it is none at the moment.
-    ///
-    /// Kernel: `htab_lru_map_delete_node`.
-    fn evict(&self, slot: u32) -> bool {
-        let mut bucket = self.table.lock(self.table.hash_of(slot));
-        let place = bucket.find_slot(slot);
-        if let Some(place) = place {
-            bucket.remove(place);
-            self.free_fields(slot);
-        }
-        place.is_some()
+        let mut evicting = Evicting {
+            map: self,
+            gone: Gone::default(),
+        };
+        self.lru.take(cpu, &mut evicting).ok_or(Errno::ENOMEM)
     }
 
     /// Kernel: `htab_lru_map_update_elem`.
@@ -154,18 +155,17 @@ impl LruHash {
         flags: UpdateFlags,
     ) -> Result<()> {
         checks::update_flags(flags)?;
+        let hash = self.table.hash(key);
+        self.table.prefetch_bucket(hash);
         let slot = self.take(cpu)?;
         self.table.write_key(slot, key);
         let at = self.table.value_at(slot);
         if fields.is_empty() {
             self.table.words().fill(at, value);
         } else {
-            // Fresh fields are zero, whatever the caller's bytes are.
-            let mut fresh = value.to_vec();
-            fields.clear(&mut fresh);
-            self.table.words().fill(at, &fresh);
+            // The place keeps its fields.
+            fields.write_around(self.table.words(), at, value);
         }
-        let hash = self.table.hash(key);
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
         let done = checks::existence(old.is_some(), flags);
@@ -183,12 +183,13 @@ impl LruHash {
         };
         drop(bucket);
         if let Some(slot) = unused {
-            self.free_fields(slot);
-            self.lru.give_back(slot);
+            self.give_back(slot);
         }
         done
     }
 
+    /// `flags` are judged.
+    ///
     /// Kernel: `__htab_lru_percpu_map_update_elem`.
     fn update_in_place(
         &self,
@@ -198,7 +199,6 @@ impl LruHash {
         value: New<'_>,
         flags: UpdateFlags,
     ) -> Result<()> {
-        checks::update_flags(flags)?;
         let slot = if flags == UpdateFlags::EXIST {
             None
         } else {
@@ -208,25 +208,26 @@ impl LruHash {
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
         let done = checks::existence(old.is_some(), flags);
+        let mut gone = Gone::default();
         let unused = match (&done, old, slot) {
             (Err(_), ..) => slot,
             (Ok(()), Some(old), _) => {
                 self.lru.reference(old.slot);
-                parts.write(&self.table, old.slot, value, false);
+                gone.and(parts.write(&self.table, old.slot, value, false));
                 slot
             }
             (Ok(()), None, Some(slot)) => {
                 self.table.write_key(slot, key);
-                parts.write(&self.table, slot, value, true);
+                gone.and(parts.write(&self.table, slot, value, true));
                 bucket.insert(slot, hash);
                 None
             }
             (Ok(()), None, None) => unreachable!("with EXIST the key is there"),
         };
         drop(bucket);
+        drop(gone);
         if let Some(slot) = unused {
-            self.free_fields(slot);
-            self.lru.give_back(slot);
+            self.give_back(slot);
         }
         done
     }
@@ -239,9 +240,33 @@ impl LruHash {
         before(place.slot);
         bucket.remove(place);
         drop(bucket);
-        self.free_fields(place.slot);
-        self.lru.give_back(place.slot);
+        self.give_back(place.slot);
         Ok(())
+    }
+}
+
+/// Elements that go for new ones. What they held is dropped when the lists are unlocked.
+struct Evicting<'m> {
+    map: &'m LruHash,
+    gone: Gone,
+}
+
+impl Elems for &mut Evicting<'_> {
+    /// Kernel: `htab_lru_map_delete_node`.
+    fn evict(&mut self, slot: u32) -> bool {
+        let table = &self.map.table;
+        let mut bucket = table.lock(table.hash_of(slot));
+        let place = bucket.find_slot(slot);
+        if let Some(place) = place {
+            bucket.remove(place);
+            drop(bucket);
+            self.gone.and(self.map.take_fields(slot));
+        }
+        place.is_some()
+    }
+
+    fn bring_near(&mut self, slots: &[u32]) {
+        self.map.table.prefetch_chains(slots);
     }
 }
 
@@ -269,7 +294,8 @@ impl MapOps for LruHash {
         match &self.values {
             Values::One { fields, .. } => self.update_replacing(fields, cpu, key, value, flags),
             Values::PerCpu(parts) => {
-                self.update_in_place(parts, cpu, key, New::Of(cpu, value), flags)
+                checks::update_flags(flags)?;
+                self.update_in_place(parts, cpu, key, New::Program(cpu, value), flags)
             }
         }
     }
@@ -294,10 +320,10 @@ impl MapOps for LruHash {
         _: &Caller<'_>,
         key: &[u8],
         value: &mut [u8],
-        _: UpdateFlags,
+        flags: UpdateFlags,
     ) -> Result<()> {
         self.table
-            .read(key, |slot| self.copy_out(slot, value))
+            .read(key, |slot| self.copy_out(slot, value, flags))
             .ok_or(Errno::ENOENT)
     }
 
@@ -312,7 +338,8 @@ impl MapOps for LruHash {
         match &self.values {
             Values::One { fields, .. } => self.update_replacing(fields, cpu, key, value, flags),
             Values::PerCpu(parts) => {
-                self.update_in_place(parts, cpu, key, New::OfAll(value), flags)
+                let (new, flags) = parts.user_new(value, flags)?;
+                self.update_in_place(parts, cpu, key, new, flags)
             }
         }
     }
@@ -322,9 +349,9 @@ impl MapOps for LruHash {
         _: &Caller<'_>,
         key: &[u8],
         value: &mut [u8],
-        _: UpdateFlags,
+        flags: UpdateFlags,
     ) -> Result<()> {
-        self.remove(key, |slot| self.copy_out(slot, value))
+        self.remove(key, |slot| self.copy_out(slot, value, flags))
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
@@ -340,14 +367,14 @@ impl MapOps for LruHash {
     }
 
     fn user_lookup_buckets(&self, _: &Caller<'_>, request: &mut BucketRequest) {
+        let flags = request.elem_flags;
         let gone = hash::read_buckets(&self.table, request, |slot, values| {
             let at = values.len();
             values.resize(at + self.user_value_size(), 0);
-            self.copy_out(slot, &mut values[at..]);
+            self.copy_out(slot, &mut values[at..], flags);
         });
         for slot in gone.into_iter().rev() {
-            self.free_fields(slot);
-            self.lru.give_back(slot);
+            self.give_back(slot);
         }
     }
 

@@ -31,11 +31,13 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// `EBADF` if it is not open; `EINVAL` if it is no map, or one that does not fit.
+    /// `EBADF` if it is not open; `ENOTSUPP` if it is for one program only; `EINVAL` if it is no map, or one that
+    /// does not fit.
     ///
     /// Kernel: `kernel/bpf/map_in_map.c:bpf_map_fd_get_ptr`.
     fn map(&self, caller: &Caller<'_>, fd: Fd) -> Result<Arc<Map>> {
         match caller.files.object(fd)? {
+            Object::Map(map) if map.exclusive.is_some() => Err(Errno::ENOTSUPP),
             Object::Map(map) if self.is_fit_by(&map) => Ok(map),
             Object::Map(_)
             | Object::Btf(_)
@@ -52,7 +54,7 @@ impl Template {
             && wanted.key_size == is.key_size
             && wanted.value_size == is.value_size
             && wanted.map_flags == is.map_flags
-            && self.fields == map.fields
+            && (self.fields == map.fields || !map.env.release.inner_map_fields_equal)
             && map.ops.fits_template(wanted, is)
     }
 }
@@ -74,6 +76,7 @@ impl ArrayOfMaps {
     pub(super) fn new(
         def: &MapDef,
         _env: &Arc<Env>,
+        _cpu: u32,
         template: MapDef,
         fields: Fields,
     ) -> Result<Self> {
@@ -137,6 +140,8 @@ impl MapOps for ArrayOfMaps {
 #[derive(Debug)]
 pub struct HashOfMaps {
     slots: Slots,
+    /// The map of a key that is there is exchanged in its element.
+    in_place: bool,
     maps: Held<Arc<Map>>,
     template: Template,
 }
@@ -150,11 +155,19 @@ impl HashOfMaps {
     pub(super) fn new(
         def: &MapDef,
         env: &Arc<Env>,
+        cpu: u32,
         template: MapDef,
         fields: Fields,
     ) -> Result<Self> {
+        let in_place = env.release.hash_of_maps_in_place;
+        let spare = if in_place { 0 } else { env.nr_cpus };
+        let slots = Slots::new(def, env, 0, spare)?;
+        if !in_place {
+            slots.set_spares(cpu);
+        }
         Ok(Self {
-            slots: Slots::new(def, env, 0, 0)?,
+            slots,
+            in_place,
             maps: Held::default(),
             template: Template {
                 def: template,
@@ -178,12 +191,9 @@ impl MapOps for HashOfMaps {
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        let mut old = None;
-        self.slots
-            .remove((cpu, None), key, |slot| old = self.maps.take(slot))?;
-        // The map may go with it: not under the bucket's lock.
-        drop(old);
-        Ok(())
+        // The map may go with it: not under the bucket's lock. And who reads the bucket meanwhile still sees it.
+        let free = |slot| drop(self.maps.take(slot));
+        self.slots.remove((cpu, None), key, |_| (), free)
     }
 
     fn user_lookup_elem(
@@ -200,7 +210,7 @@ impl MapOps for HashOfMaps {
         Ok(())
     }
 
-    /// The map of a key that is there is exchanged in place, and the fd is judged before flags and key.
+    /// The map of a key that is there is exchanged in place, or gets a new element; and the fd is judged before flags and key.
     ///
     /// Kernel: `kernel/bpf/hashtab.c:bpf_fd_htab_map_update_elem`, `htab_map_update_elem_in_place`.
     fn user_update_elem(
@@ -217,7 +227,18 @@ impl MapOps for HashOfMaps {
         let place = bucket.find(key, hash);
         checks::existence(place.is_some(), flags)?;
         let old = match place {
-            Some(place) => self.maps.put(place.slot, map),
+            Some(place) if self.in_place => self.maps.put(place.slot, map),
+            Some(place) => {
+                let slot = self.slots.take_for_replacing(caller.cpu)?;
+                self.table().write_key(slot, key);
+                let none = self.maps.put(slot, map);
+                bucket.replace(place, slot, hash);
+                drop(bucket);
+                drop(none);
+                drop(self.maps.take(place.slot));
+                self.slots.give_back_replaced(caller.cpu, place.slot);
+                return Ok(());
+            }
             None => {
                 let slot = self.slots.take(caller.cpu)?;
                 self.table().write_key(slot, key);
@@ -245,7 +266,7 @@ impl MapOps for HashOfMaps {
 
     fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
         let gone = read_buckets(self.table(), request, |slot, values| {
-            // One that left its bucket meanwhile may have none: then this bucket is read again.
+            // One that left its bucket meanwhile may have none: then the bucket is read again.
             let id = self.maps.ask(slot, |map| map.id).unwrap_or_default();
             values.extend_from_slice(&id.to_ne_bytes());
         });

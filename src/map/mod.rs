@@ -27,6 +27,7 @@ pub mod lpm_trie;
 pub mod lru_hash;
 pub mod map_in_map;
 pub mod object;
+mod opaque;
 mod owner;
 pub mod percpu_array;
 pub mod percpu_hash;
@@ -48,7 +49,7 @@ pub mod xskmap;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::abi::{
     Caps, Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
@@ -122,6 +123,8 @@ pub struct Map {
     pub fields: Fields,
     /// The environment of its kernel.
     pub env: Arc<Env>,
+    /// The SHA-256 of the instructions of the only program that may use it.
+    pub exclusive: Option<[u8; 32]>,
     /// System calls cannot write any more.
     pub frozen: AtomicBool,
     /// Writable mappings and write commands in flight; `BPF_MAP_FREEZE` waits for none.
@@ -132,6 +135,8 @@ pub struct Map {
     pub user_references: AtomicU32,
     /// The memory it takes.
     pub charge: Charge,
+    /// Calls of programs that were judged before, and may be made: bits that the program side gives a meaning.
+    pub judged: AtomicU64,
     /// What its type does.
     pub ops: Box<dyn MapOps>,
 }
@@ -157,7 +162,7 @@ impl Caller<'_> {
     /// `EPERM` if the map is frozen.
     #[inline]
     pub fn may_write(&self) -> Result<()> {
-        if self.frozen.load(Ordering::Relaxed) {
+        if self.frozen.load(Ordering::SeqCst) {
             return Err(Errno::EPERM);
         }
         Ok(())
@@ -381,16 +386,24 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Judges a mapping before anything else is looked at, as its place in memory is chosen.
+    /// Chooses the place of a mapping, before anything else is looked at: where it is to be, or where there is room for
+    /// that many bytes.
     ///
     /// # Errors
     ///
-    /// Those of the type.
-    fn get_unmapped_area(&self, _request: &MapRequest) -> Result<()> {
-        Ok(())
+    /// Those of the type, and of finding room.
+    fn get_unmapped_area(
+        &self,
+        request: &MapRequest,
+        room: &dyn Fn(usize) -> Result<u64>,
+    ) -> Result<u64> {
+        match request.addr {
+            0 => room(request.len),
+            addr => Ok(addr),
+        }
     }
 
-    /// Judges a mapping of that memory, beyond what holds for all maps.
+    /// Judges a mapping of that memory, beyond what holds for all maps; its place is chosen.
     ///
     /// # Errors
     ///
@@ -477,7 +490,9 @@ pub struct BucketRequest {
     pub bucket: u32,
     /// How many elements there is room for.
     pub room: usize,
-    /// Remove what was read: of one bucket that has elements, not of more.
+    /// Read one bucket that has elements, not more.
+    pub one: bool,
+    /// Remove what was read; of one bucket.
     pub delete: bool,
     /// 0, or `LOCK` where the value has a lock.
     pub elem_flags: UpdateFlags,
@@ -485,4 +500,15 @@ pub struct BucketRequest {
     pub keys: Vec<u8>,
     /// Values go here, as bpf(2) copies them.
     pub values: Vec<u8>,
+}
+
+impl BucketRequest {
+    /// Bytes of values that are read before user space is given them.
+    const READ_AT_ONCE: usize = 1 << 14;
+
+    /// Another bucket is to be read.
+    fn wants_more(&self) -> bool {
+        let enough = if self.one { 1 } else { Self::READ_AT_ONCE };
+        self.values.len() < enough
+    }
 }

@@ -8,12 +8,12 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::array::{BY_INDEX, check_update, for_each_index};
-use super::checks::{index_below, next_index};
+use super::checks::{Which, index_below, next_index, percpu_flags};
 use super::holdings::{self, Holdings};
 use super::{Batches, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
-use crate::env::Env;
+use crate::env::{Env, Release};
 use crate::store::{WORD, Words};
 
 /// See the module.
@@ -25,6 +25,7 @@ pub struct PercpuArray {
     value_size: u32,
     /// Words of one CPU's part.
     part: usize,
+    release: &'static Release,
     fields: Fields,
     holdings: Option<Box<Holdings>>,
 }
@@ -41,6 +42,7 @@ impl PercpuArray {
             nr_cpus: env.nr_cpus,
             value_size: def.value_size,
             part,
+            release: env.release,
             fields: Fields::default(),
             holdings: None,
         })
@@ -64,10 +66,10 @@ impl PercpuArray {
     /// Writes a CPU's part; what its fields held goes.
     fn write(&self, at: usize, part: &[u8]) {
         self.fields.write_around(&self.elems, at, part);
-        holdings::free(self.holdings.as_deref(), &self.elems, at);
+        drop(holdings::take(self.holdings.as_deref(), &self.elems, at));
     }
 
-    /// The parts of a value as user space has it, each with the word it belongs at.
+    /// The words at which the parts of a value begin, by CPU.
     fn parts(&self, index: u32) -> impl Iterator<Item = usize> {
         (0..self.nr_cpus).map(move |cpu| self.at(index, cpu))
     }
@@ -118,9 +120,14 @@ impl MapOps for PercpuArray {
         _caller: &Caller<'_>,
         key: &[u8],
         value: &mut [u8],
-        _flags: UpdateFlags,
+        flags: UpdateFlags,
     ) -> Result<()> {
         let index = index_below(key, self.max_entries).ok_or(Errno::ENOENT)?;
+        if flags.contains(UpdateFlags::CPU) {
+            self.elems.read(self.at(index, flags.cpu()), value);
+            self.fields.hide(value);
+            return Ok(());
+        }
         for (at, part) in self
             .parts(index)
             .zip(value.chunks_exact_mut(self.part * WORD))
@@ -138,9 +145,21 @@ impl MapOps for PercpuArray {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
+        let (flags, which) = percpu_flags(flags, self.release.cpu_flags)?;
         let index = self.check_update(key, flags)?;
-        for (at, part) in self.parts(index).zip(value.chunks_exact(self.part * WORD)) {
-            self.write(at, part);
+        match which {
+            Which::Each => {
+                let bytes = if self.release.percpu_user_copies_padding {
+                    self.part * WORD
+                } else {
+                    self.value_size as usize
+                };
+                for (at, part) in self.parts(index).zip(value.chunks_exact(self.part * WORD)) {
+                    self.write(at, &part[..bytes]);
+                }
+            }
+            Which::All => self.parts(index).for_each(|at| self.write(at, value)),
+            Which::One(cpu) => self.write(self.at(index, cpu), value),
         }
         Ok(())
     }
@@ -151,6 +170,10 @@ impl MapOps for PercpuArray {
 
     fn batches(&self) -> Batches {
         BY_INDEX
+    }
+
+    fn fits_template(&self, template: &MapDef, map: &MapDef) -> bool {
+        !self.release.inner_percpu_array_has_size || template.max_entries == map.max_entries
     }
 
     fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {

@@ -8,12 +8,13 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use super::checks::{self, Which};
 use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
-use super::holdings::{self, Holdings};
-use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
+use super::holdings::{self, Gone, Holdings};
+use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
-use crate::env::Env;
+use crate::env::{Env, Release};
 use crate::store::{Table, WORD};
 
 /// See the module.
@@ -30,6 +31,7 @@ pub(super) struct Parts {
     value_size: u32,
     /// Words of one CPU's part.
     part: usize,
+    release: &'static Release,
     fields: Fields,
     holdings: Option<Box<Holdings>>,
 }
@@ -40,6 +42,7 @@ impl Parts {
             nr_cpus: env.nr_cpus,
             value_size: def.value_size,
             part: def.elem_size() / WORD,
+            release: env.release,
             fields: Fields::default(),
             holdings: None,
         }
@@ -75,21 +78,27 @@ impl Parts {
         self.holdings.as_deref()
     }
 
-    /// What the special fields of an element hold goes, of all CPUs.
-    pub(super) fn free_fields(&self, table: &Table, slot: u32) {
+    /// What the special fields of an element held, of all CPUs, which goes as the element does.
+    pub(super) fn take_fields(&self, table: &Table, slot: u32) -> Gone {
+        let mut gone = Gone::default();
         if let Some(holdings) = &self.holdings {
             for cpu in 0..self.nr_cpus {
-                holdings.free(table.words(), self.at(table, slot, cpu));
+                gone.and(holdings.take(table.words(), self.at(table, slot, cpu)));
             }
         }
+        gone
     }
 
     fn at(&self, table: &Table, slot: u32, cpu: u32) -> usize {
         table.value_at(slot) + cpu as usize * self.part
     }
 
-    /// Copies a value out, as user space sees it.
-    pub(super) fn read(&self, table: &Table, slot: u32, value: &mut [u8]) {
+    /// Copies a value out, as user space sees it: one CPU's if the flags say so.
+    pub(super) fn read(&self, table: &Table, slot: u32, value: &mut [u8], flags: UpdateFlags) {
+        if flags.contains(UpdateFlags::CPU) {
+            table.words().read(self.at(table, slot, flags.cpu()), value);
+            return self.fields.hide(value);
+        }
         for (cpu, part) in (0..self.nr_cpus).zip(value.chunks_exact_mut(self.part * WORD)) {
             table.words().read(self.at(table, slot, cpu), part);
             self.fields.hide(part);
@@ -108,50 +117,99 @@ impl Parts {
         }
     }
 
-    /// Writes a value into the slot of a key that is there, or (`fresh`) of a new one.
+    /// Writes a value into the slot of a key that is there, or (`fresh`) of a new one. Gives what its fields held: what they
+    /// hold in the slot of a new key was put there by who still had a pointer to an old one, and a program leaves it.
     ///
     /// Kernel: `kernel/bpf/hashtab.c:pcpu_copy_value`, `pcpu_init_value`.
-    pub(super) fn write(&self, table: &Table, slot: u32, value: New<'_>, fresh: bool) {
+    pub(super) fn write(&self, table: &Table, slot: u32, value: New<'_>, fresh: bool) -> Gone {
         let words = table.words();
+        let mut gone = Gone::default();
+        let mut write = |at, part: &[u8], takes| {
+            self.fields.write_around(words, at, part);
+            if takes {
+                gone.and(holdings::take(self.holdings(), words, at));
+            }
+        };
         match value {
-            New::OfAll(value) => {
+            New::User(value, Which::Each) => {
                 for (cpu, part) in (0..self.nr_cpus).zip(value.chunks_exact(self.part * WORD)) {
-                    self.write_part(table, self.at(table, slot, cpu), part, fresh);
+                    write(self.at(table, slot, cpu), &part[..self.user_bytes()], true);
                 }
             }
-            New::Of(cpu, value) => {
-                self.write_part(table, self.at(table, slot, cpu), value, fresh);
-                if fresh {
-                    let zeros = vec![0; self.value_size as usize];
-                    for other in (0..self.nr_cpus).filter(|other| *other != cpu) {
-                        words.write(self.at(table, slot, other), &zeros);
-                    }
+            New::User(value, Which::All) => {
+                for cpu in 0..self.nr_cpus {
+                    write(self.at(table, slot, cpu), value, true);
                 }
+            }
+            New::User(value, Which::One(cpu)) => {
+                write(self.at(table, slot, cpu), value, true);
+                if fresh && self.release.percpu_new_of_one_cpu_clears_others {
+                    self.clear_others(table, slot, cpu, value.len());
+                }
+            }
+            New::Program(cpu, value) if fresh => {
+                let at = self.at(table, slot, cpu);
+                write(at, value, false);
+                if self.release.percpu_new_copies_padding {
+                    // Bytes behind the program's value, which nobody here knows.
+                    let end = at * WORD + value.len();
+                    words.write_bytes(end, &vec![0; self.part * WORD - value.len()]);
+                }
+                let zeros = if self.release.percpu_new_clears_padding {
+                    self.part * WORD
+                } else {
+                    value.len()
+                };
+                self.clear_others(table, slot, cpu, zeros);
+            }
+            New::Program(cpu, value) => {
+                write(self.at(table, slot, cpu), value, true);
+            }
+        }
+        gone
+    }
+
+    /// Bytes of a part that user space writes.
+    fn user_bytes(&self) -> usize {
+        if self.release.percpu_user_copies_padding {
+            self.part * WORD
+        } else {
+            self.value_size as usize
+        }
+    }
+
+    /// Makes so many bytes 0 in the parts of the other CPUs.
+    fn clear_others(&self, table: &Table, slot: u32, cpu: u32, bytes: usize) {
+        const ZEROS: [u8; 64] = [0; 64];
+        for other in (0..self.nr_cpus).filter(|other| *other != cpu) {
+            let mut at = self.at(table, slot, other);
+            for from in (0..bytes).step_by(ZEROS.len()) {
+                table
+                    .words()
+                    .write(at, &ZEROS[..ZEROS.len().min(bytes - from)]);
+                at += ZEROS.len() / WORD;
             }
         }
     }
 
-    fn write_part(&self, table: &Table, at: usize, part: &[u8], fresh: bool) {
-        if fresh && !self.fields.is_empty() {
-            let mut cleared = part.to_vec();
-            self.fields.clear(&mut cleared);
-            table.words().write(at, &cleared);
-        } else {
-            self.fields.write_around(table.words(), at, part);
-            if !fresh {
-                holdings::free(self.holdings(), table.words(), at);
-            }
-        }
+    /// What an update from user space writes, and the flags that say whether.
+    pub(super) fn user_new<'v>(
+        &self,
+        value: &'v [u8],
+        flags: UpdateFlags,
+    ) -> Result<(New<'v>, UpdateFlags)> {
+        let (flags, which) = checks::percpu_flags(flags, self.release.cpu_flags)?;
+        Ok((New::User(value, which), flags))
     }
 }
 
 /// What an update writes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum New<'v> {
-    /// One part for each CPU, from user space.
-    OfAll(&'v [u8]),
+    /// From user space.
+    User(&'v [u8], Which),
     /// One CPU's value, from a program.
-    Of(u32, &'v [u8]),
+    Program(u32, &'v [u8]),
 }
 
 impl PercpuHash {
@@ -167,22 +225,26 @@ impl PercpuHash {
         &self.slots.table
     }
 
+    /// `flags` are judged.
+    ///
     /// Kernel: `kernel/bpf/hashtab.c:__htab_percpu_map_update_elem`.
     fn update(&self, cpu: u32, key: &[u8], value: New<'_>, flags: UpdateFlags) -> Result<()> {
-        checks::update_flags(flags)?;
         let hash = self.table().hash(key);
         let mut bucket = self.table().lock(hash);
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
-        match old {
+        let gone = match old {
             Some(old) => self.parts.write(self.table(), old.slot, value, false),
             None => {
                 let slot = self.slots.take(cpu)?;
                 self.table().write_key(slot, key);
-                self.parts.write(self.table(), slot, value, true);
+                let gone = self.parts.write(self.table(), slot, value, true);
                 bucket.insert(slot, hash);
+                gone
             }
-        }
+        };
+        drop(bucket);
+        drop(gone);
         Ok(())
     }
 }
@@ -201,13 +263,13 @@ impl MapOps for PercpuHash {
     }
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        self.update(cpu, key, New::Of(cpu, value), flags)
+        checks::update_flags(flags)?;
+        self.update(cpu, key, New::Program(cpu, value), flags)
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots.remove((cpu, None), key, |slot| {
-            self.parts.free_fields(self.table(), slot);
-        })
+        let free = |slot| drop(self.parts.take_fields(self.table(), slot));
+        self.slots.remove((cpu, None), key, |_| (), free)
     }
 
     fn for_each_elem(
@@ -225,10 +287,12 @@ impl MapOps for PercpuHash {
         _caller: &Caller<'_>,
         key: &[u8],
         value: &mut [u8],
-        _flags: UpdateFlags,
+        flags: UpdateFlags,
     ) -> Result<()> {
         self.table()
-            .read(key, |slot| self.parts.read(self.table(), slot, value))
+            .read(key, |slot| {
+                self.parts.read(self.table(), slot, value, flags);
+            })
             .ok_or(Errno::ENOENT)
     }
 
@@ -239,7 +303,8 @@ impl MapOps for PercpuHash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.update(caller.cpu, key, New::OfAll(value), flags)
+        let (new, flags) = self.parts.user_new(value, flags)?;
+        self.update(caller.cpu, key, new, flags)
     }
 
     fn user_lookup_and_delete_elem(
@@ -247,12 +312,14 @@ impl MapOps for PercpuHash {
         caller: &Caller<'_>,
         key: &[u8],
         value: &mut [u8],
-        _flags: UpdateFlags,
+        flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots.remove((caller.cpu, None), key, |slot| {
-            self.parts.read(self.table(), slot, value);
-            self.parts.free_fields(self.table(), slot);
-        })
+        self.slots.remove(
+            (caller.cpu, None),
+            key,
+            |slot| self.parts.read(self.table(), slot, value, flags),
+            |slot| drop(self.parts.take_fields(self.table(), slot)),
+        )
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
@@ -272,7 +339,7 @@ impl MapOps for PercpuHash {
             self.parts.append(self.table(), slot, values);
         });
         for &slot in &gone {
-            self.parts.free_fields(self.table(), slot);
+            drop(self.parts.take_fields(self.table(), slot));
         }
         self.slots.give_back_all(caller.cpu, gone);
     }

@@ -10,7 +10,7 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -124,6 +124,23 @@ impl Event {
         buffer.output(self.id, parts)
     }
 
+    /// poll(2) of its file: [`Event::poll`], as soon as that is anything, or the time is over (never, without one).
+    pub fn wait(&self, timeout: Option<Duration>) -> PollEvents {
+        let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            let buffer = self.buffer();
+            let seen = buffer.as_ref().map(|buffer| buffer.signals());
+            let events = PollEvents::from_bits_retain(self.poll());
+            match (buffer, seen) {
+                (Some(buffer), Some(seen)) if events.is_empty() && left != Some(Duration::ZERO) => {
+                    buffer.wait_signal(seen, left);
+                }
+                _ => return events,
+            }
+        }
+    }
+
     /// The state of its file, as poll(2) shows it: whether it woke somebody since the last time.
     ///
     /// Kernel: `perf_poll`.
@@ -211,17 +228,6 @@ impl Buffer {
         false
     }
 
-    /// There is something that was not read yet.
-    pub fn has_unread(&self) -> bool {
-        let word = |at: usize| self.words.word(at / WORD).load(Ordering::Acquire);
-        word(perf_page::DATA_HEAD) != word(perf_page::DATA_TAIL)
-    }
-
-    /// Has `hook` called at each wakeup, as long as it is kept, on the thread that wakes.
-    pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) {
-        self.signal.on_wake(hook);
-    }
-
     /// Number of wakeups so far.
     pub fn signals(&self) -> u64 {
         self.signal.count()
@@ -230,6 +236,17 @@ impl Buffer {
     /// Sleeps until there was a wakeup after the first `seen` ones, or the time is over (never, without one).
     pub fn wait_signal(&self, seen: u64, timeout: Option<Duration>) {
         self.signal.wait(seen, timeout);
+    }
+
+    /// Has `hook` called at each wakeup, as long as it is kept, on the thread that wakes.
+    pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) {
+        self.signal.on_wake(hook);
+    }
+
+    /// There are records that user space has not read.
+    pub fn has_unread(&self) -> bool {
+        let at = |place: usize| self.words.word(place / WORD).load(Ordering::Acquire);
+        at(perf_page::DATA_HEAD) != at(perf_page::DATA_TAIL)
     }
 
     /// Kernel: `perf_output_begin`, `perf_output_sample`, `perf_output_end`.

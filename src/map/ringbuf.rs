@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::signal::Signal;
 use super::{MapDef, MapOps};
 use crate::abi::{
-    Errno, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ,
-    Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
+    Errno, MapFlags, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT,
+    RINGBUF_HDR_SZ, Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
 };
 use crate::env::{Env, PAGE_SIZE};
 use crate::store::{Header, Ring, Words};
@@ -38,9 +38,11 @@ pub struct Ringbuf {
     ring: Ring,
     /// User space is the producer.
     user_produces: bool,
-    /// The position of the oldest record that may be busy; locked by who reserves.
-    pending: Mutex<u64>,
+    /// Locked by who reserves.
+    reserving: Mutex<()>,
     draining: AtomicBool,
+    /// Of a ring whose old records go where there is no room.
+    overwrites: Option<Arc<Env>>,
     signal: Signal,
 }
 
@@ -69,7 +71,7 @@ impl Reservation {
             "the verifier refuses: {len} bytes at {offset} are outside of a record of {} bytes",
             self.len
         );
-        self.position + RINGBUF_HDR_SZ + offset as u64
+        self.position + (RINGBUF_HDR_SZ + offset) as u64
     }
 }
 
@@ -98,8 +100,7 @@ impl Sample<'_> {
         if out.len() > self.size() || offset > self.size() - out.len() {
             return Err(Errno::E2BIG);
         }
-        let offset = RINGBUF_HDR_SZ + offset as u64;
-        self.ring.read_record(self.position, offset, out);
+        self.ring.read(self.position, RINGBUF_HDR_SZ + offset, out);
         Ok(())
     }
 
@@ -137,16 +138,15 @@ impl Ringbuf {
     /// Kernel: `ringbuf_map_alloc`.
     pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
         let size = def.max_entries as usize;
-        let ring = if env.rings_in_line() {
-            Ring::in_line(size, PAGE_SIZE)
-        } else {
-            Ring::new(size, PAGE_SIZE)
-        };
         Ok(Self {
-            ring: ring.map_err(|_| Errno::ENOMEM)?,
+            ring: Ring::new(size, PAGE_SIZE, env.doubled_rings).map_err(|_| Errno::ENOMEM)?,
             user_produces: def.map_type == MapType::USER_RINGBUF,
-            pending: Mutex::new(0),
+            reserving: Mutex::new(()),
             draining: AtomicBool::new(false),
+            overwrites: def
+                .map_flags
+                .contains(MapFlags::RB_OVERWRITE)
+                .then(|| Arc::clone(env)),
             signal: Signal::default(),
         })
     }
@@ -180,19 +180,24 @@ impl Ringbuf {
         if total > self.ring.size() {
             return None;
         }
-        let mut pending = self.pending.lock();
+        let _reserving = self.reserving.lock();
         let consumer = self.ring.consumer();
         let position = self.ring.producer();
-        while *pending < position {
-            let header = self.ring.header(*pending);
+        let mut pending = self.ring.pending();
+        while pending < position {
+            let header = self.ring.header(pending);
             if header.len & RINGBUF_BUSY_BIT != 0 {
                 break;
             }
-            *pending += ringbuf_record_size(header.len & !RINGBUF_DISCARD_BIT);
+            pending += ringbuf_record_size(header.len & !RINGBUF_DISCARD_BIT);
         }
+        self.ring.set_pending(pending);
         let end = position + total;
         let most = self.ring.size() - 1;
-        if end.wrapping_sub(consumer) > most || end - *pending > most {
+        if end.wrapping_sub(consumer) > most || end - pending > most {
+            if let Some(env) = &self.overwrites {
+                env.unsupported(format_args!("a full ring buffer of BPF_F_RB_OVERWRITE"));
+            }
             return None;
         }
         let page = FIRST_DATA_PAGE + self.ring.place(position) / PAGE_SIZE as u64;
@@ -200,7 +205,7 @@ impl Ringbuf {
             len: len | RINGBUF_BUSY_BIT,
             page: u32::try_from(page).expect("a u32 counts the pages of a ring"),
         };
-        self.ring.set_header(position, header);
+        self.ring.begin(position, header);
         self.ring.set_producer(end);
         Some(Reservation { position, len })
     }
@@ -221,7 +226,8 @@ impl Ringbuf {
     ///
     /// If they do not lie in it: the verifier refuses.
     pub fn read(&self, record: &Reservation, offset: usize, out: &mut [u8]) {
-        self.ring.read(record.position_of(offset, out.len()), out);
+        self.ring
+            .read(record.position_of(offset, out.len()), 0, out);
     }
 
     /// Shows a record to the consumer. Unknown flags are ignored.
@@ -466,13 +472,12 @@ impl MapOps for Ringbuf {
 
     /// The data is there twice.
     fn mapped_page(&self, page: usize) -> usize {
-        if self.ring.is_in_line() {
-            return page;
-        }
-        let data_pages = self.ring.words().len() * crate::store::WORD / PAGE_SIZE - POSITION_PAGES;
+        let bytes = usize::try_from(self.ring.size()).expect("the ring is in memory");
         match page.checked_sub(POSITION_PAGES) {
-            Some(data_page) => POSITION_PAGES + data_page % data_pages,
-            None => page,
+            Some(data_page) if !self.ring.is_doubled() => {
+                POSITION_PAGES + data_page % (bytes / PAGE_SIZE)
+            }
+            _ => page,
         }
     }
 

@@ -8,14 +8,80 @@ use std::time::{Duration, Instant};
 use super::Map;
 use super::ringbuf::Ringbuf;
 use crate::abi::{
-    Errno, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ, Result,
-    ringbuf_record_size,
+    Errno, PollEvents, RINGBUF_HDR_SZ, Result, RingMemory, next_record, write_sample,
 };
-use crate::store::Header;
+use crate::store::{Header, Ring};
+
+/// Why reading the emulated memory does not fail.
+const ALWAYS_THERE: &str = "the ring is in this process's memory";
 
 /// The ring buffer that a map is, if it is one.
 pub fn ringbuf(map: &Map) -> Option<&Ringbuf> {
     map.ops.as_any().downcast_ref()
+}
+
+/// poll(2) of a map's file: its state, as soon as it has one, or the time is over (never, without one).
+///
+/// Who waits looks at the state when woken, and once more when the time is over: so a record that wakes nobody is found at
+/// the end.
+///
+/// Kernel: `fs/select.c:do_poll`.
+pub fn poll(map: &Map, timeout: Option<Duration>) -> PollEvents {
+    let end = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let waits = ringbuf(map).filter(|_| left != Some(Duration::ZERO));
+        let seen = waits.map(Ringbuf::signals);
+        let events = PollEvents::from_bits_retain(map.ops.poll());
+        match (waits, seen) {
+            (Some(ring), Some(seen)) if events.is_empty() => ring.wait_signal(seen, left),
+            _ => return events,
+        };
+    }
+}
+
+/// The ring, as its user space has it.
+impl RingMemory for Ring {
+    fn size(&self) -> u64 {
+        self.size()
+    }
+
+    fn consumer(&self) -> Result<u64> {
+        Ok(self.consumer())
+    }
+
+    fn set_consumer(&self, position: u64) -> Result<()> {
+        self.set_consumer(position);
+        Ok(())
+    }
+
+    fn producer(&self) -> Result<u64> {
+        Ok(self.producer())
+    }
+
+    fn set_producer(&self, position: u64) -> Result<()> {
+        self.set_producer(position);
+        Ok(())
+    }
+
+    fn header(&self, position: u64) -> Result<[u8; 8]> {
+        Ok(self.header(position).to_ne_bytes())
+    }
+
+    fn set_header(&self, position: u64, header: [u8; 8]) -> Result<()> {
+        self.set_header(position, Header::from_ne_bytes(header));
+        Ok(())
+    }
+
+    fn read(&self, record: u64, out: &mut [u8]) -> Result<()> {
+        self.read(record, RINGBUF_HDR_SZ, out);
+        Ok(())
+    }
+
+    fn write(&self, record: u64, bytes: &[u8]) -> Result<()> {
+        self.write(record.wrapping_add(RINGBUF_HDR_SZ as u64), bytes);
+        Ok(())
+    }
 }
 
 /// A map in an epoll set of its own.
@@ -102,22 +168,14 @@ impl Consumer {
     pub fn consume(&mut self, callback: &mut dyn FnMut(&[u8]) -> bool) -> usize {
         let ring = ringbuf(&self.watch.map).expect("looked at by `new`").ring();
         let mut count = 0;
-        let mut position = ring.consumer();
-        while position < ring.producer() {
-            let header = ring.header(position).len;
-            if header & RINGBUF_BUSY_BIT != 0 {
+        while let Some(record) = next_record(ring).expect(ALWAYS_THERE) {
+            if record.read(ring, &mut self.data).is_err() {
+                // Somebody moved the position to where no record begins.
                 break;
             }
-            let len = header & !RINGBUF_DISCARD_BIT;
-            let mut go_on = true;
-            if header & RINGBUF_DISCARD_BIT == 0 {
-                self.data.resize(len as usize, 0);
-                ring.read(position + RINGBUF_HDR_SZ, &mut self.data);
-                go_on = callback(&self.data);
-                count += 1;
-            }
-            position += ringbuf_record_size(len);
-            ring.set_consumer(position);
+            let go_on = callback(&self.data);
+            count += 1;
+            ring.set_consumer(record.end());
             if !go_on {
                 break;
             }
@@ -167,25 +225,7 @@ impl Producer {
     ///
     /// Kernel: `tools/lib/bpf/ringbuf.c:user_ring_buffer__reserve`, `user_ring_buffer__submit`.
     pub fn produce(&mut self, data: &[u8]) -> Result<()> {
-        let ring = self.watch.ringbuf().ring();
-        let len = u32::try_from(data.len())
-            .ok()
-            .filter(|len| len & (RINGBUF_BUSY_BIT | RINGBUF_DISCARD_BIT) == 0)
-            .ok_or(Errno::E2BIG)?;
-        let total = ringbuf_record_size(len);
-        if total > ring.size() {
-            return Err(Errno::E2BIG);
-        }
-        let position = ring.producer();
-        // Whoever maps the ring can have put the producer behind the consumer: there is no room then.
-        let used = position.wrapping_sub(ring.consumer());
-        if total > ring.size().saturating_sub(used) {
-            return Err(Errno::ENOSPC);
-        }
-        ring.write(position.wrapping_add(RINGBUF_HDR_SZ), data);
-        ring.set_header(position, Header { len, page: 0 });
-        ring.set_producer(position.wrapping_add(total));
-        Ok(())
+        write_sample(self.watch.ringbuf().ring(), data)
     }
 
     /// Writes a sample as soon as there is room.

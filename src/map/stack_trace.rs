@@ -36,6 +36,8 @@ pub struct StackTrace {
     max_entries: u32,
     value_size: usize,
     build_ids: bool,
+    /// `BPF_MAP_LOOKUP_AND_DELETE_ELEM` takes one.
+    can_take: bool,
 }
 
 #[derive(Debug)]
@@ -54,12 +56,13 @@ impl StackTrace {
     ///
     /// Kernel: `stack_map_alloc`.
     #[expect(clippy::unnecessary_wraps, reason = "all types are made alike")]
-    pub(super) fn new(def: &MapDef, _env: &Arc<Env>) -> Result<Self> {
+    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
         Ok(Self {
             stacks: Mutex::default(),
             max_entries: def.max_entries,
             value_size: def.value_size as usize,
             build_ids: def.map_flags.contains(MapFlags::STACK_BUILD_ID),
+            can_take: env.release.stack_trace_can_be_taken,
         })
     }
 
@@ -163,6 +166,9 @@ impl MapOps for StackTrace {
         value: &mut [u8],
         _: UpdateFlags,
     ) -> Result<()> {
+        if !self.can_take {
+            return Err(Errno::ENOTSUPP);
+        }
         let stack = self.stacks.lock().remove(&checks::index_of(key));
         show(&stack.ok_or(Errno::ENOENT)?, value);
         Ok(())
@@ -196,6 +202,7 @@ mod tests {
             max_entries,
             value_size: 16,
             build_ids: false,
+            can_take: true,
         }
     }
 

@@ -4,7 +4,8 @@
 //! stays with the place, and goes when the element goes, when an array's element is written, and for all elements with
 //! the last fd or pin of the map. When they run is the business of the clock, [`Env::advance`].
 //!
-//! Locks: the table's comes after a bucket's and before the clock's. No callback is run or dropped under it.
+//! Locks: the table's comes after a bucket's and before the clock's. No callback is run or dropped under any of them, or a
+//! LRU list's.
 //!
 //! Kernel: `kernel/bpf/helpers.c`, `kernel/bpf/syscall.c:bpf_obj_free_fields` (v6.18).
 
@@ -85,15 +86,17 @@ impl Timers {
         })
     }
 
-    /// Cancels those of the value that begins at that word, for good.
+    /// Cancels those of the value that begins at that word, for good; gives them to be dropped.
     #[cold]
-    pub(super) fn free(&self, value_at: usize) {
-        for (_, offset) in &self.fields {
-            let gone = self.cells.lock().remove(&(value_at + offset));
-            if let Some(mut cell) = gone {
-                cell.disarm();
-            }
+    pub(super) fn take(&self, value_at: usize) -> Vec<impl Send + use<>> {
+        let mut cells = self.cells.lock();
+        let offsets = self.fields.iter().map(|(_, offset)| value_at + offset);
+        let mut gone: Vec<Cell> = offsets.filter_map(|at| cells.remove(&at)).collect();
+        drop(cells);
+        for cell in &mut gone {
+            cell.disarm();
         }
+        gone
     }
 
     /// Cancels all, for good.

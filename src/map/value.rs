@@ -66,6 +66,7 @@ pub struct Element {
 
 impl<'m> Value<'m> {
     /// `size` bytes from the word at `at` on.
+    #[inline]
     pub fn in_block(words: &'m Words, at: usize, size: u32, fields: &'m Fields) -> Self {
         Self {
             block: Block::Borrowed(words),
@@ -78,6 +79,7 @@ impl<'m> Value<'m> {
     }
 
     /// As [`Value::in_block`], of a block that lives as long as the value is held.
+    #[inline]
     pub fn shared(words: Arc<Words>, at: usize, size: u32, fields: &'m Fields) -> Self {
         Self {
             block: Block::Shared(words),
@@ -151,6 +153,7 @@ impl<'m> Value<'m> {
     /// The value as programs have it that use a map with these flags: they may not read it if it is `WRONLY_PROG`, and not
     /// write it if it is `RDONLY_PROG`.
     #[must_use]
+    #[inline]
     pub fn limited(self, map_flags: MapFlags) -> Self {
         let mut limits = self.limits;
         limits.set(Limits::READ, map_flags.contains(MapFlags::WRONLY_PROG));
@@ -159,6 +162,7 @@ impl<'m> Value<'m> {
     }
 
     /// The block and the word in it where the value begins.
+    #[inline]
     pub fn place(&self) -> (&Words, usize) {
         match &self.block {
             Block::Borrowed(words) => (words, self.at),
@@ -168,11 +172,13 @@ impl<'m> Value<'m> {
     }
 
     /// Bytes of the value.
+    #[inline]
     pub fn size(&self) -> usize {
         self.size as usize
     }
 
     /// Special fields of the value.
+    #[inline]
     pub fn fields(&self) -> &'m Fields {
         self.fields
     }
@@ -229,6 +235,7 @@ impl<'m> Value<'m> {
     /// Judges an access; `limit` is what it may not be limited by.
     ///
     /// Kernel: `kernel/bpf/verifier.c:check_map_access`, `check_map_access_type`.
+    #[inline]
     #[track_caller]
     fn check(&self, offset: usize, len: usize, limit: Limits) {
         let rule = if offset > self.size() || len > self.size() - offset {
@@ -276,6 +283,7 @@ macro_rules! loads_and_stores {
                 /// # Panics
                 ///
                 /// As [`Value::read`].
+                #[inline]
                 #[track_caller]
                 pub fn $load(&self, offset: usize) -> $int {
                     let mut bytes = [0; size_of::<$int>()];
@@ -295,6 +303,7 @@ macro_rules! loads_and_stores {
                 /// # Panics
                 ///
                 /// As [`Value::write`].
+                #[inline]
                 #[track_caller]
                 pub fn $store(&self, offset: usize, value: $int) {
                     self.check(offset, size_of::<$int>(), Limits::WRITE);

@@ -7,7 +7,7 @@ use super::port::{Answer, Port};
 use super::server::Server;
 use super::table::Entry;
 use super::task::is_mapped;
-use crate::abi::{Errno, Fd, MapRequest, Prot, Result};
+use crate::abi::{Errno, Fd, MapRequest, MapType, Prot, Result};
 use crate::sys::{FileKind, OpenFile};
 
 /// The errno of a failure of the system.
@@ -29,7 +29,7 @@ pub(super) fn int(arg: u64) -> Fd {
 
 /// A call of mmap(2) of a file.
 pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
-    let [_, len, prot, flags, fd, offset] = args;
+    let [addr, len, prot, flags, fd, offset] = args;
     let (prot, flags, fd) = (int(prot).cast_signed(), int(flags).cast_signed(), int(fd));
     let Ok(file) = server.tasks.file(port.task(), fd) else {
         return Answer::Continue;
@@ -38,7 +38,9 @@ pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
         return Answer::Continue;
     };
     let file = entry.file(|| server.tasks.access(port.task(), fd));
+    let fixed = flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0;
     let request = MapRequest {
+        addr: if fixed { addr } else { 0 },
         len: usize::try_from(len).unwrap_or(usize::MAX),
         offset,
         prot: Prot {
@@ -60,6 +62,11 @@ pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
 
 fn granted(server: &Server, entry: &Entry, file: &OpenFile, request: MapRequest) -> Result<()> {
     let event = matches!(file.kind(), FileKind::Other(_));
+    if file.map_type() == Some(MapType::ARENA) && request.addr == 0 {
+        // The kernel chooses, and remembers it; the address is not known before it is mapped.
+        let env = server.kernel.env();
+        return Err(env.unsupported(format_args!("mmap of an arena at no fixed address")));
+    }
     if event {
         drop_unmapped(server, entry);
     }

@@ -8,7 +8,7 @@
 //! use mapemu::Kernel;
 //! use mapemu::run::Run;
 //!
-//! let kernel = Kernel::new();
+//! let kernel = Kernel::builder().doubled_rings(true).build();
 //! let mut bpftool = std::process::Command::new("bpftool");
 //! bpftool.args(["map", "show"]);
 //! let mut running = Run::new(kernel.clone()).spawn(bpftool)?;

@@ -57,7 +57,6 @@ impl Server {
             _ => format!("0-{}\n", nr_cpus - 1),
         };
         let truth = std::fs::read_to_string("/sys/devices/system/cpu/possible");
-        kernel.env().lay_rings_in_line();
         kernel.run_programs_with(Arc::new(Interpreter));
         let recorder = trace.map(|file| Recorder::new(file, &kernel));
         Ok(Self {

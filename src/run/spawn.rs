@@ -47,6 +47,9 @@ pub enum Error {
     /// A filter could not be installed.
     #[error("seccomp(2) does not work here ({0}): use --backend ptrace, if ptrace(2) does")]
     Filter(io::Error),
+    /// The kernel's ring buffers could not be mapped.
+    #[error("the kernel of a run is made with `Kernel::builder().doubled_rings(true)`")]
+    Rings,
     /// The program cannot be traced.
     #[error(
         "ptrace(2) does not work here ({0}): is this process traced already, by a debugger or mapemu run?"
@@ -71,7 +74,8 @@ pub struct Run {
 }
 
 impl Run {
-    /// On that kernel, which others can use meanwhile.
+    /// On that kernel, which others can use meanwhile. It has to be made with
+    /// [`doubled_rings`](crate::sys::Builder::doubled_rings): programs map a ring buffer by themselves.
     pub fn new(kernel: Kernel) -> Self {
         Self {
             kernel,
@@ -113,6 +117,9 @@ impl Run {
     ///
     /// [`Error`]
     pub fn spawn(self, mut command: Command) -> Result<Running, Error> {
+        if !self.kernel.env().doubled_rings {
+            return Err(Error::Rings);
+        }
         let server = Server::new(self.kernel, self.pin_root.as_deref(), self.trace)?;
         let server = Arc::new(server);
         let (ours, theirs) = socketpair(

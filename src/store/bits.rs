@@ -26,10 +26,12 @@ impl Bits {
         })
     }
 
-    /// Puts a number in.
+    /// Puts a number in. Writes nothing if it is there.
     pub fn set(&self, number: u32) {
-        let (word, bit) = place(number);
-        self.words.word(word).fetch_or(bit, Ordering::Relaxed);
+        if !self.is_set(number) {
+            let (word, bit) = place(number);
+            self.words.word(word).fetch_or(bit, Ordering::Relaxed);
+        }
     }
 
     /// Whether a number is in it.

@@ -27,6 +27,23 @@ const SCAN_OWN: u32 = 4;
 const EVICT_OWN: u32 = 4;
 /// Slots that a CPU holds back at most.
 const MAX_LOCAL: u32 = 128;
+/// Slots that are brought near at once, before they are evicted.
+const NEAR: usize = 16;
+
+/// The table that the elements of the slots are in.
+pub trait Elems {
+    /// Takes a slot's element out; false if it is none at the moment.
+    fn evict(&mut self, slot: u32) -> bool;
+
+    /// Most of these slots are evicted next: what that reads can be on its way from memory meanwhile.
+    fn bring_near(&mut self, _slots: &[u32]) {}
+}
+
+impl<F: FnMut(u32) -> bool> Elems for F {
+    fn evict(&mut self, slot: u32) -> bool {
+        self(slot)
+    }
+}
 
 /// The list that a slot is in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,24 +75,39 @@ enum Lists {
     },
 }
 
+/// How a CPU gets slots, of lists for all CPUs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refill {
+    /// As many at once as the number of slots suggests; else 128.
+    pub by_size: bool,
+    /// The one that was found first is used first; else the last.
+    pub first_found_first: bool,
+}
+
 impl Lru {
     /// `n_slots` free slots in lists for all CPUs.
     ///
     /// # Errors
     ///
     /// Those of the system: no memory.
-    pub fn shared(n_slots: u32, nr_cpus: u32) -> io::Result<Self> {
+    pub fn shared(n_slots: u32, nr_cpus: u32, refill: Refill) -> io::Result<Self> {
         let local = |cpu| Local {
             free: Vec::new(),
             pending: List::new(Place::Pending),
             steal: cpu,
+        };
+        let target = if refill.by_size {
+            (n_slots / nr_cpus / 2).clamp(1, MAX_LOCAL)
+        } else {
+            MAX_LOCAL
         };
         Ok(Self {
             nodes: Nodes::new(n_slots)?,
             lists: Lists::Shared(Mutex::new(Shared {
                 set: Set::new(0, n_slots, SCAN_SHARED),
                 locals: (0..nr_cpus).map(local).collect(),
-                target: (n_slots / nr_cpus / 2).clamp(1, MAX_LOCAL),
+                target,
+                first_found_first: refill.first_found_first,
             })),
         })
     }
@@ -103,13 +135,12 @@ impl Lru {
         self.nodes.set_bit(slot);
     }
 
-    /// A slot for a new element on that CPU; `evict` takes a slot's element out of the table, and answers whether it
-    /// could. None if there is none to be had.
-    pub fn take(&self, cpu: u32, mut evict: impl FnMut(u32) -> bool) -> Option<u32> {
+    /// A slot for a new element on that CPU; another element may have to go for it. None if there is none to be had.
+    pub fn take(&self, cpu: u32, mut elems: impl Elems) -> Option<u32> {
         let nodes = &self.nodes;
         match &self.lists {
-            Lists::Shared(shared) => shared.lock().take(nodes, cpu, &mut evict),
-            Lists::Own { sets, .. } => sets[cpu as usize].lock().take(nodes, &mut evict),
+            Lists::Shared(shared) => shared.lock().take(nodes, cpu, &mut elems),
+            Lists::Own { sets, .. } => sets[cpu as usize].lock().take(nodes, &mut elems),
         }
     }
 
@@ -411,24 +442,21 @@ impl Set {
     }
 
     /// Evicts up to `want` slots; gives each to `freed`, which is in no list then.
-    fn shrink(
-        &mut self,
-        nodes: &Nodes,
-        want: u32,
-        evict: &mut dyn FnMut(u32) -> bool,
-        freed: &mut Vec<u32>,
-    ) {
+    fn shrink(&mut self, nodes: &Nodes, want: u32, elems: &mut dyn Elems, freed: &mut Vec<u32>) {
         let before = freed.len();
         let mut slot = self.inactive.back;
         let mut got = 0;
-        for _ in 0..self.scan {
+        for looked_at in 0..self.scan as usize {
             if slot == END || got == want {
                 break;
+            }
+            if looked_at % NEAR == 0 {
+                self.bring_near(nodes, slot, elems);
             }
             let next = self.inactive.ahead(nodes, slot);
             if nodes.bit(slot) {
                 self.move_to(nodes, slot, Place::Active);
-            } else if evict(slot) {
+            } else if elems.evict(slot) {
                 self.take_out(nodes, slot);
                 freed.push(slot);
                 got += 1;
@@ -436,24 +464,32 @@ impl Set {
             slot = next;
         }
         if freed.len() == before {
-            self.shrink_by_force(nodes, evict, freed);
+            self.shrink_by_force(nodes, elems, freed);
         }
     }
 
+    /// From a slot of the inactive ones towards the front.
+    fn bring_near(&self, nodes: &Nodes, from: u32, elems: &mut dyn Elems) {
+        let mut slots = [0; NEAR];
+        let mut len = 0;
+        let mut slot = from;
+        while slot != END && len < NEAR {
+            slots[len] = slot;
+            len += 1;
+            slot = self.inactive.ahead(nodes, slot);
+        }
+        elems.bring_near(&slots[..len]);
+    }
+
     /// Evicts one slot, even one that was used.
-    fn shrink_by_force(
-        &mut self,
-        nodes: &Nodes,
-        evict: &mut dyn FnMut(u32) -> bool,
-        freed: &mut Vec<u32>,
-    ) {
+    fn shrink_by_force(&mut self, nodes: &Nodes, elems: &mut dyn Elems, freed: &mut Vec<u32>) {
         let mut slot = if self.inactive.len > 0 {
             self.inactive.back
         } else {
             self.active.back
         };
         while slot != END {
-            if evict(slot) {
+            if elems.evict(slot) {
                 self.take_out(nodes, slot);
                 freed.push(slot);
                 return;
@@ -463,11 +499,11 @@ impl Set {
     }
 
     /// A slot for a new element, where each CPU has a set of its own.
-    fn take(&mut self, nodes: &Nodes, evict: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+    fn take(&mut self, nodes: &Nodes, elems: &mut dyn Elems) -> Option<u32> {
         self.rotate(nodes);
         if self.free.len == 0 && self.n_unused == 0 {
             let mut freed = Vec::with_capacity(EVICT_OWN as usize);
-            self.shrink(nodes, EVICT_OWN, evict, &mut freed);
+            self.shrink(nodes, EVICT_OWN, elems, &mut freed);
             for slot in freed {
                 self.free.push_front(nodes, slot);
             }
@@ -496,16 +532,18 @@ struct Shared {
     locals: Box<[Local]>,
     /// Slots that a CPU gets at once.
     target: u32,
+    /// Of those, the one that was found first is used first.
+    first_found_first: bool,
 }
 
 impl Shared {
-    fn take(&mut self, nodes: &Nodes, cpu: u32, evict: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+    fn take(&mut self, nodes: &Nodes, cpu: u32, elems: &mut dyn Elems) -> Option<u32> {
         if self.locals[cpu as usize].free.is_empty() {
-            self.refill(nodes, cpu, evict);
+            self.refill(nodes, cpu, elems);
         }
         let slot = match self.locals[cpu as usize].free.pop() {
             Some(slot) => slot,
-            None => self.steal(nodes, cpu, evict)?,
+            None => self.steal(nodes, cpu, elems)?,
         };
         nodes.clear_bit(slot);
         nodes.set_place_and_cpu(slot, Place::Pending, cpu);
@@ -513,11 +551,12 @@ impl Shared {
         Some(slot)
     }
 
-    fn refill(&mut self, nodes: &Nodes, cpu: u32, evict: &mut dyn FnMut(u32) -> bool) {
+    fn refill(&mut self, nodes: &Nodes, cpu: u32, elems: &mut dyn Elems) {
         let Self {
             set,
             locals,
             target,
+            first_found_first,
         } = self;
         let local = &mut locals[cpu as usize];
         while local.pending.back != END {
@@ -539,29 +578,25 @@ impl Shared {
             got += 1;
         }
         if got < *target {
-            set.shrink(nodes, *target - got, evict, &mut local.free);
+            set.shrink(nodes, *target - got, elems, &mut local.free);
         }
         for &slot in &local.free {
             nodes.set_place(slot, Place::LocalFree);
         }
-        // The one that was found first is on top.
-        local.free.reverse();
+        if *first_found_first {
+            local.free.reverse();
+        }
     }
 
     /// A slot that is held back for some CPU, of the next one that has any.
-    fn steal(
-        &mut self,
-        nodes: &Nodes,
-        cpu: u32,
-        evict: &mut dyn FnMut(u32) -> bool,
-    ) -> Option<u32> {
+    fn steal(&mut self, nodes: &Nodes, cpu: u32, elems: &mut dyn Elems) -> Option<u32> {
         let n_cpus = self.locals.len();
         let first = self.locals[cpu as usize].steal as usize;
         let mut found = None;
         let mut robbed = first;
         for _ in 0..n_cpus {
             let local = &mut self.locals[robbed];
-            found = local.free.pop().or_else(|| local.rob(nodes, evict));
+            found = local.free.pop().or_else(|| local.rob(nodes, elems));
             robbed = (robbed + 1) % n_cpus;
             if found.is_some() {
                 break;
@@ -590,11 +625,11 @@ impl Shared {
 
 impl Local {
     /// Evicts a new element: the oldest that was not used, else the oldest.
-    fn rob(&mut self, nodes: &Nodes, evict: &mut dyn FnMut(u32) -> bool) -> Option<u32> {
+    fn rob(&mut self, nodes: &Nodes, elems: &mut dyn Elems) -> Option<u32> {
         for even_used in [false, true] {
             let mut slot = self.pending.back;
             while slot != END {
-                if (even_used || !nodes.bit(slot)) && evict(slot) {
+                if (even_used || !nodes.bit(slot)) && elems.evict(slot) {
                     self.pending.remove(nodes, slot);
                     return Some(slot);
                 }
@@ -607,8 +642,13 @@ impl Local {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
-    use super::Lru;
+    use super::{Lru, Refill};
     use std::collections::HashMap;
+
+    const BY_SIZE: Refill = Refill {
+        by_size: true,
+        first_found_first: true,
+    };
 
     /// Keys of elements by slot, as the table of a map would have them.
     struct Model {
@@ -657,7 +697,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first() {
-        let mut map = Model::new(Lru::shared(4, 2));
+        let mut map = Model::new(Lru::shared(4, 2, BY_SIZE));
         for key in 1..=4 {
             map.update(0, key);
         }
@@ -670,7 +710,7 @@ mod tests {
 
     #[test]
     fn a_used_one_is_spared() {
-        let mut map = Model::new(Lru::shared(4, 2));
+        let mut map = Model::new(Lru::shared(4, 2, BY_SIZE));
         for key in 1..=4 {
             map.update(0, key);
         }
@@ -715,7 +755,7 @@ mod tests {
 
     #[test]
     fn one_slot_is_stolen_from_the_other_cpu() {
-        let mut map = Model::new(Lru::shared(1, 2));
+        let mut map = Model::new(Lru::shared(1, 2, BY_SIZE));
         map.update(0, 1);
         map.update(1, 2);
         assert_eq!(map.keys(), [2]);
@@ -726,8 +766,26 @@ mod tests {
     }
 
     #[test]
+    fn all_slots_at_once_go_all_at_once() {
+        let mut map = Model::new(Lru::shared(
+            4,
+            2,
+            Refill {
+                by_size: false,
+                ..BY_SIZE
+            },
+        ));
+        for key in 1..=5 {
+            map.update(0, key);
+        }
+        assert_eq!(map.keys(), [5]);
+        map.update(1, 6);
+        assert_eq!(map.keys(), [5, 6], "a free one of the other CPU is stolen");
+    }
+
+    #[test]
     fn slots_come_as_the_kernel_gives_them() {
-        let lru = Lru::shared(8, 1).expect("memory");
+        let lru = Lru::shared(8, 1, BY_SIZE).expect("memory");
         let take = || lru.take(0, |_| true).expect("a slot");
         // Four at once, the first one found on top.
         assert_eq!([take(), take(), take(), take()], [7, 6, 5, 4]);

@@ -20,12 +20,12 @@ pub use chains::Chains;
 pub use fifo::Fifo;
 pub use freelist::{FreeLists, NONE};
 pub use jhash::jhash;
-pub use lru::Lru;
+pub use lru::{Elems, Lru, Refill};
 pub use rbtree::{RbTree, Side};
 pub use ring::{Header, Ring};
 pub(crate) use sync::AtomicU64;
 pub use table::{Bucket, Hash, MAX_SLOTS, Place, Table};
-pub use trie::{Entry, Trie};
+pub use trie::{Entry, Trie, Vacant};
 pub use words::{WORD, Words};
 
 /// There is no room.

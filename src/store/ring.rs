@@ -1,10 +1,9 @@
 //! A ring of records in memory that can be mapped: a page with the consumer's position, a page with the producer's, the data.
 //!
 //! Positions only grow; the place in the data is the position modulo the size. Whoever maps it puts the pages of data there
-//! twice in a row, so that a record that goes around the end lies in one piece. Here it is copied in two.
-//!
-//! A ring in line has both copies in its memory. What is written here is written to both; what user space writes lies in one
-//! piece from the beginning of a record on, and is read so.
+//! twice in a row, so that a record that goes around the end lies in one piece. Here it is copied in two; or, for those who
+//! cannot map pages twice, the memory holds the data twice (doubled): what is written here goes to both places, and what they
+//! write lies in one piece from the first on.
 //!
 //! Kernel: `kernel/bpf/ringbuf.c:struct bpf_ringbuf` (v6.18).
 
@@ -21,7 +20,7 @@ pub struct Ring {
     /// Bytes of data, a power of two.
     size: u64,
     page_size: usize,
-    in_line: bool,
+    doubled: bool,
 }
 
 /// What stands before a record's data.
@@ -33,44 +32,49 @@ pub struct Header {
     pub page: u32,
 }
 
+impl Header {
+    /// From its bytes in memory.
+    pub fn from_ne_bytes([a, b, c, d, e, f, g, h]: [u8; 8]) -> Self {
+        Self {
+            len: u32::from_ne_bytes([a, b, c, d]),
+            page: u32::from_ne_bytes([e, f, g, h]),
+        }
+    }
+
+    /// Its bytes in memory.
+    pub fn to_ne_bytes(self) -> [u8; 8] {
+        let [a, b, c, d] = self.len.to_ne_bytes();
+        let [e, f, g, h] = self.page.to_ne_bytes();
+        [a, b, c, d, e, f, g, h]
+    }
+}
+
 impl Ring {
     /// An empty ring of `size` bytes of data, a power of two and a multiple of the page size.
     ///
     /// # Errors
     ///
     /// Those of the system.
-    pub fn new(size: usize, page_size: usize) -> io::Result<Self> {
-        Self::with_copies(1, size, page_size)
-    }
-
-    /// One with both copies of the data in its memory.
-    ///
-    /// # Errors
-    ///
-    /// Those of the system.
-    pub fn in_line(size: usize, page_size: usize) -> io::Result<Self> {
-        Self::with_copies(2, size, page_size)
-    }
-
-    fn with_copies(copies: usize, size: usize, page_size: usize) -> io::Result<Self> {
+    pub fn new(size: usize, page_size: usize, doubled: bool) -> io::Result<Self> {
         assert!(size.is_power_of_two() && size.is_multiple_of(page_size));
-        let words = Words::in_file((2 * page_size + copies * size) / WORD)?;
+        let data = if doubled { 2 * size } else { size };
+        let words = Words::in_file((2 * page_size + data) / WORD)?;
         Ok(Self {
             words: Arc::new(words),
             size: size as u64,
             page_size,
-            in_line: copies == 2,
+            doubled,
         })
     }
 
-    /// The memory; without the second copy of the data, if that is not in line.
+    /// The memory; it has a second copy of the data if that is doubled.
     pub fn words(&self) -> &Arc<Words> {
         &self.words
     }
 
-    /// Both copies of the data are in its memory.
-    pub fn is_in_line(&self) -> bool {
-        self.in_line
+    /// The memory holds the data twice.
+    pub fn is_doubled(&self) -> bool {
+        self.doubled
     }
 
     /// Bytes of data.
@@ -104,6 +108,20 @@ impl Ring {
             .store(position, Ordering::Release);
     }
 
+    /// The position of the oldest record that may be busy: the word behind the producer's position.
+    pub fn pending(&self) -> u64 {
+        self.words
+            .word(self.page_size / WORD + 1)
+            .load(Ordering::Relaxed)
+    }
+
+    /// Sets it; one thread at a time.
+    pub fn set_pending(&self, position: u64) {
+        self.words
+            .word(self.page_size / WORD + 1)
+            .store(position, Ordering::Relaxed);
+    }
+
     /// The place of a position in the data.
     pub fn place(&self, position: u64) -> u64 {
         position & (self.size - 1)
@@ -112,49 +130,49 @@ impl Ring {
     /// The header at a position, a multiple of 8.
     pub fn header(&self, position: u64) -> Header {
         let word = self.words.word(self.byte(position) / WORD);
-        let bytes = word.load(Ordering::SeqCst).to_ne_bytes();
-        let [a, b, c, d, e, f, g, h] = bytes;
-        Header {
-            len: u32::from_ne_bytes([a, b, c, d]),
-            page: u32::from_ne_bytes([e, f, g, h]),
-        }
+        Header::from_ne_bytes(word.load(Ordering::SeqCst).to_ne_bytes())
     }
 
     /// Writes the header at a position, a multiple of 8: what was written before is seen by who sees it.
     pub fn set_header(&self, position: u64, header: Header) {
-        let [a, b, c, d] = header.len.to_ne_bytes();
-        let [e, f, g, h] = header.page.to_ne_bytes();
-        let word = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-        self.words
-            .word(self.byte(position) / WORD)
-            .store(word, Ordering::SeqCst);
+        self.store_header(position, header, Ordering::SeqCst);
     }
 
-    /// Copies bytes out, from a position on.
-    pub fn read(&self, position: u64, out: &mut [u8]) {
-        let mut position = position;
+    /// Writes the header at the producer's position: it is seen by who sees that the producer moved on.
+    pub fn begin(&self, position: u64, header: Header) {
+        self.store_header(position, header, Ordering::Relaxed);
+    }
+
+    fn store_header(&self, position: u64, header: Header, order: Ordering) {
+        let word = u64::from_ne_bytes(header.to_ne_bytes());
+        // The first copy last: who finds the header there finds all that belongs to it.
+        for at in self.places(self.byte(position)).rev() {
+            self.words.word(at / WORD).store(word, order);
+        }
+    }
+
+    /// Copies bytes of the record at a position out, from that offset in it on.
+    pub fn read(&self, record: u64, offset: usize, out: &mut [u8]) {
+        if self.doubled {
+            // In one piece, as its writer wrote it: what is past the end is in the second copy.
+            return self.read_piece(self.byte(record) + offset, out);
+        }
+        let mut position = record.wrapping_add(offset as u64);
         let mut rest = out;
         while !rest.is_empty() {
             let (now, later) = rest.split_at_mut(self.piece(position, rest.len()));
-            let from = self.byte(position);
-            if from.is_multiple_of(WORD) {
-                self.words.read(from / WORD, now);
-            } else {
-                self.words.read_bytes(from, now);
-            }
+            self.read_piece(self.byte(position), now);
             position = position.wrapping_add(now.len() as u64);
             rest = later;
         }
     }
 
-    /// Copies bytes out of a record that begins at a position, from `offset` on: they lie in one piece where there are both
-    /// copies of the data.
-    pub fn read_record(&self, position: u64, offset: u64, out: &mut [u8]) {
-        if !self.in_line {
-            return self.read(position.wrapping_add(offset), out);
+    fn read_piece(&self, from: usize, out: &mut [u8]) {
+        if from.is_multiple_of(WORD) {
+            self.words.read(from / WORD, out);
+        } else {
+            self.words.read_bytes(from, out);
         }
-        let offset = usize::try_from(offset).expect("a record is in memory");
-        self.words.read_bytes(self.byte(position) + offset, out);
     }
 
     /// Copies bytes in, from a position on; bytes beside them stay.
@@ -163,15 +181,12 @@ impl Ring {
         let mut rest = bytes;
         while !rest.is_empty() {
             let (now, later) = rest.split_at(self.piece(position, rest.len()));
-            let to = self.byte(position);
-            if to.is_multiple_of(WORD) {
-                self.words.write(to / WORD, now);
-            } else {
-                self.words.write_bytes(to, now);
-            }
-            if self.in_line {
-                let copy = usize::try_from(self.size).expect("the ring is in memory");
-                self.words.write_bytes(to + copy, now);
+            for to in self.places(self.byte(position)) {
+                if to.is_multiple_of(WORD) {
+                    self.words.write(to / WORD, now);
+                } else {
+                    self.words.write_bytes(to, now);
+                }
             }
             position = position.wrapping_add(now.len() as u64);
             rest = later;
@@ -182,6 +197,13 @@ impl Ring {
     fn piece(&self, position: u64, len: usize) -> usize {
         let left = self.size - self.place(position);
         usize::try_from(left).map_or(len, |left| left.min(len))
+    }
+
+    /// Where a byte of the first copy of the data is: there, and in the second.
+    fn places(&self, byte: usize) -> impl DoubleEndedIterator<Item = usize> {
+        let size = usize::try_from(self.size).expect("the ring is in memory");
+        let copies = if self.doubled { 2 } else { 1 };
+        (0..copies).map(move |copy| byte + copy * size)
     }
 
     /// The byte of the memory at a position.
@@ -196,33 +218,34 @@ mod tests {
     use super::Ring;
 
     #[test]
-    fn in_line_both_copies_are_written_and_a_record_is_one_piece() {
-        let ring = Ring::in_line(4096, 4096).expect("memory");
-        let bytes: Vec<u8> = (0..=255).collect();
-        let position = 4096 * 3 - 104;
-        ring.write(position, &bytes);
-        let mut out = [0; 256];
-        ring.read_record(position, 0, &mut out);
-        assert_eq!(out.as_slice(), bytes);
-        let words = ring.words();
-        let mut first = [0; 152];
-        words.read_bytes(2 * 4096, &mut first);
-        assert_eq!(first, bytes[104..], "around the end");
-        // As user space writes it: behind the first copy, and not at its beginning.
-        words.write_bytes(2 * 4096 + 4096, &[7; 8]);
-        ring.read_record(position, 104, &mut out[..8]);
-        assert_eq!(out[..8], [7; 8]);
+    fn goes_around_the_end() {
+        for doubled in [false, true] {
+            let ring = Ring::new(4096, 4096, doubled).expect("memory");
+            let bytes: Vec<u8> = (0..=255).collect();
+            for position in [4096 * 3 - 100, 4096 * 5 - 96, 7] {
+                ring.write(position, &bytes);
+                let mut out = [0; 256];
+                ring.read(position, 0, &mut out);
+                assert_eq!(out.as_slice(), bytes, "at {position}");
+            }
+        }
     }
 
     #[test]
-    fn goes_around_the_end() {
-        let ring = Ring::new(4096, 4096).expect("memory");
-        let bytes: Vec<u8> = (0..=255).collect();
-        for position in [4096 * 3 - 100, 4096 * 5 - 96, 7] {
-            ring.write(position, &bytes);
-            let mut out = [0; 256];
-            ring.read(position, &mut out);
-            assert_eq!(out.as_slice(), bytes, "at {position}");
+    fn both_copies_are_written_and_one_piece_is_read() {
+        let ring = Ring::new(4096, 4096, true).expect("memory");
+        let bytes: Vec<u8> = (0..16).collect();
+        ring.write(4088, &bytes);
+        for copy in [8192, 8192 + 4096] {
+            let (mut first, mut last) = ([0; 8], [0; 8]);
+            ring.words().read_bytes(copy + 4088, &mut first);
+            ring.words().read_bytes(copy, &mut last);
+            assert_eq!([first, last].concat(), bytes);
         }
+        // Who maps it writes past the end of the first copy.
+        ring.words().write_bytes(8192 + 4096, &[7; 8]);
+        let mut out = [0; 16];
+        ring.read(4088, 0, &mut out);
+        assert_eq!(out[8..], [7; 8]);
     }
 }

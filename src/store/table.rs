@@ -379,6 +379,25 @@ impl Table {
         }
     }
 
+    /// Tells the processor that the elements of these slots will be looked for soon.
+    pub fn prefetch_chains(&self, slots: &[u32]) {
+        let buckets = || slots.iter().map(|&slot| self.bucket_of(self.hash_of(slot)));
+        for bucket in buckets() {
+            self.buckets.prefetch(bucket);
+        }
+        for bucket in buckets() {
+            if let Some(front) = front_of(self.buckets.word(bucket).load(Ordering::Relaxed)) {
+                self.slots.prefetch(self.header_at(front));
+            }
+        }
+    }
+
+    /// Tells the processor that the bucket of a hash will be locked soon.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: Hash) {
+        self.buckets.prefetch(self.bucket_of(hash));
+    }
+
     /// Copies the key behind `key` out: the next of its bucket, or the first of the buckets behind; the first of all if
     /// there is no such key. False if there is none. Takes no lock.
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
@@ -449,11 +468,15 @@ impl Table {
         self.lock_at(bucket as usize)
     }
 
-    /// Waits for each lock once: all that was done under one until now is done, and who locks a bucket afterwards sees what
-    /// this thread did before.
+    /// Waits for each lock that is held: all that was done under one until now is done. Who locks a bucket afterwards sees
+    /// what this thread stored before, if both the store and that look at it are sequentially consistent.
     pub fn pass_locks(&self) {
-        for bucket in 0..self.n_buckets {
-            drop(self.lock_bucket(bucket));
+        for bucket in 0..self.n_buckets as usize {
+            let place = self.buckets.word(bucket);
+            let mut waited = 0;
+            while place.load(Ordering::SeqCst) & LOCKED != 0 {
+                relax(&mut waited);
+            }
         }
     }
 
@@ -474,7 +497,7 @@ impl Table {
             let locked = word | LOCKED;
             if word != locked
                 && place
-                    .compare_exchange_weak(word, locked, Ordering::Acquire, Ordering::Relaxed)
+                    .compare_exchange_weak(word, locked, Ordering::SeqCst, Ordering::Relaxed)
                     .is_ok()
             {
                 return Bucket {

@@ -7,6 +7,8 @@
 //!
 //! Kernel: `kernel/bpf/lpm_trie.c` (v6.18).
 
+use std::fmt;
+
 use super::Full;
 
 /// The number that stands for no node.
@@ -19,6 +21,8 @@ pub struct Trie<V> {
     /// The bytes of each node, `data_size` each.
     data: Vec<u8>,
     data_size: usize,
+    /// Bits of the longest prefix.
+    max_prefix_len: u32,
     /// Nodes that are not in use, linked by their first child.
     free: u32,
     root: u32,
@@ -26,12 +30,52 @@ pub struct Trie<V> {
     len: usize,
 }
 
+/// In one cache line, with what most walks look at.
 #[derive(Debug)]
+#[repr(align(32))]
 struct Node<V> {
+    /// The first bytes, as [`head`] has them: of those bits, the ones that count.
+    head: u64,
     /// Number of bits that count.
     prefix_len: u32,
     children: [u32; 2],
     value: Option<V>,
+}
+
+/// A prefix that is looked for.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    len: u32,
+    data: &'a [u8],
+    head: u64,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(len: u32, data: &'a [u8]) -> Self {
+        let head = head(data);
+        Self { len, data, head }
+    }
+
+    /// The bit at `index`, counted from the highest of the first byte.
+    fn bit(&self, index: u32) -> usize {
+        if index < u64::BITS {
+            usize::from(self.head << index >> (u64::BITS - 1) != 0)
+        } else {
+            bit(self.data, index)
+        }
+    }
+}
+
+/// The first 8 bytes as a number, the first one on top; zeros behind the last.
+fn head(data: &[u8]) -> u64 {
+    match data.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut bytes = [0; 8];
+            bytes[..data.len()].copy_from_slice(data);
+            u64::from_be_bytes(bytes)
+        }
+    }
 }
 
 /// Where the number of a node stands.
@@ -59,7 +103,68 @@ pub enum Entry<'a, V> {
     /// The value of this very prefix, and the bytes stored with it.
     Stored(&'a mut V, &'a mut [u8]),
     /// No value.
-    Missing,
+    Missing(Vacant<'a, V>),
+}
+
+/// Where a prefix would be that is not stored.
+pub struct Vacant<'a, V> {
+    trie: &'a mut Trie<V>,
+    prefix_len: u32,
+    data: &'a [u8],
+    place: Place,
+}
+
+impl<V> fmt::Debug for Vacant<'_, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vacant for {} bits of {:?}", self.prefix_len, self.data)
+    }
+}
+
+impl<V> Vacant<'_, V> {
+    /// Puts the prefix in.
+    ///
+    /// # Errors
+    ///
+    /// If there are as many as may be.
+    pub fn insert(self, value: V) -> Result<(), Full> {
+        let Self {
+            trie,
+            prefix_len,
+            data,
+            place: Place {
+                slot, node, common, ..
+            },
+        } = self;
+        if trie.len == trie.max_len {
+            return Err(Full);
+        }
+        trie.len += 1;
+        if node == NONE {
+            let new = trie.new_node(prefix_len, data, Some(value));
+            trie.put(slot, new);
+            return Ok(());
+        }
+        let range = trie.range(node);
+        if common == prefix_len && common == trie.nodes[node as usize].prefix_len {
+            trie.data[range].copy_from_slice(data);
+            trie.nodes[node as usize].value = Some(value);
+            return Ok(());
+        }
+        let new = trie.new_node(prefix_len, data, Some(value));
+        if common == prefix_len {
+            let side = bit(&trie.data[range], common);
+            trie.nodes[new as usize].children[side] = node;
+            trie.put(slot, new);
+        } else {
+            // Its bytes begin with what both have in common.
+            let fork = trie.new_node(common, data, None);
+            let side = bit(data, common);
+            trie.nodes[fork as usize].children[side] = new;
+            trie.nodes[fork as usize].children[1 - side] = node;
+            trie.put(slot, fork);
+        }
+        Ok(())
+    }
 }
 
 impl<V> Trie<V> {
@@ -69,11 +174,18 @@ impl<V> Trie<V> {
             nodes: Vec::new(),
             data: Vec::new(),
             data_size,
+            // At most a few hundred bytes.
+            max_prefix_len: u32::try_from(data_size * 8).expect("prefixes are short"),
             free: NONE,
             root: NONE,
             max_len,
             len: 0,
         }
+    }
+
+    /// There is no room for another entry.
+    pub fn is_full(&self) -> bool {
+        self.len == self.max_len
     }
 
     /// Number of prefixes stored.
@@ -88,85 +200,47 @@ impl<V> Trie<V> {
 
     /// Bits of the longest prefix.
     pub fn max_prefix_len(&self) -> u32 {
-        // At most a few hundred bytes.
-        u32::try_from(self.data_size * 8).expect("prefixes are short")
+        self.max_prefix_len
     }
 
     /// The value of the longest stored prefix that the `prefix_len` first bits of `data` begin with.
     pub fn longest_match(&self, prefix_len: u32, data: &[u8]) -> Option<&V> {
+        let wanted = Wanted::new(prefix_len, data);
         let mut found = None;
         let mut at = self.root;
         while at != NONE {
             let node = &self.nodes[at as usize];
-            let common = self.common(at, prefix_len, data);
-            if common < node.prefix_len {
+            if self.common(at, node, &wanted) < node.prefix_len {
                 break;
             }
             if let Some(value) = &node.value {
                 found = Some(value);
             }
-            if common == self.max_prefix_len() {
+            if node.prefix_len == self.max_prefix_len {
                 break;
             }
-            at = node.children[bit(data, common)];
+            at = node.children[wanted.bit(node.prefix_len)];
         }
         found
     }
 
     /// What is stored for exactly this prefix.
-    pub fn entry(&mut self, prefix_len: u32, data: &[u8]) -> Entry<'_, V> {
+    pub fn entry<'a>(&'a mut self, prefix_len: u32, data: &'a [u8]) -> Entry<'a, V> {
         let place = self.walk(prefix_len, data);
-        if place.node == NONE || place.common != prefix_len {
-            return Entry::Missing;
+        let node = self.nodes.get(place.node as usize);
+        if !node.is_some_and(|node| node.prefix_len == prefix_len && node.value.is_some())
+            || place.common != prefix_len
+        {
+            return Entry::Missing(Vacant {
+                trie: self,
+                prefix_len,
+                data,
+                place,
+            });
         }
         let range = self.range(place.node);
-        let node = &mut self.nodes[place.node as usize];
-        match &mut node.value {
-            Some(value) if node.prefix_len == prefix_len => {
-                Entry::Stored(value, &mut self.data[range])
-            }
-            _ => Entry::Missing,
-        }
-    }
-
-    /// Puts a prefix in that is not stored.
-    ///
-    /// # Errors
-    ///
-    /// If there are as many as may be.
-    pub fn insert(&mut self, prefix_len: u32, data: &[u8], value: V) -> Result<(), Full> {
-        if self.len == self.max_len {
-            return Err(Full);
-        }
-        self.len += 1;
-        let Place {
-            slot, node, common, ..
-        } = self.walk(prefix_len, data);
-        if node == NONE {
-            let new = self.new_node(prefix_len, data, Some(value));
-            self.put(slot, new);
-            return Ok(());
-        }
-        let found_len = self.nodes[node as usize].prefix_len;
-        if common == prefix_len && common == found_len {
-            let range = self.range(node);
-            self.data[range].copy_from_slice(data);
-            self.nodes[node as usize].value = Some(value);
-            return Ok(());
-        }
-        let new = self.new_node(prefix_len, data, Some(value));
-        let found_data = self.data[self.range(node)].to_vec();
-        if common == prefix_len {
-            self.nodes[new as usize].children[bit(&found_data, common)] = node;
-            self.put(slot, new);
-        } else {
-            let fork = self.new_node(common, &found_data, None);
-            let side = bit(data, common);
-            self.nodes[fork as usize].children[side] = new;
-            self.nodes[fork as usize].children[1 - side] = node;
-            self.put(slot, fork);
-        }
-        Ok(())
+        let value = self.nodes[place.node as usize].value.as_mut();
+        Entry::Stored(value.expect("looked at above"), &mut self.data[range])
     }
 
     /// Takes a prefix out.
@@ -225,13 +299,13 @@ impl<V> Trie<V> {
 
     /// The node after the one of a prefix, `NONE` after the last; nothing if the prefix is not stored.
     fn successor(&self, prefix_len: u32, data: &[u8]) -> Option<u32> {
+        let wanted = Wanted::new(prefix_len, data);
         let mut at = self.root;
         // What comes after the subtree that the walk is in: all below a node, or the node itself.
         let (mut subtree, mut next) = (NONE, NONE);
         while at != NONE {
             let node = &self.nodes[at as usize];
-            let common = self.common(at, prefix_len, data);
-            if common < node.prefix_len {
+            if self.common(at, node, &wanted) < node.prefix_len {
                 return None;
             }
             if node.prefix_len == prefix_len {
@@ -242,7 +316,7 @@ impl<V> Trie<V> {
                     self.first_below(subtree)
                 });
             }
-            let side = bit(data, common);
+            let side = wanted.bit(node.prefix_len);
             if side == 0 && node.children[1] != NONE {
                 (subtree, next) = (node.children[1], NONE);
             } else if node.value.is_some() {
@@ -268,6 +342,7 @@ impl<V> Trie<V> {
 
     /// Walks towards a prefix as far as nodes begin it.
     fn walk(&self, prefix_len: u32, data: &[u8]) -> Place {
+        let wanted = Wanted::new(prefix_len, data);
         let mut place = Place {
             slot: Slot::Root,
             parent: None,
@@ -276,11 +351,11 @@ impl<V> Trie<V> {
         };
         while place.node != NONE {
             let node = &self.nodes[place.node as usize];
-            place.common = self.common(place.node, prefix_len, data);
+            place.common = self.common(place.node, node, &wanted);
             if place.common != node.prefix_len || node.prefix_len == prefix_len {
                 break;
             }
-            let side = bit(data, node.prefix_len);
+            let side = wanted.bit(node.prefix_len);
             place.parent = Some(place.slot);
             place.slot = Slot::Child {
                 of: place.node,
@@ -291,10 +366,21 @@ impl<V> Trie<V> {
         place
     }
 
-    /// Number of leading bits that a node has in common with a prefix.
-    fn common(&self, node: u32, prefix_len: u32, data: &[u8]) -> u32 {
-        let limit = self.nodes[node as usize].prefix_len.min(prefix_len);
-        common_bits(&self.data[self.range(node)], data, limit).min(limit)
+    /// Number of leading bits that a node has in common with a prefix. Most often the first 8 bytes tell.
+    #[inline(always)]
+    fn common(&self, number: u32, node: &Node<V>, wanted: &Wanted<'_>) -> u32 {
+        let limit = node.prefix_len.min(wanted.len);
+        let common = (node.head ^ wanted.head).leading_zeros();
+        if common == u64::BITS && limit > u64::BITS {
+            self.common_behind(number, wanted.data, limit)
+        } else {
+            common.min(limit)
+        }
+    }
+
+    #[inline(never)]
+    fn common_behind(&self, number: u32, data: &[u8], limit: u32) -> u32 {
+        common_bits(&self.data[self.range(number)], data, limit).min(limit)
     }
 
     fn range(&self, node: u32) -> std::ops::Range<usize> {
@@ -311,6 +397,7 @@ impl<V> Trie<V> {
 
     fn new_node(&mut self, prefix_len: u32, data: &[u8], value: Option<V>) -> u32 {
         let node = Node {
+            head: head(data),
             prefix_len,
             children: [NONE; 2],
             value,
@@ -430,42 +517,56 @@ mod tests {
             prop_assert_eq!(common_bits(&a, &b, u32::MAX), flip);
         }
 
-        /// Against a sorted list of prefixes.
+        /// Against a sorted list of prefixes; all of them begin with `lead` bytes, so that they differ in the first 8 bytes or
+        /// behind them.
         #[test]
-        fn is_a_set_of_prefixes(ops in prop::collection::vec(op(), 0..60), asked in prop::collection::vec(prefix(), 8)) {
+        fn is_a_set_of_prefixes(
+            lead in prop_oneof![Just(0), Just(7), Just(9)],
+            ops in prop::collection::vec(op(), 0..60),
+            asked in prop::collection::vec(prefix(), 8),
+        ) {
             let max_len = 12;
-            let mut trie = Trie::new(max_len, 2);
+            let mut trie = Trie::new(max_len, lead + 2);
+            let longer = |(len, data): Prefix| {
+                let bits = u32::try_from(lead * 8).expect("short");
+                (bits + len, [vec![0xa5; lead], data.to_vec()].concat())
+            };
             let mut model: BTreeMap<String, (Prefix, u32)> = BTreeMap::new();
             for (number, op) in (0..).zip(ops) {
                 match op {
-                    Op::Insert((len, data)) => match trie.entry(len, &data) {
-                        Entry::Stored(value, stored) => {
-                            *value = number;
-                            stored.copy_from_slice(&data);
-                            prop_assert!(model.insert(key((len, data)), ((len, data), number)).is_some());
-                        }
-                        Entry::Missing => {
-                            prop_assert!(!model.contains_key(&key((len, data))));
-                            let full = model.len() == max_len;
-                            let inserted = trie.insert(len, &data, number);
-                            prop_assert_eq!(inserted, if full { Err(Full) } else { Ok(()) });
-                            if !full {
-                                model.insert(key((len, data)), ((len, data), number));
+                    Op::Insert(prefix) => {
+                        let (len, data) = longer(prefix);
+                        match trie.entry(len, &data) {
+                            Entry::Stored(value, stored) => {
+                                *value = number;
+                                stored.copy_from_slice(&data);
+                                prop_assert!(model.insert(key(prefix), (prefix, number)).is_some());
+                            }
+                            Entry::Missing(vacant) => {
+                                prop_assert!(!model.contains_key(&key(prefix)));
+                                let full = model.len() == max_len;
+                                let inserted = vacant.insert(number);
+                                prop_assert_eq!(inserted, if full { Err(Full) } else { Ok(()) });
+                                if !full {
+                                    model.insert(key(prefix), (prefix, number));
+                                }
                             }
                         }
-                    },
-                    Op::Remove((len, data)) => {
-                        let removed = model.remove(&key((len, data))).map(|(_, value)| value);
+                    }
+                    Op::Remove(prefix) => {
+                        let removed = model.remove(&key(prefix)).map(|(_, value)| value);
+                        let (len, data) = longer(prefix);
                         prop_assert_eq!(trie.remove(len, &data), removed);
                     }
                 }
                 prop_assert_eq!(trie.len(), model.len());
-                let order: Vec<_> = model.values().map(|((len, data), _)| (*len, data.to_vec())).collect();
+                let order: Vec<_> = model.values().map(|(prefix, _)| longer(*prefix)).collect();
                 prop_assert_eq!(walk(&trie), order);
             }
-            for (len, data) in asked {
-                let whole = key((len, data));
-                let longest = (0..=len as usize).rev().find_map(|n| model.get(&format!("{}2", &whole[..n])));
+            for prefix in asked {
+                let whole = key(prefix);
+                let (len, data) = longer(prefix);
+                let longest = (0..=prefix.0 as usize).rev().find_map(|n| model.get(&format!("{}2", &whole[..n])));
                 prop_assert_eq!(trie.longest_match(len, &data), longest.map(|(_, value)| value));
             }
         }

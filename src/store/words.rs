@@ -92,6 +92,10 @@ pub(super) fn padded(bytes: &[u8]) -> u64 {
 pub struct Words {
     words: NonNull<AtomicU64>,
     len: usize,
+    #[cfg_attr(
+        any(not(target_os = "linux"), shuttle),
+        expect(dead_code, reason = "kept, not read")
+    )]
     memory: Memory,
 }
 
@@ -363,6 +367,7 @@ impl Words {
     /// # Panics
     ///
     /// If they do not lie in the block.
+    #[cfg(target_arch = "x86_64")]
     fn block(&self, from: usize, len: usize) -> *mut u8 {
         let end = from.checked_add(len.div_ceil(WORD));
         assert!(

@@ -5,8 +5,8 @@
 
 use super::call::Call;
 use super::handle::{Target, with_bytes};
-use crate::abi::{Attr, BatchAttr, Cmd, Errno, Result, UpdateFlags, UserMem};
-use crate::map::BucketRequest;
+use crate::abi::{Attr, BatchAttr, Cmd, Errno, MapType, Result, UpdateFlags, UserMem};
+use crate::map::{Batches, BucketRequest, Map};
 
 /// Bytes of the token of a batch that goes by bucket.
 const BUCKET_TOKEN: usize = 4;
@@ -40,7 +40,7 @@ impl Call<'_> {
         if reads {
             target.may_read()?;
         }
-        let has = target.map.ops.batches();
+        let has = batches(target.map);
         let supported = match cmd {
             Cmd::MAP_LOOKUP_BATCH => has.lookup,
             Cmd::MAP_LOOKUP_AND_DELETE_BATCH => has.lookup_and_delete,
@@ -50,10 +50,7 @@ impl Call<'_> {
         if !supported {
             return Err(Errno::ENOTSUPP);
         }
-        if !attr.elem_flags.difference(UpdateFlags::LOCK).is_empty() {
-            return Err(Errno::EINVAL);
-        }
-        target.may_lock(attr.elem_flags)?;
+        target.known_flags(attr.elem_flags, self.batch_flags(cmd))?;
         if reads && has.by_bucket && attr.flags != 0 {
             return Err(Errno::EINVAL);
         }
@@ -80,7 +77,37 @@ impl Call<'_> {
     }
 }
 
+impl Call<'_> {
+    /// The `elem_flags` that a batch command takes.
+    fn batch_flags(&self, cmd: Cmd) -> UpdateFlags {
+        let cpus = match cmd {
+            _ if !self.inner.env.release.cpu_flags => UpdateFlags::empty(),
+            Cmd::MAP_UPDATE_BATCH => UpdateFlags::CPU | UpdateFlags::ALL_CPUS,
+            Cmd::MAP_LOOKUP_BATCH => UpdateFlags::CPU,
+            _ => UpdateFlags::empty(),
+        };
+        cpus | UpdateFlags::LOCK
+    }
+}
+
+/// The batch commands of a map.
+fn batches(map: &Map) -> Batches {
+    let is_late = matches!(
+        map.def.map_type,
+        MapType::PERCPU_ARRAY | MapType::LPM_TRIE | MapType::ARRAY_OF_MAPS | MapType::HASH_OF_MAPS
+    );
+    if is_late && !map.env.release.batches_of_more_types {
+        return Batches::default();
+    }
+    map.ops.batches()
+}
+
 impl Batch<'_> {
+    /// Bytes of a value in this command.
+    fn value_size(&self) -> usize {
+        self.target.value_size(self.attr.elem_flags)
+    }
+
     /// The address of the caller's key number `index`.
     fn key_addr(&self, index: u32) -> u64 {
         let offset = self.target.key_size() as u64 * u64::from(index);
@@ -89,14 +116,14 @@ impl Batch<'_> {
 
     /// The address of the caller's value number `index`.
     fn value_addr(&self, index: u32) -> u64 {
-        let offset = self.target.value_size() as u64 * u64::from(index);
+        let offset = self.value_size() as u64 * u64::from(index);
         self.attr.values.wrapping_add(offset)
     }
 
     /// Kernel: `generic_map_update_batch`.
     fn update(&mut self, mem: &dyn UserMem) -> Result<()> {
         with_bytes(self.target.key_size(), |key| {
-            with_bytes(self.target.value_size(), |value| {
+            with_bytes(self.value_size(), |value| {
                 while self.done < self.attr.count {
                     mem.read(self.key_addr(self.done), key)?;
                     mem.read(self.value_addr(self.done), value)?;
@@ -126,7 +153,7 @@ impl Batch<'_> {
     fn lookup(&mut self, mem: &mut dyn UserMem) -> Result<()> {
         let size = self.target.key_size();
         let (mut key, mut next) = (vec![0; size], vec![0; size]);
-        let mut value = vec![0; self.target.value_size()];
+        let mut value = vec![0; self.value_size()];
         let from_start = self.attr.in_batch == 0;
         if !from_start {
             mem.read(self.attr.in_batch, &mut key)?;
@@ -174,6 +201,7 @@ impl Batch<'_> {
         let mut request = BucketRequest {
             bucket,
             room: self.attr.count as usize,
+            one: delete,
             delete,
             elem_flags: self.attr.elem_flags,
             keys: Vec::new(),
@@ -181,12 +209,25 @@ impl Batch<'_> {
         };
         let mut done = 0;
         while request.bucket < n_buckets {
+            let before = (request.bucket, request.room);
             self.target.buckets(&mut request);
             if request.keys.is_empty() && request.bucket < n_buckets {
                 // What does not fit is for the next call.
                 break;
             }
-            done += self.write_out(done, &request, mem)?;
+            let (keys, values) = (self.key_addr(done), self.value_addr(done));
+            let fits = mem.may_write(keys, request.keys.len())
+                && mem.may_write(values, request.values.len());
+            if fits || request.one {
+                mem.write(keys, &request.keys)?;
+                mem.write(values, &request.values)?;
+                let read = request.keys.len() / self.target.key_size();
+                done += u32::try_from(read).expect("no more than there is room for");
+            } else {
+                // Again, bucket by bucket, to see how far it goes.
+                (request.bucket, request.room) = before;
+                request.one = true;
+            }
             request.keys.clear();
             request.values.clear();
         }
@@ -199,23 +240,5 @@ impl Batch<'_> {
         } else {
             Ok(())
         }
-    }
-
-    /// Gives the caller what was read, from its element number `done` on; how many these are.
-    fn write_out(&self, done: u32, read: &BucketRequest, mem: &mut dyn UserMem) -> Result<u32> {
-        let (key_size, value_size) = (self.target.key_size(), self.target.value_size());
-        let number = u32::try_from(read.keys.len() / key_size).expect("no more than there is room");
-        let whole = mem
-            .write(self.key_addr(done), &read.keys)
-            .and_then(|()| mem.write(self.value_addr(done), &read.values));
-        if whole.is_err() {
-            // As far as the caller's memory goes.
-            let keys = read.keys.chunks(key_size);
-            for (at, (key, value)) in (done..).zip(keys.zip(read.values.chunks(value_size))) {
-                mem.write(self.key_addr(at), key)?;
-                mem.write(self.value_addr(at), value)?;
-            }
-        }
-        Ok(number)
     }
 }

@@ -4,12 +4,7 @@ use std::sync::Arc;
 
 use super::Kernel;
 use crate::abi::Caps;
-use crate::env::{Env, LINUX_6_18_44, Release, Unsupported};
-
-/// The release that was asked for is not emulated.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("mapemu has no release {0:?}; it has {name}", name = LINUX_6_18_44.name)]
-pub struct UnknownRelease(pub String);
+use crate::env::{Env, LINUX_6_18_44, Release, UnknownRelease, Unsupported};
 
 /// What a [`Kernel`] is made with. It judges nothing but the release's name.
 #[derive(Clone, Debug)]
@@ -21,18 +16,20 @@ pub struct Builder {
     memory_limit: u64,
     unsupported: Unsupported,
     unprivileged_bpf_disabled: u32,
+    doubled_rings: bool,
 }
 
 impl Default for Builder {
     fn default() -> Self {
         Self {
             cpus: 2,
-            release: &LINUX_6_18_44,
+            release: LINUX_6_18_44,
             caps: Caps::all(),
             seed: 0,
             memory_limit: 1 << 40,
             unsupported: Unsupported::default(),
             unprivileged_bpf_disabled: 2,
+            doubled_rings: false,
         }
     }
 }
@@ -44,23 +41,14 @@ impl Builder {
         self
     }
 
-    /// The release whose behaviour is given, as `6.18.44` or `6.18`. Default: 6.18.44.
+    /// The release whose behaviour is given, as `6.1.192`, or the nearest that is proven: see [`Release::take`], and
+    /// [`Kernel::release`] for what was taken. Default: 6.18.44.
     ///
     /// # Errors
     ///
-    /// It is not emulated.
+    /// There is no such release, or it is older than all.
     pub fn release(mut self, name: &str) -> Result<Self, UnknownRelease> {
-        let known = [&LINUX_6_18_44];
-        let series = |release: &Release| {
-            release
-                .name
-                .rsplit_once('.')
-                .is_some_and(|(series, _)| series == name)
-        };
-        self.release = known
-            .into_iter()
-            .find(|release| release.name == name || series(release))
-            .ok_or_else(|| UnknownRelease(name.to_owned()))?;
+        self.release = Release::take(name)?.release;
         Ok(self)
     }
 
@@ -94,6 +82,14 @@ impl Builder {
         self
     }
 
+    /// The memory of ring buffers holds their data twice, so that one mapping of its file is laid out as the kernel's: for a
+    /// front end that cannot map the same pages at two places. User space has to read and write records in one piece from
+    /// their first byte's first place on, as all libraries do. Default: no.
+    pub fn doubled_rings(mut self, doubled: bool) -> Self {
+        self.doubled_rings = doubled;
+        self
+    }
+
     /// The kernel: no maps, an empty bpffs, one cgroup.
     ///
     /// # Panics
@@ -101,13 +97,14 @@ impl Builder {
     /// Without a CPU.
     pub fn build(self) -> Kernel {
         assert!(self.cpus > 0, "a kernel has at least one CPU");
-        let env = Env::new(
+        let mut env = Env::new(
             self.cpus,
             self.release,
             self.seed,
             self.memory_limit,
             self.unsupported,
         );
+        env.doubled_rings = self.doubled_rings;
         Kernel::with(Arc::new(env), self.caps, self.unprivileged_bpf_disabled)
     }
 }

@@ -13,7 +13,7 @@ use crate::abi::{Attr, CreateAttr, Errno, Result, UserMem};
 use crate::map::{self, CreateRequest, Map};
 
 /// `SHA256_DIGEST_SIZE`
-const HASH_SIZE: u32 = 32;
+const HASH_SIZE: usize = 32;
 
 impl Call<'_> {
     pub(super) fn map_create(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
@@ -27,25 +27,27 @@ impl Call<'_> {
             files: &Through::no_file(*self),
             cpu: self.cpu,
         })?;
-        exclusive(&attr, mem)?;
-        let map = inner.register(map);
+        let exclusive = exclusive(&attr, mem)?;
+        let map = inner.register(Map { exclusive, ..map });
         self.open_with(Held::Map(MapUser::new(map)), attr.map_flags)
     }
 }
 
-/// The hash of the only program that may use the map: it has to be there, and nothing here asks for it.
-fn exclusive(attr: &CreateAttr, mem: &dyn UserMem) -> Result<()> {
+/// The hash of the only program that may use the map.
+fn exclusive(attr: &CreateAttr, mem: &dyn UserMem) -> Result<Option<[u8; HASH_SIZE]>> {
     if attr.excl_prog_hash == 0 {
         return if attr.excl_prog_hash_size == 0 {
-            Ok(())
+            Ok(None)
         } else {
             Err(Errno::EINVAL)
         };
     }
-    if attr.excl_prog_hash_size != HASH_SIZE {
+    if attr.excl_prog_hash_size as usize != HASH_SIZE {
         return Err(Errno::EINVAL);
     }
-    mem.read(attr.excl_prog_hash, &mut [0; HASH_SIZE as usize])
+    let mut hash = [0; HASH_SIZE];
+    mem.read(attr.excl_prog_hash, &mut hash)?;
+    Ok(Some(hash))
 }
 
 impl Inner {

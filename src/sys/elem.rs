@@ -27,14 +27,14 @@ impl Call<'_> {
     /// Kernel: `map_lookup_elem`.
     pub(super) fn map_lookup_elem(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ElemAttr::decode(attr);
-        lookup_flags(attr.flags)?;
+        self.early_lookup_flags(attr.flags)?;
         let file = self.file(attr.map_fd)?;
         let target = Target::new(*self, &file)?;
         target.may_read()?;
-        target.may_lock(attr.flags)?;
+        target.lookup_flags(attr.flags)?;
         with_bytes(target.key_size(), |key| {
             read_key(mem, attr.key, key)?;
-            with_bytes(target.value_size(), |value| {
+            with_bytes(target.value_size(attr.flags), |value| {
                 if target.lookup_takes_value() {
                     mem.read(attr.value, value)?;
                     return target.lookup(key, value, attr.flags);
@@ -52,10 +52,10 @@ impl Call<'_> {
         let file = self.file(attr.map_fd)?;
         let target = Target::new(*self, &file)?;
         let _writing = target.may_write()?;
-        target.may_lock(attr.flags)?;
+        target.update_flags(attr.flags)?;
         with_bytes(target.key_size(), |key| {
             read_key(mem, attr.key, key)?;
-            with_bytes(target.value_size(), |value| {
+            with_bytes(target.value_size(attr.flags), |value| {
                 mem.read(attr.value, value)?;
                 target.update(key, value, attr.flags)
             })
@@ -112,7 +112,7 @@ impl Call<'_> {
         let _writing = target.may_take(attr.flags)?;
         with_bytes(target.key_size(), |key| {
             read_key(mem, attr.key, key)?;
-            with_bytes(target.value_size(), |value| {
+            with_bytes(target.value_size(attr.flags), |value| {
                 target.take(key, value, attr.flags)?;
                 mem.write(attr.value, value)
             })

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::files::{File, Held, MapUser};
-use crate::abi::{Errno, Fd, MapType, Result};
+use crate::abi::{Errno, Fd, MapType, PollEvents, Result};
 use crate::map::object::Object;
 use crate::map::perf_event::Event;
-use crate::map::ringbuf_user::ringbuf;
+use crate::map::ringbuf_user::{self, ringbuf};
 
 /// The fds of who calls bpf(2): see [`Kernel::bpf_in`](super::Kernel::bpf_in).
 ///
@@ -106,17 +107,18 @@ impl OpenFile {
 
     /// The file without a name that a mappable map's memory lies in, sealed at its size: what is mapped of it is that memory.
     ///
-    /// The data of a ring buffer is in there once: see [`Granted::pieces`](super::Granted::pieces). No check is made.
+    /// The data of a ring buffer is in there once (see [`Granted::pieces`](super::Granted::pieces)), or twice
+    /// ([`Builder::doubled_rings`](super::Builder::doubled_rings)). No check is made.
     #[cfg(all(target_os = "linux", not(shuttle)))]
     pub fn memory(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         self.0.map().ok()?.ops.mappable()?.file()
     }
 
-    /// poll(2): the bits of its state that are set.
+    /// poll(2): the bits of its state that are set. Those of a perf event are then not set any more.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if it is something else.
+    /// `EINVAL` if it is neither a map nor a perf event.
     pub fn poll(&self) -> Result<u32> {
         if let Held::Object(Object::Other(object)) = &self.0.held
             && let Some(event) = object.perf_event()
@@ -124,6 +126,20 @@ impl OpenFile {
             return Ok(event.poll());
         }
         Ok(self.0.map()?.ops.poll())
+    }
+
+    /// poll(2): waits until any bit of its state is set, or the time is over (never, without one), which is none.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if it is something else than a map or a perf event.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<PollEvents> {
+        if let Held::Object(Object::Other(object)) = &self.0.held
+            && let Some(event) = object.perf_event()
+        {
+            return Ok(event.wait(timeout));
+        }
+        Ok(ringbuf_user::poll(self.0.map()?, timeout))
     }
 
     /// Has `hook` called, as long as it is kept, whenever those who wait for a ring buffer, or for a perf event that is mapped,

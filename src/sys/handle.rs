@@ -99,8 +99,11 @@ impl<'a> Target<'a> {
         self.map.def.key_size as usize
     }
 
-    /// Bytes of a value as bpf(2) copies it.
-    pub(super) fn value_size(&self) -> usize {
+    /// Bytes of a value as bpf(2) copies it in a call with these flags, which are judged.
+    pub(super) fn value_size(&self, flags: UpdateFlags) -> usize {
+        if flags.intersects(OF_CPUS) && self.map.env.release.cpu_flags {
+            return self.map.def.value_size as usize;
+        }
         self.map.def.user_value_size(self.map.env.nr_cpus)
     }
 
@@ -144,6 +147,72 @@ impl<'a> Target<'a> {
     pub(super) fn may_lock(&self, flags: UpdateFlags) -> Result<()> {
         if flags.contains(UpdateFlags::LOCK) && self.map.fields.spin_lock().is_none() {
             return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// `EINVAL` for flags that no lookup takes, [`UpdateFlags::LOCK`] without a lock; those of [`Target::cpu_flags`].
+    #[inline]
+    pub(super) fn lookup_flags(&self, flags: UpdateFlags) -> Result<()> {
+        if flags.is_empty() {
+            return Ok(());
+        }
+        let known = if self.map.env.release.cpu_flags {
+            UpdateFlags::LOCK | UpdateFlags::CPU
+        } else {
+            UpdateFlags::LOCK
+        };
+        self.known_flags(flags, known)
+    }
+
+    /// # Errors
+    ///
+    /// `EINVAL` for [`UpdateFlags::LOCK`] without a lock in the value; those of [`Target::cpu_flags`].
+    #[inline]
+    pub(super) fn update_flags(&self, flags: UpdateFlags) -> Result<()> {
+        self.may_lock(flags)?;
+        if flags.bits() >= UpdateFlags::CPU.bits() {
+            self.cpu_flags(flags)?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// `EINVAL` for other flags than these, and as [`Target::update_flags`].
+    pub(super) fn known_flags(&self, flags: UpdateFlags, known: UpdateFlags) -> Result<()> {
+        if self.map.env.release.cpu_flags {
+            if !known.contains(flags.low()) {
+                return Err(Errno::EINVAL);
+            }
+        } else if !known.contains(flags) {
+            return Err(Errno::EINVAL);
+        }
+        self.update_flags(flags)
+    }
+
+    /// Judges the flags for CPUs, where there are such.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for the number of a CPU without [`UpdateFlags::CPU`], for both flags, and for values that are not per CPU;
+    /// `ERANGE` if there is no such CPU.
+    #[cold]
+    fn cpu_flags(&self, flags: UpdateFlags) -> Result<()> {
+        if !self.map.env.release.cpu_flags {
+            return Ok(());
+        }
+        let one = flags.contains(UpdateFlags::CPU);
+        if !one && flags.cpu() != 0 || flags.contains(OF_CPUS) {
+            return Err(Errno::EINVAL);
+        }
+        if flags.intersects(OF_CPUS) && !self.map.def.map_type.is_percpu() {
+            return Err(Errno::EINVAL);
+        }
+        if one && flags.cpu() >= self.map.env.nr_cpus {
+            return Err(Errno::ERANGE);
         }
         Ok(())
     }
@@ -206,6 +275,9 @@ impl<'a> Target<'a> {
         if self.map.def.map_type.is_queue() {
             return self.map.ops.pop_elem(value);
         }
+        if !self.map.env.release.elements_can_be_taken {
+            return Err(Errno::ENOTSUPP);
+        }
         self.map
             .ops
             .user_lookup_and_delete_elem(&self.caller(), key, value, flags)
@@ -220,6 +292,24 @@ impl<'a> Target<'a> {
     /// Some buckets of a lookup batch.
     pub(super) fn buckets(&self, request: &mut BucketRequest) {
         self.map.ops.user_lookup_buckets(&self.caller(), request);
+    }
+}
+
+/// The flags for CPUs.
+const OF_CPUS: UpdateFlags = UpdateFlags::CPU.union(UpdateFlags::ALL_CPUS);
+
+impl Call<'_> {
+    /// The flags of a lookup, where they are judged before the fd.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for flags that no lookup takes.
+    #[inline]
+    pub(super) fn early_lookup_flags(&self, flags: UpdateFlags) -> Result<()> {
+        if flags.is_empty() || self.inner.env.release.lookup_takes_fd_first {
+            return Ok(());
+        }
+        lookup_flags(flags)
     }
 }
 
@@ -306,12 +396,11 @@ fn answer_nowhere(size: usize, f: impl FnOnce(&mut [u8]) -> Result<()>) -> Resul
 impl MapHandle for Handle {
     #[inline]
     fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
-        lookup_flags(flags)?;
         let target = self.target();
         target.may_read()?;
-        target.may_lock(flags)?;
+        target.lookup_flags(flags)?;
         let key = cut_key(key, target.key_size())?;
-        let size = target.value_size();
+        let size = target.value_size(flags);
         if target.lookup_takes_value() && value.len() < size {
             return Err(Errno::EFAULT);
         }
@@ -326,9 +415,9 @@ impl MapHandle for Handle {
     fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
         let target = self.target();
         let _writing = target.may_write()?;
-        target.may_lock(flags)?;
+        target.update_flags(flags)?;
         let key = cut_key(key, target.key_size())?;
-        let value = value.get(..target.value_size()).ok_or(Errno::EFAULT)?;
+        let value = value.get(..target.value_size(flags)).ok_or(Errno::EFAULT)?;
         target.update(key, value, flags)
     }
 
@@ -350,7 +439,7 @@ impl MapHandle for Handle {
         let target = self.target();
         let _writing = target.may_take(flags)?;
         let key = cut_key(key, target.key_size())?;
-        answer(value, target.value_size(), |value| {
+        answer(value, target.value_size(flags), |value| {
             target.take(key, value, flags)
         })
     }

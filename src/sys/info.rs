@@ -49,13 +49,18 @@ impl<const N: usize> Info<N> {
     ///
     /// Kernel: `bpf_check_uarg_tail_zero`.
     fn read(len: usize, addr: u64, mem: &dyn UserMem) -> Result<Self> {
+        Self::read_known(N, len, addr, mem)
+    }
+
+    /// As [`Info::read`], of a kernel that knows only so many of the bytes.
+    fn read_known(known: usize, len: usize, addr: u64, mem: &dyn UserMem) -> Result<Self> {
         if len > PAGE_SIZE {
             return Err(Errno::E2BIG);
         }
-        if len > N {
-            super::zero_in(mem, addr.wrapping_add(N as u64), len - N)?;
+        if len > known {
+            super::zero_in(mem, addr.wrapping_add(known as u64), len - known)?;
         }
-        let len = len.min(N);
+        let len = len.min(known);
         let mut bytes = [0; N];
         mem.read(addr, &mut bytes[..len])?;
         Ok(Self { bytes, len, addr })
@@ -114,7 +119,10 @@ impl Call<'_> {
         let (fd, len, info) = (attr.u32(0), attr.u32(4) as usize, attr.u64(8));
         let file = self.file(fd).map_err(|_| Errno::EBADFD)?;
         match &file.held {
-            Held::Map(MapUser(map)) => map_info(map, Info::read(len, info, mem)?, addr, mem),
+            Held::Map(MapUser(map)) => {
+                let known = map.env.release.map_info_size;
+                map_info(map, Info::read_known(known, len, info, mem)?, addr, mem)
+            }
             Held::Link(link) => link_info(link, Info::read(len, info, mem)?, addr, mem),
             Held::Object(Object::Btf(btf)) => btf_info(btf, Info::read(len, info, mem)?, addr, mem),
             Held::Object(Object::Prog(prog)) => {
@@ -128,7 +136,7 @@ impl Call<'_> {
 
 /// Kernel: `bpf_map_get_info_by_fd`.
 fn map_info(map: &Map, mut info: Info<INFO_SIZE>, addr: u64, mem: &mut dyn UserMem) -> Result<u32> {
-    if !info.asked().zero_from(MAP_FIELDS) {
+    if map.env.release.map_info_checks_padding && !info.asked().zero_from(MAP_FIELDS) {
         return Err(Errno::E2BIG);
     }
     let asked = info.asked();
@@ -147,6 +155,9 @@ fn map_info(map: &Map, mut info: Info<INFO_SIZE>, addr: u64, mem: &mut dyn UserM
         btf_value_type_id: btf.map_or(0, |btf| btf.value_type_id),
         map_extra: map.def.map_extra,
     };
+    if !map.env.release.map_info_keeps_bytes {
+        info.bytes.fill(0);
+    }
     told.encode(&mut info.bytes);
     info.write(addr, mem)
 }
@@ -323,7 +334,9 @@ impl Lines {
         self.add("value_size", def.value_size);
         self.add("max_entries", def.max_entries);
         self.add("map_flags", format_args!("{:#x}", def.map_flags.bits()));
-        self.add("map_extra", format_args!("{:#x}", def.map_extra));
+        if map.env.release.fdinfo_has_map_extra {
+            self.add("map_extra", format_args!("{:#x}", def.map_extra));
+        }
         self.add("memlock", map.charge.bytes());
         self.add("map_id", map.id);
         self.add("frozen", u32::from(map.frozen.load(Ordering::Acquire)));

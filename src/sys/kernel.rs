@@ -1,6 +1,7 @@
 //! What a test does with a kernel besides bpf(2): rights, fds of other kinds, programs.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -13,9 +14,9 @@ use super::ids::Ids;
 use super::pin::Bpffs;
 use super::{Builder, Inner, Kernel};
 use crate::abi::{AttachType, Caps, Fd, ProgType, Result};
-use crate::env::Env;
+use crate::env::{Env, RELEASES, Release};
 use crate::map::Map;
-use crate::map::object::{Object, OtherKind};
+use crate::map::object::{Object, OtherKind, Prog};
 
 /// A program that is declared, not loaded: what the kernel would know of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +47,7 @@ impl Default for ProgDef<'_> {
 }
 
 impl Kernel {
-    /// A kernel of the newest release, with 2 CPUs and all rights.
+    /// A kernel of release 6.18.44, with 2 CPUs and all rights.
     pub fn new() -> Self {
         Self::builder().build()
     }
@@ -54,6 +55,33 @@ impl Kernel {
     /// A kernel to be described.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// Runs a test on a kernel of each release that is emulated, the oldest first; with 2 CPUs and all rights.
+    ///
+    /// ```
+    /// use mapemu::Kernel;
+    /// use mapemu::typed::HashMap;
+    ///
+    /// Kernel::each_release(|kernel| {
+    ///     let map: HashMap<u32, u64> = HashMap::builder().max_entries(1).create(kernel).expect("a map");
+    ///     map.insert(1, 10, 0).expect("there is room");
+    ///     assert!(map.insert(2, 20, 0).is_err(), "it is full");
+    /// });
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the test panics on one of them: after all have run, with the names of those on which it did.
+    #[track_caller]
+    pub fn each_release(test: impl Fn(&Self)) {
+        let fails = |release: &&Release| {
+            let kernel = Self::builder().release(release.name);
+            let kernel = kernel.expect("a name in the table").build();
+            catch_unwind(AssertUnwindSafe(|| test(&kernel))).is_err()
+        };
+        let failed: Vec<_> = RELEASES.iter().filter(fails).map(|own| own.name).collect();
+        assert!(failed.is_empty(), "it fails on Linux {}", failed.join(", "));
     }
 
     pub(super) fn with(env: Arc<Env>, caps: Caps, unprivileged_bpf_disabled: u32) -> Self {
@@ -71,6 +99,7 @@ impl Kernel {
             bpffs: Mutex::new(Bpffs::default()),
             cgroups: Arc::new(Mutex::new(Cgroups::new())),
             sockets: Mutex::new(BTreeMap::new()),
+            space: Arc::default(),
             freezing: Mutex::new(()),
             machine: OnceLock::new(),
         };
@@ -101,6 +130,11 @@ impl Kernel {
     /// The CPU that this handle calls on.
     pub fn cpu(&self) -> u32 {
         self.cpu
+    }
+
+    /// The release whose behaviour it gives.
+    pub fn release(&self) -> &'static Release {
+        self.inner.env.release
     }
 
     /// What its maps stand in.
@@ -252,19 +286,14 @@ impl Kernel {
         Ok((file.can_read(), file.can_write()))
     }
 
+    /// All programs that are alive, by id.
+    pub fn progs(&self) -> Vec<Arc<Prog>> {
+        self.inner.progs.live()
+    }
+
     /// All maps that are alive, by id.
     pub(super) fn live_maps(&self) -> Vec<Arc<Map>> {
         self.inner.maps.live()
-    }
-
-    /// poll(2) of the file of a map or a perf event: the bits of its state that are set. Those of a perf event are then not
-    /// set any more.
-    ///
-    /// # Errors
-    ///
-    /// `EBADF` if it is not open, `EINVAL` if it is something else.
-    pub fn poll(&self, fd: Fd) -> Result<u32> {
-        OpenFile(self.own().file(fd)?).poll()
     }
 
     /// The lines of `/proc/PID/fdinfo/FD` that the file of a BPF object adds: `name:\tvalue`.

@@ -11,7 +11,9 @@ use super::call::Call;
 use super::cgroup::Cgroups;
 use super::files::Held;
 use super::{pin, prog};
-use crate::abi::{AttachFlags, AttachType, Attr, Errno, Fd, LinkAttr, ProgType, Result, UserMem};
+use crate::abi::{
+    AttachFlags, AttachType, Attr, Errno, Fd, LinkAttr, MapType, ProgType, Result, UserMem,
+};
 use crate::map::object::{Object, OtherKind, OtherObject, Prog};
 
 /// `__MAX_BPF_ATTACH_TYPE`
@@ -214,6 +216,9 @@ impl Call<'_> {
         if entry.prog.prog_type != new.prog_type {
             return Err(Errno::EINVAL);
         }
+        if self.inner.env.release.link_update_keeps_storages && !same_storages(&entry.prog, &new) {
+            return Err(Errno::EINVAL);
+        }
         let replaced = std::mem::replace(&mut entry.prog, Arc::clone(&new));
         place.revision += 1;
         drop(cgroups);
@@ -227,4 +232,17 @@ impl Call<'_> {
         self.link(attr.u32(0))?.detach();
         Ok(0)
     }
+}
+
+/// Whether two programs use the same cgroup storages.
+fn same_storages(old: &Prog, new: &Prog) -> bool {
+    [MapType::CGROUP_STORAGE, MapType::PERCPU_CGROUP_STORAGE]
+        .into_iter()
+        .all(|kind| {
+            let storage = |prog: &Prog| {
+                let found = prog.maps.iter().find(|map| map.def.map_type == kind);
+                found.map(|map| map.id)
+            };
+            storage(old) == storage(new)
+        })
 }

@@ -9,16 +9,14 @@ use std::sync::atomic::Ordering;
 
 use super::Kernel;
 use super::fds::{Fds, OpenFile};
-use super::files::{Held, MapUser};
-use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Mapping, Prot, Result};
+use super::files::{File, Held, MapUser};
+use super::space::Area;
+use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Mapping, Prot, Result, TASK_SIZE};
 use crate::env::PAGE_SIZE;
 use crate::map::Map;
 use crate::map::object::{Object, OtherObject};
 use crate::map::perf_event::Buffer;
 use crate::store::{WORD, Words};
-
-/// The end of a process's memory.
-const TASK_SIZE: usize = (1 << 47) - PAGE_SIZE;
 
 impl Kernel {
     /// mmap(2) of a caller with fds of its own; the mapping is read and written by calls.
@@ -30,16 +28,23 @@ impl Kernel {
     /// Kernel: `arch/x86/kernel/sys_x86_64.c:mmap` (v6.18).
     pub fn mmap_in(&self, fds: &dyn Fds, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
         // Before the fd is looked at.
+        if request.is_past_the_end() {
+            return Err(Errno::ENOMEM);
+        }
         first_page(&request)?;
-        let file = OpenFile(self.call(fds).file(fd)?);
+        let file = self.call(fds).file(fd)?;
+        let space = &self.inner.space;
+        let (area, granted) = self.grant(&file, request, |start, len| space.take(start, len))?;
         Ok(Box::new(EmulatedMapping {
-            granted: self.grant_mmap(&file, request)?,
+            granted,
+            area,
             prot: request.prot,
         }))
     }
 
     /// mmap(2) of an open file, all but the mapping: the file layer's checks, then the map's. A front end maps
-    /// [`Granted::pieces`] of [`Granted::memory`], and drops what it was granted when the mapping goes.
+    /// [`Granted::pieces`] of [`Granted::memory`], at [`MapRequest::addr`] if there is one, and drops what it was granted when
+    /// the mapping goes. Where else its process has room is not known here.
     ///
     /// # Errors
     ///
@@ -48,29 +53,44 @@ impl Kernel {
     ///
     /// Kernel: `mm/mmap.c:do_mmap`, `kernel/bpf/syscall.c:bpf_map_mmap` (v6.18).
     pub fn grant_mmap(&self, file: &OpenFile, request: MapRequest) -> Result<Granted> {
+        if request.is_past_the_end() {
+            return Err(Errno::ENOMEM);
+        }
+        let granted = self.grant(&file.0, request, |_, _| Ok(()))?;
+        Ok(granted.1)
+    }
+
+    /// What is granted, and what `place` answers to where the mapping is to be.
+    fn grant<P>(
+        &self,
+        file: &File,
+        request: MapRequest,
+        place: impl FnOnce(u64, u64) -> Result<P>,
+    ) -> Result<(P, Granted)> {
         let first_page = first_page(&request)?;
-        let file = &*file.0;
         let prot = request.prot;
         if request.len == 0 {
             return Err(Errno::EINVAL);
         }
-        if request.len > TASK_SIZE {
+        if request.len as u64 > TASK_SIZE {
             return Err(Errno::ENOMEM);
         }
         let pages = request.len.div_ceil(PAGE_SIZE);
         let end = first_page + pages as u64;
-        if let Held::Map(MapUser(map)) = &file.held {
-            map.ops.get_unmapped_area(&request)?;
-        }
+        let addr = self.unmapped_area(&file.held, &request)?;
+        let place = place(addr, (pages * PAGE_SIZE) as u64)?;
+        let request = MapRequest { addr, ..request };
         if request.shared && prot.write && !file.write || !file.read {
             return Err(Errno::EACCES);
         }
-        if prot.exec {
+        if prot.exec && self.inner.env.release.mmap_refuses_code {
             return Err(Errno::EPERM);
         }
         let map = match &file.held {
             Held::Map(MapUser(map)) => map,
-            Held::Object(Object::Other(event)) => return of_event(event, request, pages),
+            Held::Object(Object::Other(event)) => {
+                return Ok((place, of_event(event, request, pages)?));
+            }
             Held::Link(_) | Held::Object(_) => return Err(Errno::ENODEV),
         };
         let _freezing = self.inner.freezing.lock();
@@ -82,20 +102,39 @@ impl Kernel {
             let what = format_args!("mmap of maps of type {map_type}");
             self.inner.env.unsupported(what)
         })?;
-        // Ring buffers have writers at any time; freezing one stops none.
-        let map_type = map.def.map_type;
-        if prot.write && matches!(map_type, MapType::ARRAY | MapType::ARENA) {
+        if prot.write {
             map.writers.fetch_add(1, Ordering::AcqRel);
         }
-        Ok(Granted {
+        let granted = Granted {
             of: Mapped::Map(Arc::clone(map)),
             words: Arc::clone(words),
             offset: usize::try_from(request.offset).map_err(|_| Errno::EINVAL)?,
             len: pages * PAGE_SIZE,
             writable: prot.write,
             // The kernel forgets to count an arena's mapping less when it goes.
-            writer: prot.write && map_type == MapType::ARRAY,
-        })
+            writer: prot.write && map.def.map_type != MapType::ARENA,
+        };
+        Ok((place, granted))
+    }
+
+    /// Where a new mapping is to be.
+    ///
+    /// Kernel: `mm/mmap.c:__get_unmapped_area`, `mm/mmap.c:do_mmap` (v6.18).
+    fn unmapped_area(&self, held: &Held, request: &MapRequest) -> Result<u64> {
+        let len = request.len.next_multiple_of(PAGE_SIZE) as u64;
+        let room = |len| self.inner.space.room(len);
+        let start = match (held, request.addr) {
+            (Held::Map(MapUser(map)), _) => map.ops.get_unmapped_area(request, &room)?,
+            (_, 0) => room(request.len)?,
+            (_, addr) => addr,
+        };
+        if start > TASK_SIZE - len {
+            return Err(Errno::ENOMEM);
+        }
+        if !start.is_multiple_of(PAGE_SIZE as u64) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(start)
     }
 }
 
@@ -237,21 +276,18 @@ impl Granted {
     }
 
     /// Bytes at the beginning that can be written, if any: of a perf event, the page of positions.
-    fn write_end(&self) -> usize {
+    pub fn write_end(&self) -> usize {
         match &self.of {
             Mapped::Map(_) => self.len,
             Mapped::Event { .. } => PAGE_SIZE,
         }
     }
 
-    /// # Errors
-    ///
-    /// `EFAULT` if no memory lies behind that part: a mapping of an arena can be longer than the arena.
-    fn inside(&self, at: usize, len: usize) -> Result<()> {
-        if at + len <= self.words.len() * WORD {
-            Ok(())
-        } else {
-            Err(Errno::EFAULT)
+    /// Only programs give pages to an arena with `BPF_F_SEGV_ON_FAULT`, and none does here.
+    fn has_pages(&self) -> bool {
+        match &self.of {
+            Mapped::Map(map) => !map.def.map_flags.contains(MapFlags::SEGV_ON_FAULT),
+            Mapped::Event { .. } => true,
         }
     }
 
@@ -294,13 +330,14 @@ impl fmt::Debug for Granted {
 #[derive(Debug)]
 struct EmulatedMapping {
     granted: Granted,
+    area: Area,
     prot: Prot,
 }
 
 impl EmulatedMapping {
     fn check(&self, offset: usize, len: usize, end: usize, allowed: bool) -> Result<()> {
         let inside = offset <= end && len <= end - offset;
-        if inside && allowed {
+        if inside && allowed && (len == 0 || self.granted.has_pages()) {
             Ok(())
         } else {
             Err(Errno::EFAULT)
@@ -309,13 +346,16 @@ impl EmulatedMapping {
 }
 
 impl Mapping for EmulatedMapping {
+    fn addr(&self) -> u64 {
+        self.area.start()
+    }
+
     fn read(&self, offset: usize, out: &mut [u8]) -> Result<()> {
         // What can be written can be read, on this machine.
         let granted = &self.granted;
         let allowed = self.prot.read || self.prot.write;
         self.check(offset, out.len(), granted.len, allowed)?;
         for (at, part) in granted.parts(offset, out.len()) {
-            granted.inside(at, part.len())?;
             granted.words.read_bytes(at, &mut out[part]);
         }
         Ok(())
@@ -325,7 +365,6 @@ impl Mapping for EmulatedMapping {
         let granted = &self.granted;
         self.check(offset, bytes.len(), granted.write_end(), self.prot.write)?;
         for (at, part) in granted.parts(offset, bytes.len()) {
-            granted.inside(at, part.len())?;
             granted.words.write_bytes(at, &bytes[part]);
         }
         Ok(())

@@ -30,6 +30,7 @@ mod prog;
 mod prog_load;
 mod query;
 mod records;
+mod space;
 mod straight;
 mod structure;
 mod test_run;
@@ -38,19 +39,20 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::abi::{
-    Attr, BatchAttr, Bpf, Caps, Cmd, CreateAttr, ElemAttr, Errno, Fd, LinkAttr, MapHandle,
-    MapRequest, Mapping, Memory, ObjAttr, PerfEvent, ProgAttachAttr, ProgLoadAttr, Result, UserMem,
+    Attr, BatchAttr, Bpf, Caps, Cmd, ElemAttr, Errno, Fd, LinkAttr, MapHandle, MapRequest, Mapping,
+    Memory, ObjAttr, PerfEvent, PollEvents, ProgAttachAttr, ProgLoadAttr, Result, UserMem,
 };
 use crate::btf::Btf;
 use crate::env::Env;
 use crate::map::Map;
 use crate::map::object::{OtherKind, OtherObject, Prog};
 pub use attach::Attached;
-pub use builder::{Builder, UnknownRelease};
+pub use builder::Builder;
 use call::Call;
 use cgroup::Cgroups;
 pub use fds::{Fds, FileKind, OpenFile};
@@ -89,6 +91,8 @@ struct Inner {
     cgroups: Arc<Mutex<Cgroups>>,
     /// Sockets that were made in a cgroup: their object's id, and the cgroup's.
     sockets: Mutex<BTreeMap<u64, u64>>,
+    /// Where mappings are.
+    space: Arc<space::Space>,
     /// Freezing a map and mapping its memory exclude each other.
     freezing: Mutex<()>,
     /// What runs programs, if anything does.
@@ -154,7 +158,12 @@ impl Kernel {
     ) -> Result<u32> {
         let call = self.call(fds);
         let size = size as usize;
-        let known = self.inner.env.release.attr_size;
+        let release = self.inner.env.release;
+        let known = release.attr_size;
+        let makes = matches!(cmd, Cmd::MAP_CREATE | Cmd::PROG_LOAD);
+        if release.commands_need_rights || release.create_rights_first && makes {
+            call.may_call()?;
+        }
         if size > ATTR_MAX {
             return Err(Errno::E2BIG);
         }
@@ -177,6 +186,17 @@ impl Kernel {
 }
 
 impl Call<'_> {
+    /// # Errors
+    ///
+    /// `EPERM` without `CAP_BPF`, while unprivileged users may not call.
+    fn may_call(&self) -> Result<()> {
+        let disabled = self.inner.unprivileged_bpf_disabled.load(Ordering::Relaxed) != 0;
+        if disabled && !self.inner.caps().capable(Caps::BPF) {
+            return Err(Errno::EPERM);
+        }
+        Ok(())
+    }
+
     /// The table of commands. `addr` is the attr's address, for what is written back, and `given` its size.
     fn command(
         &self,
@@ -194,19 +214,21 @@ impl Call<'_> {
                 Err(Errno::EINVAL)
             }
         }
+        let release = self.inner.env.release;
         match cmd {
             Cmd::MAP_LOOKUP_ELEM => self.map_lookup_elem(tail(attr, ElemAttr::END)?, mem),
             Cmd::MAP_UPDATE_ELEM => self.map_update_elem(tail(attr, ElemAttr::END)?, mem),
             Cmd::MAP_DELETE_ELEM => self.map_delete_elem(tail(attr, 16)?, mem),
             Cmd::MAP_GET_NEXT_KEY => self.map_get_next_key(tail(attr, 24)?, mem),
             Cmd::MAP_LOOKUP_AND_DELETE_ELEM => {
-                self.map_lookup_and_delete_elem(tail(attr, ElemAttr::END)?, mem)
+                let end = release.lookup_and_delete_end;
+                self.map_lookup_and_delete_elem(tail(attr, end)?, mem)
             }
             Cmd::MAP_LOOKUP_BATCH
             | Cmd::MAP_LOOKUP_AND_DELETE_BATCH
             | Cmd::MAP_UPDATE_BATCH
             | Cmd::MAP_DELETE_BATCH => self.batch(cmd, addr, tail(attr, BatchAttr::END)?, mem),
-            Cmd::MAP_CREATE => self.map_create(tail(attr, CreateAttr::END)?, mem),
+            Cmd::MAP_CREATE => self.map_create(tail(attr, release.map_create_end)?, mem),
             Cmd::MAP_FREEZE => self.map_freeze(tail(attr, 4)?),
             Cmd::PROG_GET_NEXT_ID
             | Cmd::MAP_GET_NEXT_ID
@@ -234,7 +256,7 @@ impl Call<'_> {
             Cmd::LINK_UPDATE => self.link_update(tail(attr, LinkAttr::END)?),
             Cmd::LINK_DETACH => self.link_detach(tail(attr, 4)?),
             Cmd::TOKEN_CREATE => self.token_create(tail(attr, 8)?),
-            cmd if cmd.0 >= self.inner.env.release.commands => Err(Errno::EINVAL),
+            cmd if cmd.0 >= release.commands => Err(Errno::EINVAL),
             cmd => Err(self.not_emulated(cmd, attr)),
         }
     }
@@ -306,6 +328,13 @@ impl Bpf for Kernel {
 
     fn perf_event_open(&self, event: PerfEvent) -> Result<Fd> {
         self.open_perf_event(event)
+    }
+
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open; `EINVAL` if it is no map and no perf event: other files are declared, and have no state.
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        OpenFile(self.own().file(fd)?).wait(timeout)
     }
 
     fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {

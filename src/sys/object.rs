@@ -9,7 +9,7 @@ use super::call::Call;
 use super::files::{Held, MapUser};
 use super::log::Log;
 use crate::abi::{Attr, Caps, Cmd, Errno, Fd, MapFlags, MapType, Result, UserMem};
-use crate::btf::Btf;
+use crate::btf::{Btf, Field, FieldKind};
 use crate::map::object::Object;
 
 /// Ids are below this.
@@ -113,17 +113,24 @@ impl Call<'_> {
     pub(super) fn map_freeze(&self, attr: Attr<'_>) -> Result<u32> {
         let file = self.file(attr.u32(0))?;
         let map = file.map()?;
-        if !map.fields.0.is_empty() || map.def.map_type == MapType::STRUCT_OPS {
+        let release = self.inner.env.release;
+        let hinders =
+            |field: &Field| field.kind != FieldKind::SpinLock || release.freeze_refuses_locks;
+        if map.fields.0.iter().any(hinders) || map.def.map_type == MapType::STRUCT_OPS {
             return Err(Errno::ENOTSUPP);
         }
         let _freezing = self.inner.freezing.lock();
-        if !file.write || map.frozen.load(Ordering::Acquire) {
+        let frozen = map.frozen.load(Ordering::Acquire);
+        if release.freeze_is_a_write && (!file.write || frozen) {
             return Err(Errno::EPERM);
         }
-        if map.writers.load(Ordering::Acquire) > 0 {
+        if map.writers.load(Ordering::Acquire) > 0 || frozen {
             return Err(Errno::EBUSY);
         }
-        map.frozen.store(true, Ordering::Release);
+        if !release.freeze_is_a_write && !self.inner.caps().capable(Caps::BPF) {
+            return Err(Errno::EPERM);
+        }
+        map.frozen.store(true, Ordering::SeqCst);
         if let Some(table) = map.ops.table() {
             table.pass_locks();
         }
@@ -165,7 +172,7 @@ impl Call<'_> {
     fn parse_btf(&self, data: u64, size: u32, mem: &dyn UserMem) -> Result<Btf> {
         let mut bytes = vec![0; size as usize];
         mem.read(data, &mut bytes)?;
-        Btf::parse(&bytes, self.inner.btfs.reserve())
+        Btf::parse(&bytes, self.inner.btfs.reserve(), self.inner.env.release)
     }
 
     /// No file here is the root of a bpffs that gives rights away.

@@ -176,6 +176,22 @@ pub(super) fn read_path(mem: &dyn UserMem, addr: u64) -> Result<String> {
 }
 
 impl Call<'_> {
+    /// # Errors
+    ///
+    /// `EINVAL` for flags that are not allowed, and for a directory without its flag.
+    fn path_fd(&self, attr: &ObjAttr, allowed: MapFlags) -> Result<()> {
+        let path_fd = if self.inner.env.release.pin_in_directory {
+            BPF_F_PATH_FD
+        } else {
+            0
+        };
+        let flag = attr.file_flags & BPF_F_PATH_FD != 0;
+        if attr.file_flags & !(allowed.bits() | path_fd) != 0 || (attr.path_fd != 0 && !flag) {
+            return Err(Errno::EINVAL);
+        }
+        Ok(())
+    }
+
     /// The path that is meant.
     fn path(&self, attr: &ObjAttr, mem: &dyn UserMem) -> Result<String> {
         let dir = (attr.file_flags & BPF_F_PATH_FD != 0).then_some(attr.path_fd);
@@ -186,7 +202,7 @@ impl Call<'_> {
     /// Kernel: `bpf_obj_pin_user`.
     pub(super) fn obj_pin(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ObjAttr::decode(attr);
-        path_fd(&attr, BPF_F_PATH_FD)?;
+        self.path_fd(&attr, MapFlags::empty())?;
         let file = self.file(attr.bpf_fd);
         let file = file.map_err(|_| Errno::EINVAL)?;
         match &file.held {
@@ -210,7 +226,7 @@ impl Call<'_> {
         if attr.bpf_fd != 0 {
             return Err(Errno::EINVAL);
         }
-        path_fd(&attr, both.bits() | BPF_F_PATH_FD)?;
+        self.path_fd(&attr, both)?;
         let flags = MapFlags::from_bits_retain(attr.file_flags) & both;
         if flags == both {
             return Err(Errno::EINVAL);
@@ -245,6 +261,23 @@ impl Kernel {
         }
     }
 
+    /// Whether a path in the bpffs is a directory, or a pin.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` or `ENOTDIR` of the path; `ENOENT` outside of the bpffs.
+    pub fn is_dir(&self, path: &str) -> Result<bool> {
+        let Place::Inside(names) = Place::of(path)? else {
+            return Err(Errno::ENOENT);
+        };
+        let Some((name, parents)) = names.split_last() else {
+            return Ok(true);
+        };
+        let mut bpffs = self.inner.bpffs.lock();
+        let node = bpffs.dir(parents)?.get(name).ok_or(Errno::ENOENT)?;
+        Ok(matches!(node, Node::Dir(_)))
+    }
+
     /// unlink(2) of a pin in the bpffs.
     ///
     /// # Errors
@@ -262,15 +295,4 @@ impl Kernel {
             Place::Outside(_) => Err(Errno::ENOENT),
         }
     }
-}
-
-/// # Errors
-///
-/// `EINVAL` for flags that are not allowed, and for a directory without its flag.
-fn path_fd(attr: &ObjAttr, allowed: u32) -> Result<()> {
-    let flag = attr.file_flags & BPF_F_PATH_FD != 0;
-    if attr.file_flags & !allowed != 0 || (attr.path_fd != 0 && !flag) {
-        return Err(Errno::EINVAL);
-    }
-    Ok(())
 }

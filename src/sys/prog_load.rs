@@ -34,6 +34,8 @@ const MAX_MAPS: usize = 64;
 const LICENSE_LEN: usize = 127;
 /// Offsets of values are below this.
 const MAX_VALUE_OFF: u32 = 1 << 29;
+/// The interface `lo`.
+const LOOPBACK: u32 = 1;
 /// Licences that are compatible with the GPL.
 ///
 /// Kernel: `include/linux/license.h`.
@@ -56,7 +58,8 @@ struct Candidate<'a> {
     maps: Vec<Arc<Map>>,
     btf: Option<Arc<Btf>>,
     records: Records,
-    tag: [u8; 8],
+    /// The hash of the instructions, which begins with the tag.
+    digest: [u8; 32],
     /// Instructions that were looked at.
     count: usize,
 }
@@ -71,73 +74,83 @@ impl Call<'_> {
         mem: &mut dyn UserMem,
     ) -> Result<u32> {
         let attr = ProgLoadAttr::decode(attr);
-        let kind = self.judge(&attr)?;
+        let prog_type = attr.prog_type;
+        self.judge(&attr)?;
         let dst = self.target(&attr)?;
         fits_target(&attr, dst.as_ref())?;
-        let attach_type = super::prog::expected_attach_type(kind, attr.expected_attach_type)?;
+        let attach_type = super::prog::expected_attach_type(prog_type, attr.expected_attach_type)?;
         let license = user_string(mem, attr.license, LICENSE_LEN)?;
         let insns = read_insns(mem, &attr)?;
-        if attr.signature != 0 || attr.signature_size != 0 {
-            let what = format_args!("signatures of programs");
-            return Err(self.inner.env.unsupported(what));
-        }
-        if attr.prog_ifindex != 0 || attr.prog_flags.contains(ProgFlags::XDP_DEV_BOUND_ONLY) {
-            let what = format_args!("programs for a device");
-            return Err(self.inner.env.unsupported(what));
-        }
-        if !is_known(kind) {
+        self.signature(&attr)?;
+        self.device(&attr)?;
+        if !is_known(prog_type) {
             return Err(Errno::EINVAL);
         }
         let name = obj_name(&attr.prog_name)?;
         let kind = Kind {
-            prog_type: kind,
+            prog_type,
             attach_type,
             gpl_compatible: GPL_COMPATIBLE.contains(&&*license),
             sleepable: attr.prog_flags.contains(ProgFlags::SLEEPABLE),
             nr_cpus: self.inner.env.nr_cpus,
+            helpers: self.inner.env.release.helpers,
         };
         let mut candidate = Candidate {
             attr: &attr,
             kind,
             dst,
+            digest: digest(&insns),
             insns,
             maps: Vec::new(),
             btf: None,
             records: Records::default(),
-            tag: [0; 8],
             count: 0,
         };
         self.verify(addr, given, &mut candidate, mem)?;
-        let insns = candidate.dumped();
-        let (func_info, line_info) = candidate.records.into_bytes();
-        let prog = Prog {
-            id: self.inner.progs.reserve(),
-            name: name
-                .iter()
-                .take_while(|&&byte| byte != 0)
-                .map(|&byte| char::from(byte))
-                .collect(),
-            prog_type: kind.prog_type,
-            expected_attach_type: attach_type,
-            code: Code {
-                insns,
-                func_info,
-                line_info,
-                tag: candidate.tag,
-                verified_insns: u32::try_from(candidate.count).expect("a million at most"),
-                gpl_compatible: kind.gpl_compatible,
-                load_time_ns: self.inner.env.now_ns(),
-                btf: candidate.btf,
-                attach_btf_id: attr.attach_btf_id,
-            },
-            maps: candidate.maps,
-            bound: Mutex::new(Vec::new()),
+        let id = self.inner.progs.reserve();
+        let name = name.iter().take_while(|&&byte| byte != 0);
+        let name = name.map(|&byte| char::from(byte)).collect();
+        self.add_prog(candidate.into_prog(id, name, self.inner.env.now_ns()))
+    }
+
+    /// No signature is looked at.
+    fn signature(&self, attr: &ProgLoadAttr) -> Result<()> {
+        if attr.signature == 0 && attr.signature_size == 0 {
+            return Ok(());
+        }
+        let what = format_args!("signatures of programs");
+        Err(self.inner.env.unsupported(what))
+    }
+
+    /// The device that is to run the program.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a type or flags that no device takes, and if there is no such interface; `EOPNOTSUPP` for `lo`.
+    ///
+    /// Kernel: `kernel/bpf/offload.c:bpf_prog_dev_bound_init`.
+    fn device(&self, attr: &ProgLoadAttr) -> Result<()> {
+        let ifindex = attr.prog_ifindex;
+        if ifindex == 0 {
+            return Ok(());
+        }
+        let flags = match attr.prog_type {
+            ProgType::XDP => ProgFlags::XDP_DEV_BOUND_ONLY,
+            ProgType::SCHED_CLS => ProgFlags::empty(),
+            _ => return Err(Errno::EINVAL),
         };
-        self.add_prog(prog)
+        let env = &self.inner.env;
+        if !flags.contains(attr.prog_flags) || !env.has_interface(ifindex) {
+            return Err(Errno::EINVAL);
+        }
+        if ifindex == LOOPBACK {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        Err(env.unsupported(format_args!("programs for a device")))
     }
 
     /// Flags, rights and size.
-    fn judge(&self, attr: &ProgLoadAttr) -> Result<ProgType> {
+    fn judge(&self, attr: &ProgLoadAttr) -> Result<()> {
         let prog_type = attr.prog_type;
         if attr.prog_flags.bits() & !KNOWN_FLAGS.bits() != 0 {
             return Err(Errno::EINVAL);
@@ -168,7 +181,7 @@ impl Call<'_> {
         {
             return Err(Errno::EPERM);
         }
-        Ok(prog_type)
+        Ok(())
     }
 
     /// What `attach_prog_fd` stands for, if it is given.
@@ -215,7 +228,7 @@ impl Call<'_> {
     fn check(&self, candidate: &mut Candidate<'_>, mem: &dyn UserMem, log: &mut Log) -> Result<()> {
         let attr = candidate.attr;
         for index in 0..attr.fd_array_cnt {
-            self.hold(fd_at(mem, attr, index)?, &mut candidate.maps)?;
+            self.hold(fd_at(mem, attr, index)?, candidate, log)?;
         }
         candidate.btf = self.prog_btf(attr)?;
         if let Some(btf) = &candidate.btf {
@@ -230,7 +243,6 @@ impl Call<'_> {
             let program = (&*candidate.insns, &*starts);
             candidate.records.check(attr, program, btf, mem, log)?;
         }
-        candidate.tag = tag(&candidate.insns);
         self.resolve(candidate, mem, log)?;
         structure::check_reach(&candidate.insns, log)?;
         candidate.check_attach(log)?;
@@ -282,7 +294,7 @@ impl Call<'_> {
                 } else {
                     insn.number()
                 };
-                let held = self.hold_map(fd, &mut candidate.maps, log)?;
+                let held = self.hold_map(fd, candidate, log)?;
                 if value {
                     check_value_offset(&held, second, log)?;
                 }
@@ -306,22 +318,22 @@ impl Call<'_> {
     /// An fd of the array that is held whole.
     ///
     /// Kernel: `process_fd_array`.
-    fn hold(&self, fd: Fd, maps: &mut Vec<Arc<Map>>) -> Result<()> {
+    fn hold(&self, fd: Fd, candidate: &mut Candidate<'_>, log: &mut Log) -> Result<()> {
         match self.object(fd)? {
-            Object::Map(map) => add_map(map, maps),
+            Object::Map(map) => candidate.hold(map, log),
             Object::Btf(_) => Ok(()),
             Object::Prog(_) | Object::Cgroup(_) | Object::Other(_) => Err(Errno::EINVAL),
         }
     }
 
-    fn hold_map(&self, fd: Fd, maps: &mut Vec<Arc<Map>>, log: &mut Log) -> Result<Arc<Map>> {
+    fn hold_map(&self, fd: Fd, candidate: &mut Candidate<'_>, log: &mut Log) -> Result<Arc<Map>> {
         let map = self.map(fd).map_err(|errno| {
             log.refuse(
                 errno,
                 format_args!("fd {fd} is not pointing to valid bpf_map"),
             )
         })?;
-        add_map(Arc::clone(&map), maps)?;
+        candidate.hold(Arc::clone(&map), log)?;
         Ok(map)
     }
 
@@ -345,6 +357,15 @@ impl Call<'_> {
 }
 
 impl Candidate<'_> {
+    /// Holds a map, unless it is for another program only.
+    fn hold(&mut self, map: Arc<Map>, log: &mut Log) -> Result<()> {
+        if map.exclusive.is_some_and(|digest| digest != self.digest) {
+            let what = format_args!("program's hash doesn't match map's excl_prog_hash");
+            return Err(log.refuse(Errno::EACCES, what));
+        }
+        add_map(map, &mut self.maps)
+    }
+
     /// What the place asks of the program. Which functions the kernel has is not known: all but `void` and the first type, which
     /// is a number in every kernel, are taken for one.
     ///
@@ -380,9 +401,28 @@ impl Candidate<'_> {
         }
     }
 
-    /// The instructions as `BPF_OBJ_GET_INFO_BY_FD` shows them.
-    fn dumped(&self) -> Vec<u8> {
-        self.insns.iter().flat_map(|insn| insn.encode()).collect()
+    /// The program that it became.
+    fn into_prog(self, id: u32, name: String, now_ns: u64) -> Prog {
+        let (func_info, line_info) = self.records.into_bytes();
+        Prog {
+            id,
+            name,
+            prog_type: self.kind.prog_type,
+            expected_attach_type: self.kind.attach_type,
+            code: Code {
+                insns: self.insns.iter().flat_map(|insn| insn.encode()).collect(),
+                func_info,
+                line_info,
+                tag: *self.digest.first_chunk().expect("it is longer"),
+                verified_insns: u32::try_from(self.count).expect("a million at most"),
+                gpl_compatible: self.kind.gpl_compatible,
+                load_time_ns: now_ns,
+                btf: self.btf,
+                attach_btf_id: self.attr.attach_btf_id,
+            },
+            maps: self.maps,
+            bound: Mutex::new(Vec::new()),
+        }
     }
 }
 
@@ -390,7 +430,7 @@ impl Candidate<'_> {
 const KNOWN_FLAGS: ProgFlags = ProgFlags::from_bits_retain(0x100ff);
 
 /// Kernel: `is_net_admin_prog_type`.
-const NET_ADMIN_TYPES: [ProgType; 19] = [
+const NET_ADMIN_TYPES: [ProgType; 18] = [
     ProgType::SCHED_CLS,
     ProgType::SCHED_ACT,
     ProgType::XDP,
@@ -400,7 +440,6 @@ const NET_ADMIN_TYPES: [ProgType; 19] = [
     ProgType::LWT_SEG6LOCAL,
     ProgType::SK_SKB,
     ProgType::SK_MSG,
-    ProgType::LIRC_MODE2,
     ProgType::FLOW_DISSECTOR,
     ProgType::CGROUP_DEVICE,
     ProgType::CGROUP_SOCK,
@@ -521,10 +560,10 @@ fn check_value_offset(map: &Map, off: u32, log: &mut Log) -> Result<()> {
     Err(log.refuse(errno, what))
 }
 
-/// The beginning of the SHA-256 of the instructions, without the fds of maps.
+/// The SHA-256 of the instructions, without the fds of maps.
 ///
 /// Kernel: `kernel/bpf/core.c:bpf_prog_calc_tag`.
-fn tag(insns: &[Insn]) -> [u8; 8] {
+fn digest(insns: &[Insn]) -> [u8; 32] {
     let mut hash = Sha256::new();
     let mut of_map = false;
     for insn in insns {
@@ -537,7 +576,5 @@ fn tag(insns: &[Insn]) -> [u8; 8] {
         of_map = begins;
         hash.update(insn.encode());
     }
-    let mut tag = [0; 8];
-    tag.copy_from_slice(&hash.finalize()[..8]);
-    tag
+    hash.finalize().into()
 }

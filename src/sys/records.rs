@@ -127,9 +127,11 @@ impl Records {
             self.check_line(&line, insns, btf, log)?;
             self.lines.push(line);
         }
-        let missing = starts
-            .iter()
-            .position(|start| !self.lines.iter().any(|line| at(line) == *start));
+        let missing = starts.iter().position(|start| {
+            self.lines
+                .binary_search_by_key(start, |line| at(line))
+                .is_err()
+        });
         match missing {
             Some(function) => {
                 let what = format_args!("missing bpf_line_info for func#{function}");

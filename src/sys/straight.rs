@@ -45,6 +45,8 @@ pub(super) struct Kind {
     pub(super) gpl_compatible: bool,
     pub(super) sleepable: bool,
     pub(super) nr_cpus: u32,
+    /// The first number that is no helper.
+    pub(super) helpers: u32,
 }
 
 /// The path under way.
@@ -227,7 +229,8 @@ impl Path<'_> {
 
     /// Kernel: `check_helper_call`.
     fn call(&mut self, number: u32) -> Result<()> {
-        let Some(helper) = Helper::of(number) else {
+        let helper = Helper::of(number).filter(|_| number < self.kind.helpers);
+        let Some(helper) = helper else {
             let what = format_args!("invalid func unknown#{number}");
             return Err(self.log.refuse(Errno::EINVAL, what));
         };

@@ -182,6 +182,7 @@ impl Engine<'_> {
 
     pub(super) fn mmap(&mut self, o: Request<'_>) -> Outcome {
         let request = MapRequest {
+            addr: o.u64("addr")?,
             len: o.size("len")?.unwrap_or(0),
             offset: o.u64("offset")?,
             prot: prot(o)?,
@@ -190,11 +191,16 @@ impl Engine<'_> {
         let name = o.need_text("map")?;
         let fd = self.names.fd_of(name).unwrap_or(u32::MAX);
         let mapping = self.world.bpf().mmap(fd, request)?;
+        let answer = match request.addr {
+            0 => json!({}),
+            // Where it was to be, if it is there.
+            _ => json!({ "addr": mapping.addr() }),
+        };
         if let Some(name) = o.text("as")? {
             let old = self.names.memory.insert(name.to_owned(), mapping);
             self.names.forgotten_memory.extend(old);
         }
-        Ok(json!({}))
+        Ok(answer)
     }
 
     fn mapping(&mut self, o: Request<'_>) -> Result<&mut Box<dyn Mapping>, Stop> {

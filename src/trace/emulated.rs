@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::line::Header;
 use super::request::Stop;
@@ -109,10 +110,8 @@ impl Emulated {
             .unsupported(options.unsupported)
             .memory_limit(options.memory_limit);
         if let Some(release) = options.release.as_ref().or(header.release.as_ref()) {
-            // Behind the release stands who built it.
-            let plain = release.split('-').next().unwrap_or_default();
             builder = builder
-                .release(plain)
+                .release(release)
                 .map_err(|unknown| Unfit(unknown.to_string()))?;
         }
         Ok(Self {
@@ -287,7 +286,10 @@ impl World for Emulated {
     }
 
     fn file_op(&mut self, fd: Fd, op: FileOp) -> Result<()> {
+        let (reads, writes) = self.kernel.fd_mode(fd)?;
         match (self.kernel.object(fd)?, op) {
+            (Object::Map(_), FileOp::Read) if !reads => Err(Errno::EBADF),
+            (Object::Map(_), FileOp::Write) if !writes => Err(Errno::EBADF),
             (Object::Map(_), FileOp::Read | FileOp::Write) => Err(Errno::EINVAL),
             (Object::Map(_), FileOp::Lseek) => Err(Errno::ESPIPE),
             (Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) | Object::Other(_), _) => {
@@ -306,9 +308,9 @@ impl World for Emulated {
     }
 
     fn poll(&mut self, fd: Fd) -> Result<u32, Stop> {
-        match self.kernel.poll(fd) {
+        match self.kernel.poll(fd, Some(Duration::ZERO)) {
             Err(Errno::EINVAL) => Err(Stop::ToCome("poll(2) of what is no map".to_owned())),
-            answer => Ok(answer?),
+            events => Ok(events?.bits()),
         }
     }
 
@@ -320,7 +322,8 @@ impl World for Emulated {
             return Ok(0);
         }
         let asked = PollEvents::IN | PollEvents::OUT | PollEvents::ERR;
-        Ok(self.kernel.poll(fd)? & asked.bits())
+        let events = self.kernel.poll(fd, Some(Duration::ZERO))?;
+        Ok((events & asked).bits())
     }
 
     fn fdinfo(&self, fd: Fd) -> Result<String> {

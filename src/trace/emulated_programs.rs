@@ -14,8 +14,8 @@ use super::world::{
 use crate::abi::{Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
 use crate::helper::Prog;
 use crate::helper::verifier::{
-    self, LOCK_AT_EXIT, LOCK_IS_HELD, LOCK_IS_NOT_HELD, Refused, helper_allowed, load_allowed,
-    store_allowed,
+    self, LOCK_AT_EXIT, LOCK_IS_HELD, Refused, helper_allowed, load_allowed, lock_is_not_held,
+    map_allowed, store_allowed,
 };
 use crate::map::cgroup_storage::Storage;
 use crate::map::local_storage::LocalStorage;
@@ -82,9 +82,12 @@ fn verify_store(map: &Map, at: usize, len: usize) -> Result<(), Stop> {
     Ok(store_allowed(map, at, len)?)
 }
 
-/// A helper's return as a program sees it.
-fn ret_of(answer: Result<()>) -> i64 {
-    answer.map_or_else(Errno::negated, |()| 0)
+impl Emulated {
+    /// A helper's return as a program sees it.
+    fn ret_of(&self, answer: Result<()>) -> i64 {
+        let release = self.kernel.release();
+        answer.map_or_else(|errno| release.helper_failed(errno), |()| 0)
+    }
 }
 
 /// The parts of `0..len` that are in none of the ranges to skip.
@@ -154,7 +157,7 @@ impl Emulated {
         };
         let gives_value = matches!(helper, Helper::MAP_POP_ELEM | Helper::MAP_PEEK_ELEM);
         let value = (gives_value && ret.is_ok()).then_some(out);
-        Ok(HelperAnswer::Ret(ret_of(ret), value))
+        Ok(HelperAnswer::Ret(self.ret_of(ret), value))
     }
 
     fn call_lookup(
@@ -215,9 +218,9 @@ impl Emulated {
                 }
                 Step::Update(key, value, flags) => {
                     let flags = UpdateFlags::from_bits_retain(*flags);
-                    ret_of(prog.map_update_elem(&map, key, value, flags))
+                    self.ret_of(prog.map_update_elem(&map, key, value, flags))
                 }
-                Step::Delete(key) => ret_of(prog.map_delete_elem(&map, key)),
+                Step::Delete(key) => self.ret_of(prog.map_delete_elem(&map, key)),
                 Step::Call(_) => 0,
                 Step::Lock(pointer, _) => {
                     let Some(Pointer::Value(value)) = there(pointer) else {
@@ -269,7 +272,7 @@ impl Emulated {
                     Deletes::Own => Some(&shown_key),
                     Deletes::At(at, key) => (*at == calls).then_some(key),
                 };
-                let deleted = delete.map(|key| ret_of(prog.map_delete_elem(&map, key)));
+                let deleted = delete.map(|key| self.ret_of(prog.map_delete_elem(&map, key)));
                 seen.push(Seen {
                     key: shown_key,
                     value: shown_value,
@@ -279,7 +282,8 @@ impl Emulated {
             calls += 1;
             calls != walk.stop_after || walk.stop_return == 0
         });
-        let ret = answer.map_or_else(Errno::negated, u64::cast_signed);
+        let release = self.kernel.release();
+        let ret = answer.map_or_else(|errno| release.helper_failed(errno), u64::cast_signed);
         Ok((ret, seen))
     }
 
@@ -300,6 +304,7 @@ impl Emulated {
             Some(cgroup) => self.kernel.object(self.cgroup(cgroup)?)?,
             None => self.root_cgroup()?,
         };
+        map_allowed(&map, ProgType::RAW_TRACEPOINT)?;
         if !call.delete {
             let touched = call.facts.value_size.min(MOST_TOUCHED);
             load_allowed(&map, 0, touched)?;
@@ -311,7 +316,8 @@ impl Emulated {
         let storage = map.ops.as_any().downcast_ref::<LocalStorage>();
         let storage = storage.ok_or(Stop::Verifier(Errno::EINVAL))?;
         if call.delete {
-            let ret = ret_of(storage.storage_delete(&owner));
+            let deleted = storage.storage_delete(&owner);
+            let ret = deleted.map_or_else(Errno::negated, |()| 0);
             return Ok(HelperAnswer::Ret(ret, None));
         }
         let initial = call.value.as_deref();
@@ -485,7 +491,7 @@ fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), St
             Step::Unlock(pointer, at) => {
                 verifier::lock_allowed(map, *at, prog_type)?;
                 if held.take() != Some((*pointer, *at)) {
-                    return Err(LOCK_IS_NOT_HELD.into());
+                    return Err(lock_is_not_held(map.env.release).into());
                 }
             }
             Step::Read(_, at, len) => verify_load(map, *at, *len)?,

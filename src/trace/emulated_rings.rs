@@ -24,7 +24,11 @@ impl Emulated {
     pub(super) fn run_ring_steps(&self, map: Fd, steps: &[RingStep]) -> Result<Vec<i64>, Stop> {
         let map = self.kernel.map(map)?;
         let ring = map.ops.as_any().downcast_ref::<Ringbuf>();
-        if !records_are_well_used(steps) {
+        let keeps = steps
+            .iter()
+            .any(|step| matches!(step, RingStep::Reserve(..)));
+        let may_keep = self.kernel.release().ringbuf_record_in_stack;
+        if !records_are_well_used(steps) || keeps && !may_keep {
             return Err(Stop::Verifier(Errno::EINVAL));
         }
         self.verify_ring(ring, false)?;

@@ -34,4 +34,4 @@ pub use request::{Broken, Stop};
 #[cfg(all(feature = "host", target_os = "linux"))]
 pub use running::Running;
 pub use to_come::TO_COME;
-pub use world::World;
+pub use world::{RingStep, World};

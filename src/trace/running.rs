@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
@@ -23,7 +24,7 @@ use super::world::{
     Write,
 };
 use crate::abi::{
-    Bpf, Caps, Cmd, Errno, Fd, MapRequest, MapType, Mapping, Memory, ProgType, Result,
+    Bpf, Caps, Cmd, Errno, Fd, MapRequest, MapType, Mapping, Memory, PollEvents, ProgType, Result,
 };
 use crate::host::os::{self, Epoll, errno_of};
 use crate::host::{Host, Unavailable, program};
@@ -60,6 +61,10 @@ impl Bpf for Watched {
 
     fn mmap(&self, fd: Fd, request: MapRequest) -> Result<Box<dyn Mapping>> {
         self.host.mmap(fd, request)
+    }
+
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        self.host.poll(fd, timeout)
     }
 
     fn close(&self, fd: Fd) -> Result<()> {
@@ -284,7 +289,9 @@ impl World for Running {
     fn open_pidfd(&mut self, child: bool) -> Result<Fd> {
         let flags = rustix::process::PidfdFlags::empty();
         if !child {
-            let fd = rustix::process::pidfd_open(rustix::process::getpid(), flags);
+            // Programs run in this thread: it has the storage, which is not the process's first thread's. (`PIDFD_THREAD`.)
+            let thread = rustix::process::PidfdFlags::from_bits_retain(OFlags::EXCL.bits());
+            let fd = rustix::process::pidfd_open(rustix::thread::gettid(), thread);
             return Ok(self.adopt(fd.map_err(errno)?));
         }
         let sleeper = Command::new("sleep").arg("1000000").spawn();
@@ -326,7 +333,7 @@ impl World for Running {
     }
 
     fn poll(&mut self, fd: Fd) -> Result<u32, Stop> {
-        Ok(os::poll(fd))
+        Ok(self.kernel.host.poll(fd, Some(Duration::ZERO))?.bits())
     }
 
     fn epoll(&mut self, fd: Fd, map_id: u32) -> Result<u32, Stop> {

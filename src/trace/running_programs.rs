@@ -29,27 +29,26 @@ const RINGBUF_DISCARD: u32 = 133;
 const GET_CURRENT_TASK_BTF: u32 = 158;
 const DYNPTR_READ: u32 = 201;
 
-/// Programs that were loaded for one map, or the errno with which the verifier refused them.
+/// Programs that were loaded for one map. One that was refused is asked for again: an arena may be mapped meanwhile.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
-    helpers: HashMap<probe::HelperCall, Result<HelperProbe, Errno>>,
-    walks: HashMap<Walk, Result<WalkProbe, Errno>>,
+    helpers: HashMap<probe::HelperCall, HelperProbe>,
+    walks: HashMap<Walk, WalkProbe>,
 }
 
 /// What there is under a key, made if there is nothing yet.
 fn cached<K: std::hash::Hash + Eq, P>(
-    probes: &mut HashMap<K, Result<P, Errno>>,
+    probes: &mut HashMap<K, P>,
     key: K,
     make: impl FnOnce(&K) -> Result<P, Errno>,
 ) -> Result<&P, Stop> {
-    let probe = match probes.entry(key) {
+    Ok(match probes.entry(key) {
         Entry::Occupied(there) => there.into_mut(),
         Entry::Vacant(place) => {
-            let made = make(place.key());
+            let made = make(place.key()).map_err(Stop::Verifier)?;
             place.insert(made)
         }
-    };
-    probe.as_ref().map_err(|errno| Stop::Verifier(*errno))
+    })
 }
 
 fn shape(map: Fd, facts: &MapFacts) -> Shape {

@@ -15,6 +15,7 @@
 //! # Ok::<(), mapemu::typed::Error>(())
 //! ```
 
+mod arena;
 mod array;
 mod batch;
 mod bloom_filter;
@@ -36,6 +37,7 @@ mod values;
 
 use crate::abi::Errno;
 
+pub use arena::Arena;
 pub use array::{Array, PerCpuArray};
 pub use batch::BatchError;
 pub use bloom_filter::BloomFilter;

@@ -279,7 +279,7 @@ impl<M: TypedMap> Builder<M> {
         self
     }
 
-    /// What the type makes of it: the number of hash functions of a Bloom filter.
+    /// What the type makes of it: the number of hash functions of a Bloom filter, the address of an arena.
     pub fn map_extra(mut self, map_extra: u64) -> Self {
         self.opts.map_extra = map_extra;
         self

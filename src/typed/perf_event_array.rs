@@ -45,7 +45,9 @@ typed_map! {
         let bpf = self.map.bpf();
         let fd = bpf.perf_event_open(PerfEvent::bpf_output(cpu)).map_err(Error::of("perf_event_open"))?;
         let event = OwnedEvent { array: self, fd };
-        let request = MapRequest::shared(0, (1 + pages) * PAGE_SIZE, true);
+        // Of more bytes than there are, mmap(2) says that there is no room.
+        let len = pages.saturating_add(1).saturating_mul(PAGE_SIZE);
+        let request = MapRequest::shared(0, len, true);
         let memory = bpf.mmap(fd, request).map_err(Error::of("mmap"))?;
         self.set(cpu, fd, 0)?;
         Ok(PerfEventArrayBuffer {
@@ -133,6 +135,9 @@ impl PerfEventArrayBuffer<'_> {
                     let mut len = [0; 4];
                     self.read_at(body, &mut len)?;
                     body = body.wrapping_add(4);
+                    if u32::from_ne_bytes(len) as usize > self.size {
+                        return Err(Errno::EFAULT);
+                    }
                     let mut sample = std::mem::take(&mut self.sample);
                     sample.resize(u32::from_ne_bytes(len) as usize, 0);
                     self.read_at(body, &mut sample)?;
@@ -176,6 +181,9 @@ impl PerfEventArrayBuffer<'_> {
     )]
     fn read_at(&self, position: u64, out: &mut [u8]) -> AbiResult<()> {
         let place = position as usize & self.size.wrapping_sub(1);
+        if place >= self.size {
+            return Err(Errno::EFAULT);
+        }
         let (now, later) = out.split_at_mut(out.len().min(self.size - place));
         self.memory.read(PAGE_SIZE + place, now)?;
         self.memory.read(PAGE_SIZE, later)

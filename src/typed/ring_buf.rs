@@ -3,119 +3,23 @@
 //! Source: `tools/lib/bpf/ringbuf.c` (v6.18).
 
 use std::ops::Deref;
-use std::sync::atomic::{Ordering, fence};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::{Builder, Error, OwnedMap, TypedMap};
 use crate::abi::{
-    Errno, MapFlags, MapRequest, MapType, Mapping, PAGE_SIZE, RINGBUF_BUSY_BIT,
-    RINGBUF_DISCARD_BIT, RINGBUF_HDR_SZ, Result as AbiResult, ringbuf_record_size,
+    MapFlags, MapType, MappedRing, Result as AbiResult, RingMemory, next_record, write_sample,
 };
 
-const HEADER: usize = 8;
-const _: () = assert!(HEADER as u64 == RINGBUF_HDR_SZ);
-
-/// The memory of a ring buffer as user space has it.
-#[derive(Debug)]
-struct Pages {
-    /// The consumer's page.
-    consumer: Box<dyn Mapping>,
-    /// The producer's page, then the data area twice in a row.
-    producer: Box<dyn Mapping>,
-    /// Bytes of the data area.
-    size: usize,
-}
-
-/// The word at the beginning of a page: a position. What its writer wrote before is seen after.
-fn position(page: &dyn Mapping) -> AbiResult<u64> {
-    let mut word = [0; 8];
-    page.read(0, &mut word)?;
-    fence(Ordering::Acquire);
-    Ok(u64::from_ne_bytes(word))
-}
-
-/// Moves a position. Who reads it sees what was written before.
-fn set_position(page: &dyn Mapping, position: u64) -> AbiResult<()> {
-    fence(Ordering::Release);
-    page.write(0, &position.to_ne_bytes())
-}
-
-impl Pages {
-    fn new(map: &OwnedMap, user_produces: bool) -> Result<Self, Error> {
-        let size = map.info()?.max_entries as usize;
-        let pages = |offset, len, write| {
-            let request = MapRequest::shared(offset, len, write);
-            map.bpf().mmap(map.fd(), request).map_err(Error::of("mmap"))
-        };
-        Ok(Self {
-            consumer: pages(0, PAGE_SIZE, !user_produces)?,
-            producer: pages(PAGE_SIZE as u64, PAGE_SIZE + 2 * size, user_produces)?,
-            size,
-        })
-    }
-
-    /// Where the byte of a position lies in the producer's mapping.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "cut to the size of the data area, a power of two"
-    )]
-    fn place(&self, position: u64) -> usize {
-        PAGE_SIZE + (position as usize & self.size.wrapping_sub(1))
-    }
-
-    /// Reads the next record that is for the reader into `data`; where it ends. None if there is none yet.
-    fn read_record(&self, data: &mut Vec<u8>) -> AbiResult<Option<u64>> {
-        let mut at = position(&*self.consumer)?;
-        loop {
-            if at >= position(&*self.producer)? {
-                return Ok(None);
-            }
-            let mut header = [0; HEADER];
-            self.producer.read(self.place(at), &mut header)?;
-            fence(Ordering::Acquire);
-            let word = u32::from_ne_bytes(*header.first_chunk().expect("a header has 8 bytes"));
-            if word & RINGBUF_BUSY_BIT != 0 {
-                return Ok(None);
-            }
-            let len = word & !RINGBUF_DISCARD_BIT;
-            let end = at.wrapping_add(ringbuf_record_size(len));
-            if word & RINGBUF_DISCARD_BIT == 0 {
-                data.resize(len as usize, 0);
-                self.producer.read(self.place(at) + HEADER, data)?;
-                return Ok(Some(end));
-            }
-            at = end;
-            set_position(&*self.consumer, at)?;
-        }
-    }
-
-    /// # Errors
-    ///
-    /// `E2BIG`, `ENOSPC`.
-    fn write_record(&self, data: &[u8]) -> AbiResult<()> {
-        let len = u32::try_from(data.len())
-            .ok()
-            .filter(|len| len & (RINGBUF_BUSY_BIT | RINGBUF_DISCARD_BIT) == 0)
-            .ok_or(Errno::E2BIG)?;
-        let (total, size) = (ringbuf_record_size(len), self.size as u64);
-        if total > size {
-            return Err(Errno::E2BIG);
-        }
-        let (consumer, at) = (position(&*self.consumer)?, position(&*self.producer)?);
-        if total > size.saturating_sub(at.wrapping_sub(consumer)) {
-            return Err(Errno::ENOSPC);
-        }
-        let place = self.place(at);
-        let mut header = [0; HEADER];
-        header[..4].copy_from_slice(&len.to_ne_bytes());
-        self.producer.write(place + HEADER, data)?;
-        self.producer.write(place, &header)?;
-        set_position(&*self.producer, at.wrapping_add(total))
-    }
+fn mapped(map: &OwnedMap, user_produces: bool) -> Result<MappedRing, Error> {
+    let size = map.info()?.max_entries as usize;
+    let ring = MappedRing::new(map.bpf(), map.fd(), size, user_produces);
+    ring.map_err(Error::of("mmap"))
 }
 
 /// A map of type `BPF_MAP_TYPE_RINGBUF`, and its reader: records that programs make.
 ///
-/// There is to be one reader at a time. It does not wait: [`RingBuf::next`] gives what is there.
+/// There is to be one reader at a time: [`RingBuf::next`] gives what is there, [`RingBuf::next_blocking`] waits.
 ///
 /// ```
 /// use mapemu::Kernel;
@@ -133,7 +37,7 @@ impl Pages {
 #[derive(Debug)]
 pub struct RingBuf {
     map: OwnedMap,
-    pages: Pages,
+    ring: MappedRing,
     data: Vec<u8>,
 }
 
@@ -159,13 +63,56 @@ impl RingBuf {
         reason = "an item borrows the reader: there is one at a time"
     )]
     pub fn next(&mut self) -> Result<Option<RingBufItem<'_>>, Error> {
-        let record = self.pages.read_record(&mut self.data);
-        let end = record.map_err(Error::of("ringbuf_read"))?;
-        Ok(end.map(|end| RingBufItem {
+        let end = self.read().map_err(Error::of("ringbuf_read"))?;
+        Ok(end.map(|end| self.item(end)))
+    }
+
+    /// The oldest record, as [`RingBuf::next`]; waits for it until the time is over (forever, without one).
+    ///
+    /// Programs wake who waits unless they submit with `BPF_RB_NO_WAKEUP`, or the reader has not yet read all that was there
+    /// before; a record that wakes nobody is found when another one wakes, or at the end of the time.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`RingBuf::next`], and of waiting.
+    #[doc(alias = "ring_buffer__poll")]
+    pub fn next_blocking(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Result<Option<RingBufItem<'_>>, Error> {
+        let over = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            if let Some(end) = self.read().map_err(Error::of("ringbuf_read"))? {
+                return Ok(Some(self.item(end)));
+            }
+            let left = over.map(|over| over.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Ok(None);
+            }
+            let polled = self.map.bpf().poll(self.map.fd(), left);
+            if polled.map_err(Error::of("poll"))?.is_empty() {
+                continue;
+            }
+            // What is there may be busy still.
+            thread::yield_now();
+        }
+    }
+
+    /// Reads the oldest record; where it ends.
+    fn read(&mut self) -> AbiResult<Option<u64>> {
+        let Some(record) = next_record(&self.ring)? else {
+            return Ok(None);
+        };
+        record.read(&self.ring, &mut self.data)?;
+        Ok(Some(record.end()))
+    }
+
+    fn item(&self, end: u64) -> RingBufItem<'_> {
+        RingBufItem {
             data: &self.data,
-            consumer: &*self.pages.consumer,
+            ring: &self.ring,
             end,
-        }))
+        }
     }
 }
 
@@ -177,7 +124,7 @@ impl TypedMap for RingBuf {
 
     fn over(map: OwnedMap) -> Result<Self, Error> {
         Ok(Self {
-            pages: Pages::new(&map, false)?,
+            ring: mapped(&map, false)?,
             map,
             data: Vec::new(),
         })
@@ -188,7 +135,7 @@ impl TypedMap for RingBuf {
 #[derive(Debug)]
 pub struct RingBufItem<'a> {
     data: &'a [u8],
-    consumer: &'a dyn Mapping,
+    ring: &'a MappedRing,
     end: u64,
 }
 
@@ -202,7 +149,8 @@ impl Deref for RingBufItem<'_> {
 
 impl Drop for RingBufItem<'_> {
     fn drop(&mut self) {
-        set_position(self.consumer, self.end).expect("the consumer's page was made writable");
+        let moved = self.ring.set_consumer(self.end);
+        moved.expect("the consumer's page was made writable");
     }
 }
 
@@ -225,7 +173,7 @@ impl Drop for RingBufItem<'_> {
 #[derive(Debug)]
 pub struct UserRingBuf {
     map: OwnedMap,
-    pages: Pages,
+    ring: MappedRing,
 }
 
 impl UserRingBuf {
@@ -247,7 +195,7 @@ impl UserRingBuf {
     #[doc(alias = "user_ring_buffer__reserve")]
     #[doc(alias = "user_ring_buffer__submit")]
     pub fn output(&mut self, data: &[u8]) -> Result<(), Error> {
-        let written = self.pages.write_record(data);
+        let written = write_sample(&self.ring, data);
         written.map_err(Error::of("user_ringbuf_output"))
     }
 }
@@ -260,7 +208,7 @@ impl TypedMap for UserRingBuf {
 
     fn over(map: OwnedMap) -> Result<Self, Error> {
         Ok(Self {
-            pages: Pages::new(&map, true)?,
+            ring: mapped(&map, true)?,
             map,
         })
     }

@@ -223,6 +223,7 @@ fn a_walk_of_a_program_counts_the_call_that_ends_it() {
 
 fn request(len: usize, write: bool) -> MapRequest {
     MapRequest {
+        addr: 0,
         offset: 0,
         len,
         prot: Prot {

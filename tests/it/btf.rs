@@ -3,6 +3,7 @@
 use mapemu::abi::{Bpf, Errno, Fd, MapType, Result};
 use mapemu::btf::{Btf, Writer};
 use mapemu::calls::{self, CreateOpts};
+use mapemu::env::LINUX_6_18_44;
 
 use crate::common::on_both;
 
@@ -166,7 +167,7 @@ fn no_bytes_make_it_panic() {
             bytes[at] = u8::try_from(next() % 256).expect("a byte");
         }
         bytes.truncate(bytes.len() - next() % 3);
-        if let Ok(btf) = Btf::parse(&bytes, 1) {
+        if let Ok(btf) = Btf::parse(&bytes, 1, LINUX_6_18_44) {
             for id in 0..8 {
                 let fields = btf.fields(id);
                 let size = btf.type_size(id).unwrap_or(0).min(1 << 16);

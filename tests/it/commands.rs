@@ -5,10 +5,11 @@ use mapemu::calls;
 
 use crate::common::{
     BPF_ANY, BPF_F_LOCK, BPF_F_RDONLY, BPF_F_WRONLY, BPF_NOEXIST, NOT_OPEN, Pointer, delete, elem,
-    lookup, on_both, queue, raw, small, small_with_flags, update,
+    lookup, on_both, queue, raw, same, small, small_with_flags, update,
 };
 
 const UNKNOWN: Cmd = Cmd(99);
+const BPF_F_ZERO_SEED: u32 = 64;
 
 #[test]
 fn attr_size_comes_before_everything() {
@@ -185,5 +186,34 @@ fn a_batch_of_none_succeeds_before_pointers_are_read() {
         assert_eq!(batch(bpf, fd, 0, BPF_NOEXIST), Err(Errno::EINVAL));
         let queue = queue(bpf);
         assert_eq!(batch(bpf, queue, 0, 9), Err(Errno::ENOTSUPP));
+    });
+}
+
+#[test]
+fn what_does_not_fit_is_written_as_far_as_it_goes() {
+    same(|bpf| {
+        let fd = small_with_flags(bpf, MapType::HASH, BPF_F_ZERO_SEED);
+        for key in 0..4 {
+            update(bpf, fd, key, u64::from(key) + 100, BPF_ANY).expect("room");
+        }
+        let mut answers = Vec::new();
+        for (keys, values) in [(16, 32), (16, 20), (16, 16), (6, 32), (0, 32), (16, 0)] {
+            let (mut keys, mut values, mut next) = (vec![0xee; keys], vec![0xee; values], [0; 4]);
+            let name = format!("batch into {} and {} bytes", keys.len(), values.len());
+            let done =
+                calls::bpf_map_lookup_batch(bpf, fd, None, &mut next, &mut keys, &mut values, 4);
+            let answer = format!("{done:?} {keys:?} {values:?} {next:?}");
+            answers.push((name, answer));
+        }
+        for room in [8, 5, 0] {
+            let mut value = vec![0xee; room];
+            let key = 2_u32.to_ne_bytes();
+            let answer = calls::bpf_map_lookup_elem(bpf, fd, &key, &mut value);
+            answers.push((
+                format!("lookup into {room} bytes"),
+                format!("{answer:?} {value:?}"),
+            ));
+        }
+        answers
     });
 }

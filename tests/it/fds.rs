@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use mapemu::abi::{Bpf, Cmd, Errno, Fd, MapHandle, MapRequest, Mapping, Memory, Result};
+use mapemu::abi::{
+    Bpf, Cmd, Errno, Fd, MapHandle, MapRequest, Mapping, Memory, PollEvents, Result,
+};
 use mapemu::map::object::OtherKind;
 use mapemu::sys::{Fds, Kernel, OpenFile};
 
@@ -53,6 +56,10 @@ impl Bpf for FrontEnd {
     fn close(&self, fd: Fd) -> Result<()> {
         let file = self.files.lock().expect("no panic").remove(&fd);
         file.map(drop).ok_or(Errno::EBADF)
+    }
+
+    fn poll(&self, fd: Fd, timeout: Option<Duration>) -> Result<PollEvents> {
+        self.get(fd)?.wait(timeout)
     }
 
     fn map_handle(&self, _fd: Fd) -> Option<Box<dyn MapHandle>> {
@@ -152,6 +159,26 @@ mod files {
         let (header, at) = (8, 2 * offset);
         let bytes = read(mapping.memory().expect("a file"), at + header);
         assert_eq!(bytes, 5_u64.to_ne_bytes());
+    }
+
+    #[test]
+    fn doubled_data_is_mapped_in_one_piece() {
+        let mut front = FrontEnd::new();
+        front.kernel = mapemu::sys::Kernel::builder().doubled_rings(true).build();
+        let fd = map(&front, MapType::RINGBUF, 0, 0, 4096, 0);
+        let offset = PAGE_SIZE as u64;
+        let all = MapRequest::shared(offset, PAGE_SIZE + 2 * 4096, false);
+        let mapping = granted(&front, fd, all);
+        assert_eq!(mapping.pieces(), [(PAGE_SIZE + 2 * 4096, offset)]);
+        let mapemu::map::object::Object::Map(ring) = front.get(fd).expect("open").object() else {
+            panic!("a map");
+        };
+        let prog = Prog::sched_cls(0);
+        assert_eq!(prog.ringbuf_output(&ring, &5_u64.to_ne_bytes(), 0), Ok(()));
+        for copy in [2 * offset, 3 * offset] {
+            let bytes = read(mapping.memory().expect("a file"), copy + 8);
+            assert_eq!(bytes, 5_u64.to_ne_bytes());
+        }
     }
 
     #[test]

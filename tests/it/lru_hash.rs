@@ -147,7 +147,9 @@ fn threads_lose_no_slot() {
                             let value = u64::from(key).to_ne_bytes();
                             let flags = mapemu::abi::UpdateFlags::ANY;
                             let done = prog.map_update_elem(shared, &bytes, &value, flags);
-                            assert_eq!(done, Ok(()), "there is always a slot");
+                            // There is none to be had while the only inactive element is on its way out on the
+                            // other CPU: in the kernel, too.
+                            assert!(matches!(done, Ok(()) | Err(Errno::ENOMEM)), "{done:?}");
                         }
                     });
                 }

@@ -26,13 +26,23 @@ mod perf_event_array;
 mod playing;
 mod prog_array;
 mod prog_load;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod prog_random;
+mod prog_records;
 mod program_side;
 #[cfg(all(feature = "conform", target_os = "linux"))]
 mod props;
 mod queue_stack;
+mod releases;
 mod ringbuf;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod ringbuf_wait;
 mod sockmap;
+#[cfg(all(feature = "host", target_os = "linux"))]
+mod stack_trace;
 mod task_work;
 mod test_run;
 mod timer;
 mod typed;
+#[cfg(all(feature = "conform", target_os = "linux"))]
+mod verifier;

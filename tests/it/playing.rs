@@ -1,6 +1,7 @@
 //! Programs on both kernels: played on the emulated one, loaded and run on the running one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mapemu::abi::{AttachType, Bpf, Fd, Helper, MapType, ProgType, Result, XdpAction};
 use mapemu::calls;
@@ -172,13 +173,16 @@ impl Side for Emulated {
     }
 
     fn poll(&self, fd: Fd) -> u32 {
-        self.0.poll(fd).expect("it is open")
+        let events = Bpf::poll(&self.0, fd, Some(Duration::ZERO));
+        events.expect("it is open").bits()
     }
 }
 
 #[cfg(all(feature = "host", target_os = "linux"))]
 pub(crate) mod running {
     use std::os::fd::OwnedFd;
+
+    use std::time::Duration;
 
     use mapemu::abi::{AttachType, Bpf, Errno, Fd, Helper, ProgType, Result, XdpAction};
     use mapemu::calls;
@@ -330,7 +334,8 @@ pub(crate) mod running {
         }
 
         fn poll(&self, fd: Fd) -> u32 {
-            os::poll(fd)
+            let events = os::poll(fd, Some(Duration::ZERO));
+            events.expect("it is open").bits()
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `BPF_PROG_LOAD` by bytes: whatever is loaded on the running kernel has the same answer here.
 
-use mapemu::abi::{AttachType, Bpf, Cmd, Errno, Fd, MapType, Memory, ProgType, Result};
+use mapemu::abi::{AttachType, Bpf, Caps, Cmd, Errno, Fd, MapType, Memory, ProgType, Result};
 use mapemu::calls;
 
 use crate::common::{NOT_OPEN, map, on_both, same, small};
@@ -62,7 +62,7 @@ impl Load {
         }
     }
 
-    fn word(mut self, at: usize, word: u32) -> Self {
+    pub(crate) fn word(mut self, at: usize, word: u32) -> Self {
         self.words.push((at, word));
         self
     }
@@ -435,50 +435,56 @@ fn programs_are_refused_as_by_the_kernel() {
     });
 }
 
+/// One thing wrong each: words of the attr.
+const WRONGS: [(&str, &[(usize, u32)]); 33] = [
+    ("flags", &[(44, 1 << 20)]),
+    ("token", &[(44, 1 << 16), (144, NOT_OPEN)]),
+    ("token that is none", &[(44, 1 << 16)]),
+    ("no instructions", &[(4, 0)]),
+    ("too many", &[(4, 1_000_001)]),
+    ("instructions unreadable", &[(8, 1), (12, 0)]),
+    ("licence unreadable", &[(16, 1), (20, 0)]),
+    ("type 0", &[(0, 0)]),
+    ("type 99", &[(0, 99)]),
+    ("place", &[(0, 30), (68, 3)]),
+    ("function of a filter", &[(108, 5)]),
+    ("attach_prog_fd not open", &[(112, NOT_OPEN)]),
+    ("attach_prog_fd is none", &[(112, 1)]),
+    ("name", &[(48, 0x2121_2121)]),
+    (
+        "name without end",
+        &[
+            (48, 0x6161_6161),
+            (52, 0x6161_6161),
+            (56, 0x6161_6161),
+            (60, 0x6161_6161),
+        ],
+    ),
+    ("log level", &[(24, 0x100)]),
+    ("log without a buffer", &[(24, 1), (28, 100)]),
+    ("log level alone", &[(24, 1)]),
+    (
+        "log that cannot be written",
+        &[(24, 1), (28, 4096), (32, 1)],
+    ),
+    ("BTF not open", &[(72, NOT_OPEN), (88, 1), (76, 8), (80, 1)]),
+    ("BTF that is none", &[(72, 0), (88, 1), (76, 8)]),
+    ("lines without BTF", &[(72, NOT_OPEN), (104, 1), (92, 16)]),
+    ("fds unreadable", &[(148, 1), (120, 1)]),
+    ("sleeps", &[(44, 1 << 4)]),
+    ("BTF that is not asked for", &[(72, NOT_OPEN)]),
+    ("sk_lookup", &[(0, 30), (68, 36)]),
+    ("device of a filter", &[(64, 1)]),
+    ("device of XDP", &[(0, 6), (64, 1)]),
+    ("no device of XDP", &[(0, 6), (64, 99)]),
+    ("bound to no device", &[(44, 64)]),
+    ("syscall", &[(0, 31)]),
+    ("cgroup_skb", &[(0, 8)]),
+    ("size of functions", &[(88, 1), (76, 4), (72, NOT_OPEN)]),
+];
+
 #[test]
 fn two_wrongs_are_answered_in_the_kernels_order() {
-    let wrongs: [(&str, &[(usize, u32)]); 29] = [
-        ("flags", &[(44, 1 << 20)]),
-        ("token", &[(44, 1 << 16), (144, NOT_OPEN)]),
-        ("token that is none", &[(44, 1 << 16)]),
-        ("no instructions", &[(4, 0)]),
-        ("too many", &[(4, 1_000_001)]),
-        ("instructions unreadable", &[(8, 1), (12, 0)]),
-        ("licence unreadable", &[(16, 1), (20, 0)]),
-        ("type 0", &[(0, 0)]),
-        ("type 99", &[(0, 99)]),
-        ("place", &[(0, 30), (68, 3)]),
-        ("function of a filter", &[(108, 5)]),
-        ("attach_prog_fd not open", &[(112, NOT_OPEN)]),
-        ("attach_prog_fd is none", &[(112, 1)]),
-        ("name", &[(48, 0x2121_2121)]),
-        (
-            "name without end",
-            &[
-                (48, 0x6161_6161),
-                (52, 0x6161_6161),
-                (56, 0x6161_6161),
-                (60, 0x6161_6161),
-            ],
-        ),
-        ("log level", &[(24, 0x100)]),
-        ("log without a buffer", &[(24, 1), (28, 100)]),
-        ("log level alone", &[(24, 1)]),
-        (
-            "log that cannot be written",
-            &[(24, 1), (28, 4096), (32, 1)],
-        ),
-        ("BTF not open", &[(72, NOT_OPEN), (88, 1), (76, 8), (80, 1)]),
-        ("BTF that is none", &[(72, 0), (88, 1), (76, 8)]),
-        ("lines without BTF", &[(72, NOT_OPEN), (104, 1), (92, 16)]),
-        ("fds unreadable", &[(148, 1), (120, 1)]),
-        ("sleeps", &[(44, 1 << 4)]),
-        ("BTF that is not asked for", &[(72, NOT_OPEN)]),
-        ("interface", &[(0, 30), (68, 36), (64, 0)]),
-        ("syscall", &[(0, 31)]),
-        ("cgroup_skb", &[(0, 8)]),
-        ("size of functions", &[(88, 1), (76, 4), (72, NOT_OPEN)]),
-    ];
     same(|bpf| {
         let mut answers = Vec::new();
         for program in [
@@ -494,8 +500,8 @@ fn two_wrongs_are_answered_in_the_kernels_order() {
                 .iter()
                 .find(|(name, _)| *name == program)
                 .expect("there");
-            for (first, one) in wrongs {
-                for (second, other) in wrongs {
+            for (first, one) in WRONGS {
+                for (second, other) in WRONGS {
                     let mut load = Load::new(ProgType::SOCKET_FILTER, insns);
                     load.words = [one, other].concat();
                     answers.push((format!("{first}, {second}, {program}"), load.try_on(bpf)));
@@ -554,111 +560,6 @@ fn the_log_of_a_program_that_is_accepted_is_the_kernels() {
         let (answer, log, _) = load.run(bpf);
         vec![(String::new(), (answer.map(drop), log))]
     });
-}
-
-/// BTF with a number (1), a function's type (2) and a function (3); names at 0, 5, 10 and 14, and 24 bytes of them.
-fn btf_of_a_function(bpf: &dyn Bpf) -> Fd {
-    const NAMES: &[u8; 24] = b"\0int\0main\0a.c\0line text\0";
-    let types: [u32; 10] = [1, 1 << 24, 4, 1 << 24 | 32, 0, 13 << 24, 1, 5, 12 << 24, 2];
-    let header: [u32; 6] = [0x0001_eb9f, 24, 0, 40, 40, 24];
-    let words = header
-        .iter()
-        .chain(&types)
-        .flat_map(|word| word.to_ne_bytes());
-    let bytes: Vec<u8> = words.chain(*NAMES).collect();
-    calls::bpf_btf_load(bpf, &bytes).expect("it is right")
-}
-
-#[test]
-fn what_is_told_of_functions_and_lines_is_judged_as_by_the_kernel() {
-    const LINE: [u32; 4] = [0, 10, 14, 0];
-    let lines = |begins: &[u32]| {
-        begins
-            .iter()
-            .flat_map(|&at| [at, 10, 14, 0])
-            .collect::<Vec<_>>()
-    };
-    let plain = [mov(0, 0), mov(1, 0), EXIT];
-    let two = [insn(0x85, 0, 1, 0, 1), EXIT, mov(0, 0), EXIT];
-    let wide = [&ld_imm64(0, 0, 1, 0)[..], &[EXIT]].concat();
-    let of_plain: [(&[u32], usize, Vec<u32>, usize); 21] = [
-        (&[0, 3], 2, lines(&[0]), 4),
-        (&[0, 3], 2, vec![], 4),
-        (&[], 2, lines(&[0]), 4),
-        (&[1, 3], 2, vec![], 4),
-        (&[0, 2], 2, vec![], 4),
-        (&[0, 9], 2, vec![], 4),
-        (&[0, 0], 2, vec![], 4),
-        (&[0, 3, 1, 3], 2, vec![], 4),
-        (&[0, 3, 0], 3, vec![], 4),
-        (&[0, 3, 1], 3, vec![], 4),
-        (&[0], 1, vec![], 4),
-        (&[0; 64], 64, vec![], 4),
-        (&[0, 3], 2, lines(&[1]), 4),
-        (&[0, 3], 2, lines(&[0, 0]), 4),
-        (&[0, 3], 2, lines(&[0, 3]), 4),
-        (&[0, 3], 2, lines(&[0, 2, 1]), 4),
-        (&[0, 3], 2, vec![0, 100, 14, 0], 4),
-        (&[0, 3], 2, vec![0, 10, 24, 0], 4),
-        (&[0, 3], 2, vec![0, 10, 23, 0], 4),
-        (&[0, 3], 2, vec![0, 10, 14], 3),
-        (&[0, 3], 2, [&LINE[..], &[1]].concat(), 5),
-    ];
-    let of_two: [(&[u32], usize, Vec<u32>, usize); 5] = [
-        (&[0, 3, 2, 3], 2, lines(&[0, 2]), 4),
-        (&[0, 3, 2, 3], 2, lines(&[0]), 4),
-        (&[0, 3], 2, vec![], 4),
-        (&[0, 3, 1, 3], 2, vec![], 4),
-        (&[], 2, vec![], 4),
-    ];
-    let of_wide: [(&[u32], usize, Vec<u32>, usize); 2] = [
-        (&[0, 3], 2, lines(&[0, 1]), 4),
-        (&[0, 3], 2, lines(&[0, 2]), 4),
-    ];
-    same(|bpf| {
-        let fd = btf_of_a_function(bpf);
-        let mut answers = Vec::new();
-        for (insns, cases) in [
-            (&plain[..], &of_plain[..]),
-            (&two, &of_two),
-            (&wide, &of_wide),
-        ] {
-            for (functions, words_each, lines, words_of_line) in cases {
-                let mut load = Load::new(ProgType::SOCKET_FILTER, insns).word(72, fd);
-                load.records = [
-                    (functions.to_vec(), *words_each),
-                    (lines.clone(), *words_of_line),
-                ];
-                let name = format!(
-                    "{functions:?} and {lines:?} of {} instructions",
-                    insns.len()
-                );
-                answers.push((name, load.try_on(bpf)));
-            }
-        }
-        answers
-    });
-}
-
-#[test]
-fn what_is_told_of_functions_and_lines_is_in_the_info() {
-    let bpf = mapemu::sys::Kernel::new();
-    let mut load = Load::new(ProgType::SOCKET_FILTER, &[mov(0, 0), EXIT]);
-    load = load.word(72, btf_of_a_function(&bpf));
-    load.records = [(vec![0, 3, 0], 3), (vec![0, 10, 14, 5, 1, 10, 14, 6], 4)];
-    let fd = load.run(&bpf).0.expect("loaded");
-    let (mut functions, mut lines) = ([0; 16], [0; 16]);
-    let ask = crate::objects::Ask::new(232)
-        .word(132, 8)
-        .word(172, 16)
-        .buffer(136, 144, 8, &mut functions)
-        .buffer(152, 148, 16, &mut lines);
-    let (answer, _, info) = ask.run(&bpf, fd);
-    assert_eq!(answer, Ok(0));
-    assert_eq!((info[144], info[148]), (1, 2), "one function, two lines");
-    assert_eq!(functions[..8], [0_u32, 3].map(u32::to_ne_bytes).concat());
-    let first = [0_u32, 10, 14, 5].map(u32::to_ne_bytes).concat();
-    assert_eq!(lines, first[..], "as many as there is room for");
 }
 
 /// A map's value as a number in an instruction.
@@ -750,5 +651,117 @@ fn an_attach_type_is_given_where_a_type_had_none() {
             load.attach_type = place;
             assert_eq!(load.try_on(bpf), Ok(()));
         }
+    });
+}
+
+/// What Linux 6.18.44 answered to a process with those capabilities alone; the tests keep theirs.
+#[test]
+fn loading_takes_the_capabilities_of_the_type() {
+    const NET: &[u32] = &[
+        3, 4, 6, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 22, 23, 25, 32,
+    ];
+    const PERF: &[u32] = &[2, 5, 7, 17, 24];
+    let bpf = mapemu::sys::Kernel::new();
+    let refused = |caps| {
+        bpf.set_capabilities(caps);
+        let mut refused = Vec::new();
+        for (prog_type, place) in places() {
+            let mut load = Load::new(prog_type, &[mov(0, 1), EXIT]).word(44, flags_of(prog_type));
+            load.attach_type = place;
+            let answer = load.try_on(&bpf);
+            assert!(
+                matches!(answer, Ok(()) | Err(Errno::EPERM)),
+                "{prog_type}: {answer:?}"
+            );
+            if answer.is_err() && refused.last() != Some(&prog_type.0) {
+                refused.push(prog_type.0);
+            }
+        }
+        refused
+    };
+    let mut both = [NET, PERF].concat();
+    both.sort_unstable();
+    assert_eq!(refused(Caps::BPF), both);
+    assert_eq!(refused(Caps::BPF | Caps::NET_ADMIN), PERF);
+    assert_eq!(refused(Caps::BPF | Caps::PERFMON), NET);
+    assert!(refused(Caps::SYS_ADMIN).is_empty());
+    let none = refused(Caps::NET_ADMIN | Caps::PERFMON);
+    let all: Vec<u32> = (1..=32)
+        .filter(|number| !matches!(number, 20 | 26..=29))
+        .collect();
+    assert_eq!(none, all);
+}
+
+#[test]
+fn without_capabilities_what_is_wrong_is_not_told() {
+    let bpf = mapemu::sys::Kernel::new();
+    bpf.set_capabilities(Caps::empty());
+    let empty = Load::new(ProgType::SOCKET_FILTER, &[]);
+    assert_eq!(empty.try_on(&bpf), Err(Errno::EPERM));
+    let ask = |cmd, size: usize| {
+        let mut attr = vec![0; size];
+        crate::common::raw(&bpf, cmd, &mut attr, u32::try_from(size).expect("small"))
+    };
+    for (cmd, size) in [
+        (Cmd::PROG_GET_NEXT_ID, 8),
+        (Cmd::BTF_GET_NEXT_ID, 8),
+        (Cmd::LINK_GET_NEXT_ID, 8),
+        (Cmd::PROG_GET_FD_BY_ID, 4),
+        (Cmd::BTF_GET_FD_BY_ID, 4),
+        (Cmd::LINK_GET_FD_BY_ID, 4),
+        (Cmd::PROG_QUERY, 64),
+        (Cmd::ENABLE_STATS, 4),
+        (Cmd::TASK_FD_QUERY, 48),
+    ] {
+        assert_eq!(ask(cmd, size), Err(Errno::EPERM), "{cmd}");
+    }
+}
+
+/// A map for the program with those instructions alone.
+fn exclusive(bpf: &dyn Bpf, map_type: MapType, hash: &[u8; 32]) -> Result<Fd> {
+    let mut attr = [0; 92];
+    let value_size = if map_type == MapType::HASH { 8 } else { 4 };
+    for (at, word) in [(0, map_type.0), (4, 4), (8, value_size), (12, 4), (88, 32)] {
+        attr[at..at + 4].copy_from_slice(&u32::to_ne_bytes(word));
+    }
+    let mut mem = Memory::new();
+    attr[80..88].copy_from_slice(&mem.input(hash).to_ne_bytes());
+    let addr = mem.output(&mut attr);
+    bpf.bpf(Cmd::MAP_CREATE, addr, 92, &mut mem)
+}
+
+#[test]
+fn a_map_can_be_for_one_program_alone() {
+    /// The SHA-256 of the program below, with 0 in place of the fd.
+    const HASH: [u8; 32] = [
+        0x0b, 0xd0, 0x16, 0x86, 0x76, 0xc7, 0xc7, 0x79, 0xbf, 0x91, 0x3a, 0x19, 0x98, 0xc8, 0x2d,
+        0x13, 0xdd, 0xa4, 0x6d, 0x60, 0x13, 0x63, 0xc5, 0xa5, 0x19, 0xf4, 0x63, 0x25, 0x7f, 0x0a,
+        0x5a, 0x4b,
+    ];
+    same(|bpf| {
+        let of = |fd| [&ld_imm64(1, 1, fd, 0)[..], &[mov(0, 0), EXIT]].concat();
+        let own = exclusive(bpf, MapType::HASH, &HASH).expect("a map");
+        let other = exclusive(bpf, MapType::HASH, &[1; 32]).expect("a map");
+        let array = exclusive(bpf, MapType::ARRAY, &[1; 32]).expect("a map");
+        let load = |insns: &[Insn]| Load::new(ProgType::SOCKET_FILTER, insns);
+        let mut held = load(&[mov(0, 0), EXIT]).word(148, 1);
+        held.fd_array = vec![other];
+        let outer = |inner_map_fd| {
+            let opts = calls::CreateOpts {
+                inner_map_fd,
+                ..calls::CreateOpts::default()
+            };
+            calls::bpf_map_create(bpf, MapType::ARRAY_OF_MAPS, "", 4, 4, 2, &opts)
+        };
+        let plain = outer(small(bpf, MapType::HASH)).expect("a map");
+        let put = |fd: Fd| calls::bpf_map_update_elem(bpf, plain, &[0; 4], &fd.to_ne_bytes(), 0);
+        vec![
+            ("its own program".into(), load(&of(own)).try_on(bpf)),
+            ("another".into(), load(&of(other)).try_on(bpf)),
+            ("only held".into(), held.try_on(bpf)),
+            ("as a template".into(), outer(other).map(drop)),
+            ("as an inner map".into(), put(other)),
+            ("as an inner map that does not fit".into(), put(array)),
+        ]
     });
 }

@@ -54,6 +54,7 @@ fn element_commands_are_not_supported() {
 
 fn try_map(bpf: &dyn Bpf, fd: Fd, pages: (u64, usize), write: bool) -> Result<(), Errno> {
     let request = MapRequest {
+        addr: 0,
         len: pages.1 * PAGE,
         offset: pages.0 * PAGE as u64,
         prot: Prot {
@@ -64,6 +65,21 @@ fn try_map(bpf: &dyn Bpf, fd: Fd, pages: (u64, usize), write: bool) -> Result<()
         shared: true,
     };
     bpf.mmap(fd, request).map(|_| ())
+}
+
+#[test]
+fn a_ring_mapped_writable_is_not_frozen_meanwhile() {
+    on_both(|bpf| {
+        let pages = [(MapType::RINGBUF, 0), (MapType::USER_RINGBUF, 1)];
+        for (map_type, page) in pages {
+            let fd = ring(bpf, map_type);
+            let request = MapRequest::shared(page * PAGE as u64, PAGE, true);
+            let mapping = bpf.mmap(fd, request).expect("user space writes here");
+            assert_eq!(bpf_map_freeze(bpf, fd), Err(Errno::EBUSY));
+            drop(mapping);
+            assert_eq!(bpf_map_freeze(bpf, fd), Ok(()));
+        }
+    });
 }
 
 #[test]
@@ -108,6 +124,7 @@ fn mapped_memory_shows_positions_header_and_data_twice() {
     let ring = ringbuf(&map).expect("it is a ring");
     assert_eq!(ring.output(b"record", 0), Ok(()));
     let request = MapRequest {
+        addr: 0,
         len: 4 * PAGE,
         offset: 0,
         prot: Prot {
@@ -156,8 +173,10 @@ fn a_ring_is_never_quite_full() {
     let map = emulated(MapType::RINGBUF);
     let ring = ringbuf(&map).expect("it is a ring");
     let size = PAGE as u64;
-    assert_eq!(ring.reserve(size - RINGBUF_HDR_SZ, 0), None);
-    let record = ring.reserve(size - 2 * RINGBUF_HDR_SZ, 0).expect("room");
+    assert_eq!(ring.reserve(size - RINGBUF_HDR_SZ as u64, 0), None);
+    let record = ring
+        .reserve(size - 2 * RINGBUF_HDR_SZ as u64, 0)
+        .expect("room");
     assert_eq!(ring.reserve(0, 0), None);
     assert_eq!(ring.output(&[], 0), Err(Errno::EAGAIN));
     ring.submit(record, 0);
@@ -183,6 +202,7 @@ fn a_busy_record_holds_what_lies_behind_it_even_if_the_consumer_is_past_it() {
     let busy = ring.reserve(2000, 0).expect("room");
     assert_eq!(ring.output(&[0; 2000], 0), Ok(()));
     let request = MapRequest {
+        addr: 0,
         len: PAGE,
         offset: 0,
         prot: Prot {

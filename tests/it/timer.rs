@@ -473,3 +473,52 @@ fn what_the_verifier_refuses() {
     assert!(rule(|| prog.timer_cancel(&value)).contains("no helper is called"));
     guard.spin_unlock();
 }
+
+/// Puts its key back when it is dropped.
+struct PutsBack(Arc<Map>);
+
+impl Drop for PutsBack {
+    fn drop(&mut self) {
+        put(&Prog::sched_cls(0), &self.0, 77);
+    }
+}
+
+#[test]
+fn what_a_callback_holds_is_dropped_without_a_lock() {
+    for map_type in [MapType::HASH, MapType::LRU_HASH] {
+        let kernel = Kernel::new();
+        let (fd, map) = timers(&kernel, map_type);
+        let prog = Prog::sched_cls(0);
+        let hold = || {
+            put(&prog, &map, 1);
+            let value = prog.map_lookup_elem(&map, &1_u32.to_ne_bytes());
+            let value = value.expect("just put");
+            prog.timer_init(&map, &value, MONOTONIC).expect("init");
+            let held = PutsBack(Arc::clone(&map));
+            let callback = move |_: &Prog, _: &Arc<Map>, _: &[u8], _: &Value<'_>| {
+                let _ = &held;
+            };
+            prog.timer_set_callback(&value, callback).expect("set");
+        };
+        let has_77 = || {
+            let key = 77_u32.to_ne_bytes();
+            calls::bpf_map_delete_elem(&kernel, fd, &key).is_ok()
+        };
+        hold();
+        put(&prog, &map, 1);
+        assert!(has_77(), "by replacing");
+        hold();
+        calls::bpf_map_delete_elem(&kernel, fd, &1_u32.to_ne_bytes()).expect("it is there");
+        assert!(has_77(), "by deleting");
+        if map_type == MapType::LRU_HASH {
+            hold();
+            for key in 100..200_u32 {
+                put(&prog, &map, key);
+                // Used as much as the first one.
+                let _ = prog.map_lookup_elem(&map, &key.to_ne_bytes());
+            }
+            let old = calls::bpf_map_delete_elem(&kernel, fd, &1_u32.to_ne_bytes());
+            assert_eq!(old, Err(Errno::ENOENT), "evicted");
+        }
+    }
+}

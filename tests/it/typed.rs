@@ -13,8 +13,8 @@ use mapemu::map::object::{OtherKind, Socket};
 use mapemu::sys::{Kernel, ProgDef};
 use mapemu::typed::lpm_trie::Key;
 use mapemu::typed::{
-    Array, ArrayOfMaps, BatchError, BloomFilter, Builder, CgroupStorageKey, CgrpStorage, CpuMap,
-    CpuMapValue, DevMap, DevMapHash, DevMapValue, Error, HashMap, HashOfMaps, InodeStorage,
+    Arena, Array, ArrayOfMaps, BatchError, BloomFilter, Builder, CgroupStorageKey, CgrpStorage,
+    CpuMap, CpuMapValue, DevMap, DevMapHash, DevMapValue, Error, HashMap, HashOfMaps, InodeStorage,
     LpmTrie, LruHashMap, LruPerCpuHashMap, PerCpuArray, PerCpuCgroupStorage, PerCpuHashMap,
     PerCpuValues, PerfEventArray, ProgramArray, Queue, RingBuf, SkStorage, SockHash, SockMap,
     Stack, TaskStorage, TypedMap, UserRingBuf, XskMap,
@@ -570,4 +570,33 @@ fn a_map_of_another_type_or_size_is_not_taken_over() {
     kernel.mkdir("/sys/fs/bpf/a").expect("there is none");
     hash.map().pin("/sys/fs/bpf/a/hash").expect("it is free");
     assert!(calls::bpf_obj_get(&kernel, "/sys/fs/bpf/a/hash").is_ok());
+}
+
+#[test]
+fn an_arena_is_memory() {
+    every_way(&Arena::builder().max_entries(2), |arena| {
+        assert_eq!(arena.len(), 8192);
+        assert_eq!(arena.get::<u64>(8184), Ok(0));
+        arena.set(4095, &0x0102_0304_u32).expect("across pages");
+        let mut bytes = [9; 6];
+        arena.read(4094, &mut bytes).expect("it is there");
+        let [before, value @ .., after] = bytes;
+        assert_eq!((before, after), (0, 0));
+        assert_eq!(u32::from_ne_bytes(value), 0x0102_0304);
+        refused(arena.get::<u64>(8190), Errno::EFAULT);
+        refused(arena.write(8192, &[1]), Errno::EFAULT);
+    });
+    every_way(
+        &Arena::builder().max_entries(1).map_extra(0x30_0000_0000),
+        |arena| {
+            assert_eq!(arena.addr(), 0x30_0000_0000);
+        },
+    );
+    refused(
+        Arena::builder()
+            .max_entries(1)
+            .map_extra(8)
+            .create(&kernel()),
+        Errno::EINVAL,
+    );
 }

@@ -2,15 +2,19 @@
 //!
 //! The clock stands still until somebody moves it on: see [`Env::advance`].
 
+mod release;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
 use crate::abi::Errno;
 
 pub use crate::abi::PAGE_SIZE;
+pub use release::{KptrTags, LINUX_6_18_44, RELEASES, Release, Taken, UnknownRelease};
 
 /// What one kernel's maps stand in. The same calls in the same `Env` give the same answers.
 #[derive(Debug)]
@@ -23,6 +27,9 @@ pub struct Env {
     pub memory_limit: u64,
     /// What happens where this crate does not know the kernel's answer.
     pub unsupported: Unsupported,
+    refusal: OnceLock<fn(fmt::Arguments<'_>) -> Errno>,
+    /// The memory of ring buffers holds their data twice.
+    pub doubled_rings: bool,
     random: AtomicU64,
     memory_used: AtomicU64,
     /// Indexes of the network interfaces.
@@ -30,7 +37,6 @@ pub struct Env {
     socket_cookies: AtomicU64,
     allocated_objects: AtomicU64,
     agenda: Mutex<Agenda>,
-    rings_in_line: AtomicBool,
 }
 
 /// The interface `lo`, which every network has.
@@ -46,30 +52,6 @@ pub enum Unsupported {
     Errno(Errno),
 }
 
-/// What differs between releases of the kernel, as named facts.
-#[derive(Debug)]
-pub struct Release {
-    /// Point release, such as `6.18.44`.
-    pub name: &'static str,
-    /// Bytes of `union bpf_attr` that the kernel knows.
-    pub attr_size: usize,
-    /// The first number that is no map type.
-    pub map_types: u32,
-    /// The first number that is no command.
-    pub commands: u32,
-    /// Bytes of the kernel's header of a local storage element; the value has to fit in 65,535 with it.
-    pub local_storage_header: u32,
-}
-
-/// Linux 6.18.44.
-pub static LINUX_6_18_44: Release = Release {
-    name: "6.18.44",
-    attr_size: 168,
-    map_types: 34,
-    commands: 38,
-    local_storage_header: 128,
-};
-
 impl Env {
     /// An environment with nothing used.
     pub fn new(
@@ -84,25 +66,15 @@ impl Env {
             release,
             memory_limit,
             unsupported,
+            refusal: OnceLock::new(),
+            doubled_rings: false,
             random: AtomicU64::new(seed),
             memory_used: AtomicU64::new(0),
             interfaces: RwLock::new(BTreeSet::from([LOOPBACK])),
             socket_cookies: AtomicU64::new(1),
             allocated_objects: AtomicU64::new(0),
             agenda: Mutex::new(Agenda::default()),
-            rings_in_line: AtomicBool::new(false),
         }
-    }
-
-    /// Ring buffers that are made from here on have their data in their file twice, as it is in a mapping: for a front end
-    /// whose callers map the file themselves.
-    pub fn lay_rings_in_line(&self) {
-        self.rings_in_line.store(true, Ordering::Relaxed);
-    }
-
-    /// See [`Env::lay_rings_in_line`].
-    pub fn rings_in_line(&self) -> bool {
-        self.rings_in_line.load(Ordering::Relaxed)
     }
 
     /// There is a network interface of that index from now on. (`lo`, 1, is there from the start.)
@@ -174,10 +146,18 @@ impl Env {
 
     /// What cannot be emulated: the errno that the user chose for it, or a panic that names it.
     pub fn unsupported(&self, what: fmt::Arguments<'_>) -> Errno {
-        match self.unsupported {
-            Unsupported::Panic => panic!("mapemu does not emulate {what} yet"),
-            Unsupported::Errno(errno) => errno,
+        match (self.unsupported, self.refusal.get()) {
+            (Unsupported::Errno(errno), _) => errno,
+            (Unsupported::Panic, Some(refuse)) => refuse(what),
+            (Unsupported::Panic, None) => panic!("mapemu does not emulate {what} yet"),
         }
+    }
+
+    /// From here on `refuse` is called where a panic would name what cannot be emulated: for a front end whose callers cannot
+    /// be unwound. It names it, and gives the errno.
+    pub fn refuse_with(&self, refuse: fn(fmt::Arguments<'_>) -> Errno) {
+        // A second front end refuses as the first does.
+        let _ = self.refusal.set(refuse);
     }
 }
 

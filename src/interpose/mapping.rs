@@ -1,0 +1,222 @@
+//! mmap(2) and munmap(2) of emulated files: the memory that is behind them, mapped for real.
+//!
+//! What is granted counts as long as any part of it is mapped. Mappings of all else are told from those by their address alone.
+
+#![expect(unsafe_code, reason = "mappings")]
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_long};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+use super::raw::{errno_of, raw};
+use super::table::Entry;
+use crate::abi::{Errno, MapRequest, MapType, Prot, Result};
+use crate::sys::Granted;
+
+/// What is mapped, by its first address: the address after it, and what was granted.
+static MAPPED: Mutex<BTreeMap<usize, (usize, Arc<Granted>)>> = Mutex::new(BTreeMap::new());
+
+/// All that was ever mapped lies from the first to the second.
+static BOUNDS: [AtomicUsize; 2] = [AtomicUsize::new(usize::MAX), AtomicUsize::new(0)];
+
+/// The arguments of mmap(2), but the file.
+#[derive(Clone, Copy)]
+pub(super) struct Arguments {
+    pub(super) addr: usize,
+    pub(super) len: usize,
+    pub(super) prot: c_int,
+    pub(super) flags: c_int,
+    pub(super) offset: u64,
+}
+
+/// Something of ours may lie there. No lock is taken.
+#[inline(always)]
+pub(super) fn may_have(addr: usize, len: usize) -> bool {
+    let [first, end] = &BOUNDS;
+    addr < end.load(Ordering::Acquire) && addr.saturating_add(len) > first.load(Ordering::Acquire)
+}
+
+/// What lay there is not mapped any more.
+#[cold]
+pub(super) fn forget(addr: usize, len: usize) {
+    let end = addr.saturating_add(len.next_multiple_of(crate::abi::PAGE_SIZE));
+    let mut mapped = MAPPED.lock();
+    let first: Vec<usize> = mapped
+        .range(..end)
+        .filter(|(_, (last, _))| *last > addr)
+        .map(|(&first, _)| first)
+        .collect();
+    let mut gone = Vec::new();
+    for first in first {
+        let (last, granted) = mapped.remove(&first).expect("found just now");
+        if first < addr {
+            mapped.insert(first, (addr, Arc::clone(&granted)));
+        }
+        if last > end {
+            mapped.insert(end, (last, Arc::clone(&granted)));
+        }
+        gone.push(granted);
+    }
+    drop(mapped);
+    // No lock is held: a map may go with it.
+    drop(gone);
+}
+
+/// Maps an emulated file.
+///
+/// # Errors
+///
+/// What the kernel answers.
+///
+/// # Safety
+///
+/// That of mmap(2).
+pub(super) unsafe fn map(entry: &Entry, mut of: Arguments) -> Result<usize> {
+    const FIXED: c_int = libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE;
+    if entry.file.map_type() == Some(MapType::ARENA) && of.flags & FIXED == 0 {
+        // Programs know where it is: it is settled before it is mapped.
+        if of.addr == 0 {
+            of.addr = room(of.len)?;
+        }
+        of.flags |= libc::MAP_FIXED_NOREPLACE;
+    }
+    let fixed = of.flags & FIXED != 0;
+    let request = MapRequest {
+        addr: if fixed { of.addr as u64 } else { 0 },
+        len: of.len,
+        offset: of.offset,
+        prot: Prot {
+            read: of.prot & libc::PROT_READ != 0,
+            write: of.prot & libc::PROT_WRITE != 0,
+            exec: of.prot & libc::PROT_EXEC != 0,
+        },
+        shared: of.flags & libc::MAP_TYPE != libc::MAP_PRIVATE,
+    };
+    let granted = entry.installed.kernel.grant_mmap(&entry.file, request)?;
+    let memory = granted.memory().map_err(errno_of)?;
+    let pieces = pieces(&granted, of.prot);
+    // SAFETY: the caller's promise.
+    let addr = unsafe { map_pieces(of, &memory, &pieces, granted.size()) }?;
+    let end = addr + granted.size();
+    if may_have(addr, end - addr) {
+        forget(addr, end - addr);
+    }
+    let [lowest, highest] = &BOUNDS;
+    lowest.fetch_min(addr, Ordering::AcqRel);
+    highest.fetch_max(end, Ordering::AcqRel);
+    MAPPED.lock().insert(addr, (end, Arc::new(granted)));
+    // A perf event has nobody to wake before it is mapped.
+    entry.follow();
+    Ok(addr)
+}
+
+/// A free place for an arena, which does not lie across a multiple of 4 GiB.
+fn room(len: usize) -> Result<usize> {
+    const PIECE: usize = 1 << 32;
+    if len == 0 || len > PIECE {
+        // Refused later.
+        return Ok(0);
+    }
+    let nothing = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping, at no address that anybody has.
+    let start = unsafe { mmap(0, 2 * len, libc::PROT_NONE, nothing, -1, 0) }?;
+    let args = [
+        start.cast_signed() as c_long,
+        (2 * len).cast_signed() as c_long,
+        0,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: it is the mapping just made.
+    unsafe { raw(libc::SYS_munmap, args) };
+    let in_one_piece = start / PIECE == (start + len - 1) / PIECE;
+    Ok(if in_one_piece {
+        start
+    } else {
+        start.next_multiple_of(PIECE)
+    })
+}
+
+/// A part of a mapping: bytes, where in the file, protection.
+type Piece = (usize, u64, c_int);
+
+fn pieces(granted: &Granted, prot: c_int) -> Vec<Piece> {
+    let mut left = granted.write_end();
+    let mut pieces = Vec::new();
+    for (len, offset) in granted.pieces() {
+        let writable = len.min(left);
+        left -= writable;
+        if writable > 0 {
+            pieces.push((writable, offset, prot));
+        }
+        if writable < len {
+            let rest = (
+                len - writable,
+                offset + writable as u64,
+                prot & !libc::PROT_WRITE,
+            );
+            pieces.push(rest);
+        }
+    }
+    pieces
+}
+
+/// # Safety
+///
+/// That of mmap(2).
+unsafe fn map_pieces(
+    of: Arguments,
+    memory: &OwnedFd,
+    pieces: &[Piece],
+    size: usize,
+) -> Result<usize> {
+    if let [(len, offset, prot)] = *pieces {
+        // SAFETY: the caller's promise.
+        return unsafe { mmap(of.addr, len, prot, of.flags, memory.as_raw_fd(), offset) };
+    }
+    // The room first, at the address that is asked for; then its parts.
+    let nothing = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let place = of.flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE);
+    // SAFETY: the caller's promise.
+    let addr = unsafe { mmap(of.addr, size, libc::PROT_NONE, nothing | place, -1, 0) }?;
+    let flags = of.flags & !libc::MAP_FIXED_NOREPLACE | libc::MAP_FIXED;
+    let mut at = addr;
+    for &(len, offset, prot) in pieces {
+        // SAFETY: it lies in the mapping that was just made.
+        unsafe { mmap(at, len, prot, flags, memory.as_raw_fd(), offset) }?;
+        at += len;
+    }
+    Ok(addr)
+}
+
+/// # Safety
+///
+/// That of the system call.
+unsafe fn mmap(
+    addr: usize,
+    len: usize,
+    prot: c_int,
+    flags: c_int,
+    fd: c_int,
+    offset: u64,
+) -> Result<usize> {
+    let args = [
+        addr.cast_signed() as c_long,
+        len.cast_signed() as c_long,
+        prot.into(),
+        flags.into(),
+        fd.into(),
+        offset.cast_signed(),
+    ];
+    // SAFETY: the caller's promise.
+    let ret = unsafe { raw(libc::SYS_mmap, args) };
+    match u16::try_from(-ret) {
+        Ok(errno @ 1..4096) => Err(Errno::new(errno)),
+        _ => usize::try_from(ret).map_err(|_| Errno::EIO),
+    }
+}

@@ -1,0 +1,109 @@
+//! perf_event_open(2) and the ioctls of perf events, as far as programs write to them.
+
+use std::ffi::{c_int, c_long, c_ulong};
+use std::sync::Arc;
+
+use super::memory::ProcessMem;
+use super::table::{self, Entry};
+use super::{caller, notice, process, threads};
+use crate::abi::{Attr, Errno, PerfEvent, Result, UserMem, Wakeup};
+use crate::map::object::{Object, OtherKind};
+
+/// `PERF_TYPE_SOFTWARE`
+const SOFTWARE: u32 = 1;
+/// `PERF_TYPE_TRACEPOINT`, `PERF_TYPE_BREAKPOINT`: what programs are attached to, besides those that are numbered later.
+const EVENTS: [u32; 2] = [2, 5];
+/// Numbers from here on are given to kprobes, uprobes, …
+const FIRST_DYNAMIC: u32 = 6;
+/// Bytes of `struct perf_event_attr` that are looked at.
+const ATTR_SIZE: usize = 64;
+
+const ENABLE: c_ulong = 0x2400;
+const DISABLE: c_ulong = 0x2401;
+const ID: c_ulong = 0x8008_2407;
+const SET_BPF: c_ulong = 0x4004_2408;
+
+/// The answer of perf_event_open(2); `None` if it is for the running kernel.
+pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Option<Result<u32>> {
+    if !process::may_answer() {
+        return None;
+    }
+    let installed = threads::current()?;
+    let mut bytes = [0; ATTR_SIZE];
+    if mem.read(attr, &mut bytes).is_err() {
+        return Some(Err(Errno::EFAULT));
+    }
+    let attr = Attr(&bytes);
+    let (kind, config) = (attr.u32(0), attr.u64(8));
+    if EVENTS.contains(&kind) || kind >= FIRST_DYNAMIC {
+        notice(format_args!(
+            "perf events of type {kind} do not fire: perf_event_open is refused with EOPNOTSUPP"
+        ));
+        return Some(Err(Errno::EOPNOTSUPP));
+    }
+    if (kind, config) != (SOFTWARE, PerfEvent::BPF_OUTPUT) {
+        // A counter of the machine.
+        return None;
+    }
+    Some(caller::answered(|| {
+        let Ok(cpu) = u32::try_from(cpu) else {
+            return Err(Errno::EINVAL);
+        };
+        if pid != -1 || cpu >= installed.kernel.env().nr_cpus {
+            return Err(Errno::EINVAL);
+        }
+        let file = installed
+            .kernel
+            .declare(OtherKind::PerfEvent(event(attr, cpu)));
+        table::install(&installed, file)
+    }))
+}
+
+fn event(attr: Attr<'_>, cpu: u32) -> PerfEvent {
+    const DISABLED: u64 = 1;
+    const WATERMARK: u64 = 1 << 14;
+    let (bits, wakeup) = (attr.u64(40), attr.u32(48));
+    PerfEvent {
+        config: attr.u64(8),
+        cpu,
+        disabled: bits & DISABLED != 0,
+        wakeup: if bits & WATERMARK != 0 {
+            Wakeup::Watermark(wakeup)
+        } else {
+            Wakeup::Events(wakeup)
+        },
+    }
+}
+
+/// It may be an ioctl of a perf event.
+pub(super) fn is_ioctl(request: c_ulong) -> bool {
+    matches!(request, ENABLE | DISABLE | ID | SET_BPF)
+}
+
+/// The answer of ioctl(2) of an emulated file; `ENOTTY` is the answer of the placeholder, too.
+pub(super) fn ioctl(
+    entry: &Arc<Entry>,
+    request: c_ulong,
+    argument: c_long,
+    mem: &mut ProcessMem,
+) -> Result<u32> {
+    let object = entry.file.object();
+    let event = match &object {
+        Object::Other(object) => object.perf_event(),
+        Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) => None,
+    };
+    let event = event.ok_or(Errno::ENOTTY)?;
+    match request {
+        ENABLE => event.enable(true),
+        DISABLE => event.enable(false),
+        ID => mem.write(argument.cast_unsigned(), &event.id.to_ne_bytes())?,
+        SET_BPF => {
+            notice(format_args!(
+                "programs of perf events do not run: PERF_EVENT_IOC_SET_BPF is refused with EOPNOTSUPP"
+            ));
+            return Err(Errno::EOPNOTSUPP);
+        }
+        _ => return Err(Errno::ENOTTY),
+    }
+    Ok(0)
+}

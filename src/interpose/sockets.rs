@@ -1,0 +1,156 @@
+//! Sockets of the system that maps of emulated kernels hold: what the kernel would see of them, and when they end.
+
+#![expect(unsafe_code, reason = "questions to the system about fds")]
+
+use std::ffi::c_int;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use rustix::fs::{FileType, Stat, fstat};
+
+use super::Installed;
+use crate::map::object::{OtherKind, Socket};
+use crate::sys::OpenFile;
+
+/// An inode of the system.
+type Inode = (u64, u64);
+
+/// The sockets that kernels know.
+static KNOWN: Mutex<Vec<(Inode, Arc<Installed>, OpenFile)>> = Mutex::new(Vec::new());
+
+/// One bit for each of the first numbers: it was that of a socket that is known. Asked on the way of every close(2).
+static NUMBERS: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
+
+/// The word and the bit of a number.
+#[inline(always)]
+fn bit(fd: RawFd) -> Option<(&'static AtomicU64, u64)> {
+    let at = usize::try_from(fd).ok()?;
+    Some((NUMBERS.get(at / 64)?, 1 << (at % 64)))
+}
+
+/// The number may be that of a socket that a kernel knows. No lock is taken.
+#[inline(always)]
+pub(super) fn may_be_known(fd: RawFd) -> bool {
+    bit(fd).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+}
+
+/// The socket, as that kernel knows it; `None` if it is none.
+pub(super) fn get(installed: &Arc<Installed>, fd: BorrowedFd<'_>, stat: &Stat) -> Option<OpenFile> {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+        return None;
+    }
+    let inode = (stat.st_dev, stat.st_ino);
+    let mut known = KNOWN.lock();
+    let found = known
+        .iter()
+        .find(|(of, by, _)| *of == inode && Arc::ptr_eq(by, installed));
+    let file = match found {
+        Some((_, _, file)) => file.clone(),
+        None => {
+            let file = installed.kernel.declare(OtherKind::Socket(describe(fd)));
+            known.push((inode, Arc::clone(installed), file.clone()));
+            file
+        }
+    };
+    drop(known);
+    if let Some((word, bit)) = bit(fd.as_raw_fd()) {
+        word.fetch_or(bit, Ordering::AcqRel);
+    }
+    Some(file)
+}
+
+/// What maps ask of a socket.
+fn describe(fd: BorrowedFd<'_>) -> Socket {
+    let (local, peer) = (
+        address(fd, libc::getsockname),
+        address(fd, libc::getpeername),
+    );
+    let domain = option(fd, libc::SO_DOMAIN);
+    let family = Some(domain).filter(|&domain| domain != 0);
+    Socket {
+        xdp: family == Some(libc::AF_XDP),
+        unix: family == Some(libc::AF_UNIX),
+        stream: option(fd, libc::SO_TYPE) == libc::SOCK_STREAM,
+        bound: local.is_some_and(|port| port != 0),
+        listening: option(fd, libc::SO_ACCEPTCONN) != 0,
+        connected: peer.is_some(),
+        reuseport: option(fd, libc::SO_REUSEPORT) != 0,
+    }
+}
+
+/// A number that SOL_SOCKET tells; 0 if it does not.
+fn option(fd: BorrowedFd<'_>, name: c_int) -> c_int {
+    let mut value: c_int = 0;
+    let mut len = libc::socklen_t::try_from(size_of::<c_int>()).expect("a small number");
+    let at = (&raw mut value).cast();
+    // SAFETY: there is room for a number.
+    unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, at, &raw mut len) };
+    value
+}
+
+/// The port of an address that a socket has; a number that is not 0 for a name.
+fn address(
+    fd: BorrowedFd<'_>,
+    ask: unsafe extern "C" fn(c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> c_int,
+) -> Option<u16> {
+    let mut room = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut len = libc::socklen_t::try_from(size_of::<libc::sockaddr_storage>()).ok()?;
+    // SAFETY: there is room for any address.
+    let ret = unsafe { ask(fd.as_raw_fd(), room.as_mut_ptr().cast(), &raw mut len) };
+    // SAFETY: zeros are one, and so is what the system wrote.
+    let address = unsafe { room.assume_init() };
+    let family = c_int::from(address.ss_family);
+    let at: *const libc::sockaddr_storage = &raw const address;
+    let port = match family {
+        // SAFETY: both have the port at the same place, and are smaller.
+        libc::AF_INET | libc::AF_INET6 => unsafe { (*at.cast::<libc::sockaddr_in>()).sin_port },
+        _ => 1,
+    };
+    (ret == 0).then_some(port)
+}
+
+/// A number that may be that of a socket is about to be closed: the inode, if it is.
+#[cold]
+pub(super) fn before_close(fd: RawFd) -> Option<Inode> {
+    let (word, bit) = bit(fd)?;
+    word.fetch_and(!bit, Ordering::AcqRel);
+    // SAFETY: if it is not open, fstat(2) says so; it is not kept.
+    let stat = fstat(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+/// After it was closed: if that was its last number in this process, it ends for the kernels that know it.
+#[cold]
+pub(super) fn after_close(inode: Inode) {
+    if mark_others(inode) {
+        return;
+    }
+    let mut known = KNOWN.lock();
+    let all = std::mem::take(&mut *known);
+    let (ended, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(of, ..)| *of == inode);
+    *known = others;
+    drop(known);
+    for (_, installed, file) in ended {
+        installed.kernel.end(&file);
+    }
+}
+
+/// Whether there are other numbers of that inode; they are looked at when they are closed.
+fn mark_others(inode: Inode) -> bool {
+    let numbers = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let mut any = false;
+    for number in numbers.flatten() {
+        let found = rustix::fs::stat(number.path());
+        if found.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == inode) {
+            any = true;
+            let fd = number.file_name().to_str().and_then(|fd| fd.parse().ok());
+            if let Some((word, bit)) = fd.and_then(bit) {
+                word.fetch_or(bit, Ordering::AcqRel);
+            }
+        }
+    }
+    any
+}
