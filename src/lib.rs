@@ -53,11 +53,19 @@ pub mod interpose;
 pub mod map;
 #[cfg(feature = "object")]
 pub mod object;
+#[cfg(all(
+    feature = "run",
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(shuttle)
+))]
+pub mod run;
 pub mod store;
 pub mod sys;
 #[cfg(feature = "trace")]
 pub mod trace;
 pub mod typed;
+pub mod vm;
 
 pub use sys::Kernel;
 

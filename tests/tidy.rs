@@ -13,6 +13,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("map", &["abi", "store", "btf", "env"]),
     ("sys", &["abi", "map", "env", "btf", "store"]),
     ("helper", &["abi", "map", "env", "btf"]),
+    // Instructions call helpers; `sys` is given it as a machine.
+    ("vm", &["abi", "map", "env", "helper", "sys"]),
     ("calls", &["abi"]),
     ("typed", &["abi", "calls"]),
     ("object", &["abi", "calls", "btf"]),
@@ -30,10 +32,14 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["abi", "calls", "sys", "helper", "host", "map"]),
+    // What maps know of files, sockets and perf events is told by `map`; how a recording is written, by `trace`.
+    // `BPF_PROG_TEST_RUN` runs programs on it.
+    ("run", &["abi", "sys", "map", "vm"]),
     (
         "cli",
         &[
             "abi", "bench", "calls", "sys", "helper", "host", "trace", "conform", "map", "env",
+            "run",
         ],
     ),
 ];

@@ -52,6 +52,7 @@ errnos! {
     ESRCH = 3, "no such process";
     EINTR = 4, "interrupted";
     EIO = 5, "input or output failed";
+    ENXIO = 6, "no such device or address";
     E2BIG = 7, "the map is full, or an index or size is past its limit";
     EBADF = 9, "not an open file descriptor of the right kind";
     EAGAIN = 11, "try again";

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::recordings::families;
+use super::recordings::recorded;
 
 /// What the emulator is compared with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -89,7 +89,7 @@ pub(super) fn running_release() -> String {
 
 /// Series of the recordings that the program carries.
 pub(super) fn recorded_release() -> String {
-    let mut releases: Vec<&str> = families().iter().map(|family| family.release).collect();
+    let mut releases: Vec<&str> = recorded().iter().map(|recorded| recorded.release).collect();
     releases.dedup();
     releases.join(", ")
 }

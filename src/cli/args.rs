@@ -28,6 +28,13 @@ enum Command {
     Record(record::Record),
     /// Measures operations on emulated maps, in the running kernel where it may, and on dashmap.
     Bench(bench::Bench),
+    /// Runs an unmodified program on emulated maps, as an ordinary user.
+    #[cfg(all(
+        target_os = "linux",
+        any(target_arch = "x86_64", target_arch = "aarch64"),
+        not(shuttle)
+    ))]
+    Run(super::run::Run),
 }
 
 /// Options that all commands share.
@@ -82,12 +89,18 @@ impl From<Exit> for ExitCode {
 
 /// Runs the program with these arguments, its own name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let runs_program = arguments.get(1).is_some_and(|command| command == "run");
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // If nobody reads it, nobody misses it.
             let _printed = error.print();
             let wrong = error.use_stderr();
+            if wrong && runs_program {
+                // No status of a program.
+                return ExitCode::from(125);
+            }
             return if wrong { Exit::CannotRun } else { Exit::Holds }.into();
         }
     };
@@ -97,5 +110,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Diff(diff) => diff::run(&diff).into(),
         Command::Record(record) => record::run(&record).into(),
         Command::Bench(bench) => bench::run(&bench).into(),
+        #[cfg(all(
+            target_os = "linux",
+            any(target_arch = "x86_64", target_arch = "aarch64"),
+            not(shuttle)
+        ))]
+        Command::Run(run) => super::run::run(run),
     }
 }

@@ -17,6 +17,12 @@ mod replay;
 mod report;
 mod report_latency;
 mod report_matrix;
+#[cfg(all(
+    target_os = "linux",
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    not(shuttle)
+))]
+mod run;
 mod running;
 
 pub use args::run;

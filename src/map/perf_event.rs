@@ -37,6 +37,9 @@ pub struct Event {
     buffer: Mutex<Weak<Buffer>>,
     /// Wakes those who wait for it, whatever its buffer is by then.
     signal: Arc<Signal>,
+    /// Where the buffer is to lie: see [`Event::lay_in`].
+    #[cfg(all(target_os = "linux", not(shuttle)))]
+    file: std::sync::OnceLock<std::os::fd::OwnedFd>,
 }
 
 impl Event {
@@ -47,7 +50,30 @@ impl Event {
             enabled: AtomicBool::new(!opened.disabled),
             buffer: Mutex::new(Weak::new()),
             signal: Arc::default(),
+            #[cfg(all(target_os = "linux", not(shuttle)))]
+            file: std::sync::OnceLock::new(),
         }
+    }
+
+    /// The buffer will lie in that file without a name, which is empty: for a front end whose callers map the file
+    /// themselves.
+    #[cfg(all(target_os = "linux", not(shuttle)))]
+    pub fn lay_in(&self, file: std::os::fd::OwnedFd) {
+        // It stays where it was laid first.
+        let _ = self.file.set(file);
+    }
+
+    /// Memory for a buffer: zeros.
+    fn memory(&self, len: usize) -> std::io::Result<Words> {
+        #[cfg(all(target_os = "linux", not(shuttle)))]
+        if let Some(file) = self.file.get() {
+            let words = Words::in_this(file.try_clone()?, len)?;
+            for at in 0..len {
+                words.word(at).store(0, Ordering::Relaxed);
+            }
+            return Ok(words);
+        }
+        Words::in_file(len)
     }
 
     /// `PERF_EVENT_IOC_ENABLE` and `PERF_EVENT_IOC_DISABLE`: it takes samples, or not.
@@ -80,9 +106,10 @@ impl Event {
         if data_pages >= MAX_DATA_PAGES {
             return Err(Errno::ENOMEM);
         }
+        let words = self.memory((data_pages + 1) * PAGE_SIZE / WORD);
+        let words = words.map_err(|_| Errno::ENOMEM)?;
         let signal = Arc::clone(&self.signal);
-        let new = Buffer::new(data_pages, !write, self.opened.wakeup, signal);
-        let new = Arc::new(new.map_err(|_| Errno::ENOMEM)?);
+        let new = Arc::new(Buffer::new(words, !write, self.opened.wakeup, signal));
         *buffer = Arc::downgrade(&new);
         Ok(new)
     }
@@ -177,15 +204,9 @@ struct Writer {
 }
 
 impl Buffer {
-    fn new(
-        data_pages: usize,
-        overwrite: bool,
-        wakeup: Wakeup,
-        signal: Arc<Signal>,
-    ) -> std::io::Result<Self> {
-        let bytes = data_pages * PAGE_SIZE;
-        let words = Words::in_file((PAGE_SIZE + bytes) / WORD)?;
-        let size = bytes as u64;
+    /// In memory of zeros.
+    fn new(words: Words, overwrite: bool, wakeup: Wakeup, signal: Arc<Signal>) -> Self {
+        let size = (words.len() * WORD - PAGE_SIZE) as u64;
         for (at, number) in [
             (perf_page::LOCK, 2),
             // `cap_bit0_is_deprecated`: no counter can be read in user space.
@@ -200,7 +221,7 @@ impl Buffer {
             Wakeup::Events(events) => (events, 0),
             Wakeup::Watermark(bytes) => (0, u64::from(bytes).min(size)),
         };
-        Ok(Self {
+        Self {
             words: Arc::new(words),
             size,
             overwrite,
@@ -209,7 +230,7 @@ impl Buffer {
             writer: Mutex::default(),
             poll: AtomicU32::new(0),
             signal,
-        })
+        }
     }
 
     /// Its memory.

@@ -160,6 +160,31 @@ impl Words {
         let fd = memfd_create("bpf-map", flags)?;
         ftruncate(&fd, bytes as u64)?;
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
+        Self::map_file(fd, len)
+    }
+
+    /// `len` words in a file without a name that is there already, and that nobody may make shorter from here on. They have
+    /// what it has; it is made longer if it is too short.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system.
+    #[cfg(all(target_os = "linux", not(shuttle)))]
+    pub fn in_this(file: std::os::fd::OwnedFd, len: usize) -> io::Result<Self> {
+        use rustix::fs::{SealFlags, fcntl_add_seals, fstat, ftruncate};
+        let bytes = len.checked_mul(WORD).ok_or(io::ErrorKind::OutOfMemory)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK)?;
+        let size = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
+        if size < bytes as u64 {
+            ftruncate(&file, bytes as u64)?;
+        }
+        Self::map_file(file, len)
+    }
+
+    /// The first `len` words of a file that is sealed: it does not get shorter.
+    #[cfg(all(target_os = "linux", not(shuttle)))]
+    fn map_file(fd: std::os::fd::OwnedFd, len: usize) -> io::Result<Self> {
+        let bytes = len * WORD;
         // SAFETY: the file has no name and is sealed at its size: nobody who reaches it, by this handle or one made from it, can
         // make it shorter. Who maps it too changes bytes, which are only ever accessed as atomics here.
         let memory = unsafe { MmapOptions::new().len(bytes).map_mut(&fd) }?;

@@ -92,14 +92,19 @@ impl Cgroups {
     }
 
     fn create(&mut self, name: &str, parent: Option<Arc<Cgroup>>) -> Result<Arc<Cgroup>> {
+        let cgroup = self.declare(name, parent, self.next_id)?;
+        self.next_id += 1;
+        Ok(cgroup)
+    }
+
+    fn declare(&mut self, name: &str, parent: Option<Arc<Cgroup>>, id: u64) -> Result<Arc<Cgroup>> {
         let parent_id = parent.as_ref().map_or(ROOT, |parent| parent.id);
         let parent = self.by_id.get(&parent_id).ok_or(Errno::ENOENT)?;
         let parent = Arc::clone(&parent.cgroup);
-        if self.children(parent_id).any(|child| child.name == name) {
+        let taken = self.by_id.contains_key(&id);
+        if taken || self.children(parent_id).any(|child| child.name == name) {
             return Err(Errno::EEXIST);
         }
-        let id = self.next_id;
-        self.next_id += 1;
         Ok(self.insert(Cgroup {
             id,
             name: name.to_owned(),
@@ -178,6 +183,17 @@ impl Kernel {
     pub fn cgroup_create(&self, name: &str, parent: Option<Fd>) -> Result<Fd> {
         let parent = parent.map(|fd| self.own().cgroup(fd)).transpose()?;
         let cgroup = self.inner.cgroups.lock().create(name, parent)?;
+        self.own().open(Held::Object(Object::Cgroup(cgroup)))
+    }
+
+    /// As [`Kernel::cgroup_create`], with an id that a front end gives: the number of its directory's inode.
+    ///
+    /// # Errors
+    ///
+    /// Also `EEXIST` if there is a cgroup with that id.
+    pub fn cgroup_declare(&self, name: &str, parent: Option<Fd>, id: u64) -> Result<Fd> {
+        let parent = parent.map(|fd| self.own().cgroup(fd)).transpose()?;
+        let cgroup = self.inner.cgroups.lock().declare(name, parent, id)?;
         self.own().open(Held::Object(Object::Cgroup(cgroup)))
     }
 

@@ -24,6 +24,8 @@ use crate::store::WORD;
 const HASH_SIZE: u32 = 32;
 /// Bytes of `bpf_map_info` up to its padding.
 const MAP_FIELDS: usize = 100;
+/// What BTF says in it.
+const MAP_BTF: Range<usize> = 64..76;
 /// Bytes of `bpf_prog_info`, and up to its padding.
 const PROG_SIZE: usize = 232;
 const PROG_FIELDS: usize = 228;
@@ -160,7 +162,14 @@ fn map_info(map: &Map, mut info: Info<INFO_SIZE>, addr: u64, mem: &mut dyn UserM
     if !map.env.release.map_info_keeps_bytes {
         info.bytes.fill(0);
     }
+    // Without BTF, what it would say is left alone.
+    let of_btf = info.bytes;
     told.encode(&mut info.bytes);
+    if btf.is_none() {
+        info.put(MAP_BTF.start, &of_btf[MAP_BTF]);
+    }
+    // The type of a `struct_ops`.
+    info.put_u32(44, 0);
     info.write(addr, mem)
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -101,6 +101,7 @@ impl Kernel {
             sockets: Mutex::new(BTreeMap::new()),
             space: Arc::default(),
             freezing: Mutex::new(()),
+            machine: OnceLock::new(),
         };
         let kernel = Self {
             inner: Arc::new(inner),

@@ -34,11 +34,12 @@ mod reserved;
 mod space;
 mod straight;
 mod structure;
+mod test_run;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -63,6 +64,7 @@ pub use kernel::ProgDef;
 use link::Link;
 pub use mmap::Granted;
 use pin::Bpffs;
+pub use test_run::{Machine, TestRun};
 
 /// An emulated kernel, as one process uses it from one CPU.
 ///
@@ -94,6 +96,8 @@ struct Inner {
     space: Arc<space::Space>,
     /// Freezing a map and mapping its memory exclude each other.
     freezing: Mutex<()>,
+    /// What runs programs, if anything does.
+    machine: OnceLock<Arc<dyn Machine>>,
 }
 
 impl Inner {
@@ -242,7 +246,7 @@ impl Call<'_> {
             Cmd::PROG_LOAD => self.prog_load(addr, given, tail(attr, ProgLoadAttr::END)?, mem),
             Cmd::PROG_BIND_MAP => self.prog_bind_map(tail(attr, 12)?),
             Cmd::PROG_QUERY => self.prog_query(addr, given, attr, mem),
-            Cmd::PROG_TEST_RUN => self.prog_test_run(tail(attr, 76)?),
+            Cmd::PROG_TEST_RUN => self.prog_test_run(addr, tail(attr, 76)?, mem),
             Cmd::RAW_TRACEPOINT_OPEN => self.raw_tracepoint_open(tail(attr, 24)?, mem),
             Cmd::ENABLE_STATS => self.enable_stats(tail(attr, 4)?),
             Cmd::ITER_CREATE => self.iter_create(tail(attr, 8)?),

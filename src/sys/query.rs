@@ -88,7 +88,12 @@ impl Call<'_> {
     }
 
     /// Kernel: `bpf_prog_test_run`.
-    pub(super) fn prog_test_run(&self, attr: Attr<'_>) -> Result<u32> {
+    pub(super) fn prog_test_run(
+        &self,
+        addr: u64,
+        attr: Attr<'_>,
+        mem: &mut dyn UserMem,
+    ) -> Result<u32> {
         let (size_in, size_out) = (attr.u32(40), attr.u32(44));
         let (ctx_in, ctx_out) = (attr.u64(48), attr.u64(56));
         if (size_in != 0) != (ctx_in != 0) || (size_out != 0) != (ctx_out != 0) {
@@ -98,9 +103,7 @@ impl Call<'_> {
         if !has_test_run(&prog) {
             return Err(Errno::ENOTSUPP);
         }
-        let prog_type = prog.prog_type;
-        let what = format_args!("BPF_PROG_TEST_RUN of programs of type {prog_type}");
-        Err(self.inner.env.unsupported(what))
+        self.test_run(&prog, addr, attr, mem)
     }
 
     /// Kernel: `bpf_raw_tracepoint_open`.

@@ -67,8 +67,8 @@ fn read<const N: usize>(
 }
 
 /// So many records of the kernel's are there at most.
-const fn most<T>() -> u32 {
-    i32::MAX.cast_unsigned() / size_of::<T>() as u32
+const fn most<T>() -> usize {
+    i32::MAX.cast_unsigned() as usize / size_of::<T>()
 }
 
 fn fits(size: u32, least: usize) -> bool {
@@ -94,7 +94,7 @@ impl Records {
             return Err(log.refuse(Errno::EINVAL, what));
         }
         // As many as the kernel allocates no room for.
-        if attr.func_info_cnt > most::<Function>() {
+        if attr.func_info_cnt as usize > most::<Function>() {
             return Err(Errno::ENOMEM);
         }
         let told = Told {
@@ -161,7 +161,7 @@ impl Records {
             return Ok(());
         }
         let size = attr.line_info_rec_size;
-        if attr.line_info_cnt > most::<Line>() || !fits(size, size_of::<Line>()) {
+        if attr.line_info_cnt as usize > most::<Line>() || !fits(size, size_of::<Line>()) {
             return Err(Errno::EINVAL);
         }
         let told = Told {
@@ -238,7 +238,7 @@ pub(super) fn are_relocations(
         return Ok(false);
     }
     let size = attr.core_relo_rec_size;
-    if attr.core_relo_cnt > most::<Relocation>() || !fits(size, size_of::<Relocation>()) {
+    if attr.core_relo_cnt as usize > most::<Relocation>() || !fits(size, size_of::<Relocation>()) {
         return Err(Errno::EINVAL);
     }
     let told = Told {

@@ -171,7 +171,7 @@ impl Path<'_> {
         match self.pointer(insn.src)? {
             Reg::Frame => self.stack("read from", insn.src, insn)?,
             Reg::Context => self.context(insn, context_size(self.kind.prog_type))?,
-            _ => {}
+            Reg::Unwritten | Reg::Map | Reg::Number(..) | Reg::AnyPointer | Reg::Unknown => {}
         }
         self.write(insn.dst, Reg::Unknown)
     }
@@ -180,7 +180,12 @@ impl Path<'_> {
         match self.pointer(insn.dst)? {
             Reg::Frame => self.stack("write to", insn.dst, insn),
             Reg::Context if only_reads(self.kind.prog_type) => self.context(insn, Some(0)),
-            _ => Ok(()),
+            Reg::Unwritten
+            | Reg::Context
+            | Reg::Map
+            | Reg::Number(..)
+            | Reg::AnyPointer
+            | Reg::Unknown => Ok(()),
         }
     }
 

@@ -47,6 +47,7 @@ mod sockmap;
 #[cfg(all(feature = "host", target_os = "linux"))]
 mod stack_trace;
 mod task_work;
+mod test_run;
 mod timer;
 mod typed;
 #[cfg(all(feature = "conform", target_os = "linux"))]

@@ -1,0 +1,208 @@
+//! Which system calls of the program come to us: a seccomp filter.
+//!
+//! All others cost nothing. What is sent to us only to be looked at (opens, mappings) goes on to the running kernel.
+
+use libc::{sock_filter, sock_fprog};
+
+/// `AUDIT_ARCH_*` of this machine's own calls.
+#[cfg(target_arch = "x86_64")]
+pub(super) const ARCH: u32 = 0xc000_003e;
+/// `AUDIT_ARCH_*` of this machine's own calls.
+#[cfg(target_arch = "aarch64")]
+pub(super) const ARCH: u32 = 0xc000_00b7;
+
+/// bpf(2) of the 32-bit programs that this machine can run, too.
+#[cfg(target_arch = "x86_64")]
+const FOREIGN_BPF: u32 = 357;
+/// bpf(2) of the 32-bit programs that this machine can run, too.
+#[cfg(target_arch = "aarch64")]
+const FOREIGN_BPF: u32 = 386;
+
+/// Set in the numbers of x32's calls.
+#[cfg(target_arch = "x86_64")]
+const X32: u32 = 0x4000_0000;
+
+pub(super) const IOC_ENABLE: u32 = 0x2400;
+pub(super) const IOC_DISABLE: u32 = 0x2401;
+pub(super) const IOC_RESET: u32 = 0x2403;
+pub(super) const IOC_ID: u32 = 0x8008_2407;
+pub(super) const IOC_SET_BPF: u32 = 0x4004_2408;
+
+const NR: u32 = 0;
+const ARCH_AT: u32 = 4;
+/// The low half of an argument.
+const fn arg(number: u32) -> u32 {
+    16 + 8 * number
+}
+
+/// How calls come to us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    /// Notifications of seccomp: the caller waits until it is answered.
+    Notify,
+    /// ptrace(2): the caller stops, by a signal where a filter around ours may refuse the call, else before it is made.
+    Ptrace,
+}
+
+impl Backend {
+    const fn action(self, refusable: bool) -> u32 {
+        match self {
+            Self::Notify => libc::SECCOMP_RET_USER_NOTIF,
+            Self::Ptrace if refusable => libc::SECCOMP_RET_TRAP,
+            Self::Ptrace => libc::SECCOMP_RET_TRACE,
+        }
+    }
+}
+
+/// Calls that are looked at whatever their arguments are.
+#[cfg(target_arch = "x86_64")]
+const ALWAYS: &[libc::c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_epoll_ctl,
+    libc::SYS_newfstatat,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_renameat,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_statx,
+    libc::SYS_openat2,
+    libc::SYS_open,
+    libc::SYS_creat,
+    libc::SYS_stat,
+    libc::SYS_lstat,
+    libc::SYS_access,
+    libc::SYS_mkdir,
+    libc::SYS_rmdir,
+    libc::SYS_unlink,
+    libc::SYS_rename,
+];
+
+/// Calls that are looked at whatever their arguments are.
+#[cfg(target_arch = "aarch64")]
+const ALWAYS: &[libc::c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_epoll_ctl,
+    libc::SYS_newfstatat,
+    libc::SYS_readlinkat,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_mkdirat,
+    libc::SYS_unlinkat,
+    libc::SYS_renameat2,
+    libc::SYS_renameat,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_statx,
+    libc::SYS_openat2,
+];
+
+/// The filter, as it is handed to the kernel.
+#[derive(Debug)]
+pub(super) struct Filter(Vec<sock_filter>);
+
+impl Filter {
+    pub(super) fn new(backend: Backend) -> Self {
+        let mut filter = Self(Vec::with_capacity(128));
+        let ours = backend.action(false);
+        filter.load(ARCH_AT);
+        filter.unless(ARCH, |foreign| {
+            foreign.load(NR);
+            foreign.when(FOREIGN_BPF, |bpf| bpf.ret(ours));
+            foreign.ret(libc::SECCOMP_RET_ALLOW);
+        });
+        filter.load(NR);
+        filter.when(number(libc::SYS_bpf), |bpf| bpf.ret(backend.action(true)));
+        #[cfg(target_arch = "x86_64")]
+        filter.when(number(libc::SYS_bpf) | X32, |bpf| bpf.ret(ours));
+        filter.when(number(libc::SYS_perf_event_open), |open| {
+            open.ret(backend.action(true));
+        });
+        filter.when(number(libc::SYS_mmap), |mmap| {
+            mmap.load(arg(4));
+            mmap.when(u32::MAX, |none| none.ret(libc::SECCOMP_RET_ALLOW));
+            mmap.load(arg(3));
+            mmap.when_set(libc::MAP_ANONYMOUS.cast_unsigned(), |anonymous| {
+                anonymous.ret(libc::SECCOMP_RET_ALLOW);
+            });
+            mmap.ret(ours);
+        });
+        filter.when(number(libc::SYS_ioctl), |ioctl| {
+            ioctl.load(arg(1));
+            for request in [IOC_ENABLE, IOC_DISABLE, IOC_RESET, IOC_ID, IOC_SET_BPF] {
+                ioctl.when(request, |perf| perf.ret(ours));
+            }
+            ioctl.ret(libc::SECCOMP_RET_ALLOW);
+        });
+        for (call, resource) in [(libc::SYS_prlimit64, 1), (libc::SYS_setrlimit, 0)] {
+            filter.when(number(call), |limit| {
+                limit.load(arg(resource));
+                limit.when(libc::RLIMIT_MEMLOCK, |memlock| memlock.ret(ours));
+                limit.ret(libc::SECCOMP_RET_ALLOW);
+            });
+        }
+        for &call in ALWAYS {
+            filter.when(number(call), |call| call.ret(ours));
+        }
+        filter.ret(libc::SECCOMP_RET_ALLOW);
+        filter
+    }
+
+    /// It lives as long as `self`.
+    pub(super) fn program(&self) -> sock_fprog {
+        sock_fprog {
+            len: u16::try_from(self.0.len()).expect("it is short"),
+            filter: self.0.as_ptr().cast_mut(),
+        }
+    }
+
+    fn load(&mut self, offset: u32) {
+        self.push(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset);
+    }
+
+    fn ret(&mut self, action: u32) {
+        self.push(libc::BPF_RET | libc::BPF_K, 0, 0, action);
+    }
+
+    /// `body` is for that value; it does not fall through.
+    fn when(&mut self, value: u32, body: impl FnOnce(&mut Self)) {
+        self.branch(libc::BPF_JEQ, value, false, body);
+    }
+
+    /// `body` is for all other values.
+    fn unless(&mut self, value: u32, body: impl FnOnce(&mut Self)) {
+        self.branch(libc::BPF_JEQ, value, true, body);
+    }
+
+    /// `body` is for values in which one of those bits is set.
+    fn when_set(&mut self, bits: u32, body: impl FnOnce(&mut Self)) {
+        self.branch(libc::BPF_JSET, bits, false, body);
+    }
+
+    fn branch(&mut self, jump: u32, value: u32, negated: bool, body: impl FnOnce(&mut Self)) {
+        let at = self.0.len();
+        self.push(libc::BPF_JMP | jump | libc::BPF_K, 0, 0, value);
+        body(self);
+        let over = u8::try_from(self.0.len() - at - 1).expect("bodies are short");
+        if negated {
+            self.0[at].jt = over;
+        } else {
+            self.0[at].jf = over;
+        }
+    }
+
+    fn push(&mut self, code: u32, jt: u8, jf: u8, k: u32) {
+        let code = u16::try_from(code).expect("codes are short");
+        self.0.push(sock_filter { code, jt, jf, k });
+    }
+}
+
+/// Of a system call, as filters see it.
+pub(super) fn number(call: libc::c_long) -> u32 {
+    u32::try_from(call).expect("numbers of system calls are small")
+}

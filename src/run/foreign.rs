@@ -1,0 +1,125 @@
+//! What the program has open besides emulated files, as maps see it: files, sockets, processes, cgroups.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use parking_lot::Mutex;
+use rustix::fs::FileType;
+use rustix::net::sockopt;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use super::cgroups::is_cgroup;
+use super::placeholder::Inode;
+use super::port::Port;
+use super::server::Server;
+use super::task::{self, TaskFile};
+use crate::abi::Fd;
+use crate::map::object::{OtherKind, Socket};
+use crate::sys::OpenFile;
+
+/// Objects that were met, so that the same is the same again.
+#[derive(Debug, Default)]
+pub(super) struct Foreign(Mutex<HashMap<What, OpenFile>>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum What {
+    File(Inode),
+    Path,
+    Socket(Inode, u8),
+    Process(i32),
+}
+
+impl Foreign {
+    /// The object behind an fd that is open.
+    pub(super) fn file(
+        &self,
+        server: &Server,
+        port: &dyn Port,
+        fd: Fd,
+        file: TaskFile,
+    ) -> OpenFile {
+        let task = port.task();
+        let access = server.tasks.access(task, fd);
+        let file_type = FileType::from_raw_mode(file.mode);
+        let (what, kind) = if file_type == FileType::Socket {
+            let socket = socket_of(task, fd).unwrap_or_default();
+            let key = What::Socket(file.inode, bits(socket));
+            (key, OtherKind::Socket(socket))
+        } else if access == (false, false) {
+            (What::Path, OtherKind::File)
+        } else if file_type == FileType::Directory {
+            let path = task::link(task, &format!("fd/{fd}")).unwrap_or_default();
+            let cgroups = &server.cgroups;
+            if cgroups.has(&path) || is_cgroup(&path) {
+                return cgroups.file(&server.kernel, file.inode, &path);
+            }
+            (What::File(file.inode), OtherKind::File)
+        } else if let Some(process) = process_behind(task, fd) {
+            (What::Process(process), OtherKind::Pidfd)
+        } else {
+            (What::File(file.inode), OtherKind::File)
+        };
+        let mut known = self.0.lock();
+        let new = || match what {
+            What::Path => server.kernel.declare_path(),
+            What::File(_) | What::Socket(..) | What::Process(_) => server.kernel.declare(kind),
+        };
+        known.entry(what).or_insert_with(new).clone()
+    }
+}
+
+/// The process that a pidfd means.
+fn process_behind(task: i32, fd: Fd) -> Option<i32> {
+    let link = task::link(task, &format!("fd/{fd}")).ok()?;
+    if !link.to_str()?.starts_with("anon_inode:[pidfd]") {
+        return None;
+    }
+    let info = fs::read_to_string(format!("/proc/{task}/fdinfo/{fd}")).ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
+    line.trim().parse().ok()
+}
+
+/// A file of a task, by an fd of ours.
+fn taken(task: i32, fd: Fd) -> Option<OwnedFd> {
+    let process = task::process_of(task)?;
+    let pidfd = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
+    pidfd_getfd(&pidfd, fd.cast_signed(), PidfdGetfdFlags::empty()).ok()
+}
+
+fn socket_of(task: i32, fd: Fd) -> Option<Socket> {
+    let socket = taken(task, fd)?;
+    let domain = sockopt::socket_domain(&socket).ok()?;
+    let kind = sockopt::socket_type(&socket).ok()?;
+    let name = rustix::net::getsockname(&socket).ok();
+    let unnamed = name.is_none_or(|name| {
+        use rustix::net::SocketAddr;
+        match SocketAddr::try_from(name) {
+            Ok(SocketAddr::V4(addr)) => addr.port() == 0,
+            Ok(SocketAddr::V6(addr)) => addr.port() == 0,
+            _ => true,
+        }
+    });
+    Some(Socket {
+        xdp: domain == rustix::net::AddressFamily::from_raw(44),
+        unix: domain == rustix::net::AddressFamily::UNIX,
+        stream: kind == rustix::net::SocketType::STREAM,
+        bound: !unnamed,
+        listening: sockopt::socket_acceptconn(&socket).unwrap_or(false),
+        connected: rustix::net::getpeername(&socket).is_ok(),
+        reuseport: sockopt::socket_reuseport(&socket).unwrap_or(false),
+    })
+}
+
+fn bits(socket: Socket) -> u8 {
+    let of = [
+        socket.xdp,
+        socket.unix,
+        socket.stream,
+        socket.bound,
+        socket.listening,
+        socket.connected,
+        socket.reuseport,
+    ];
+    of.iter().fold(0, |bits, &bit| bits << 1 | u8::from(bit))
+}

@@ -1,0 +1,99 @@
+//! mmap(2) of emulated files: judged here, made by the running kernel of the placeholder, whose memory is the map's.
+
+use std::io;
+
+use super::epoll;
+use super::port::{Answer, Port};
+use super::server::Server;
+use super::table::Entry;
+use super::task::is_mapped;
+use crate::abi::{Errno, Fd, MapRequest, MapType, Prot, Result};
+use crate::sys::{FileKind, OpenFile};
+
+/// The errno of a failure of the system.
+pub(super) fn errno_of(error: impl Into<io::Error>) -> Errno {
+    let number = error.into().raw_os_error();
+    let number = number.and_then(|number| u16::try_from(number).ok());
+    number.map_or(Errno::EIO, Errno::new)
+}
+
+/// An argument that is an `int`.
+pub(super) fn int(arg: u64) -> Fd {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what an int is in a register"
+    )]
+    let int = arg as u32;
+    int
+}
+
+/// A call of mmap(2) of a file.
+pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
+    let [addr, len, prot, flags, fd, offset] = args;
+    let (prot, flags, fd) = (int(prot).cast_signed(), int(flags).cast_signed(), int(fd));
+    let Ok(file) = server.tasks.file(port.task(), fd) else {
+        return Answer::Continue;
+    };
+    let Some(entry) = server.table.get(file.inode) else {
+        return Answer::Continue;
+    };
+    let file = entry.file(|| server.tasks.access(port.task(), fd));
+    let fixed = flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0;
+    let request = MapRequest {
+        addr: if fixed { addr } else { 0 },
+        len: usize::try_from(len).unwrap_or(usize::MAX),
+        offset,
+        prot: Prot {
+            read: prot & libc::PROT_READ != 0,
+            write: prot & libc::PROT_WRITE != 0,
+            exec: prot & libc::PROT_EXEC != 0,
+        },
+        shared: flags & libc::MAP_TYPE != libc::MAP_PRIVATE,
+    };
+    let answer = server.answered(|| granted(server, &entry, &file, request));
+    if let Some(recorder) = &server.recorder {
+        recorder.mapped(entry.inode, &file, request, answer);
+    }
+    match answer {
+        Ok(()) => Answer::Continue,
+        Err(errno) => Answer::Returns(Err(errno)),
+    }
+}
+
+fn granted(server: &Server, entry: &Entry, file: &OpenFile, request: MapRequest) -> Result<()> {
+    let event = matches!(file.kind(), FileKind::Other(_));
+    if file.map_type() == Some(MapType::ARENA) && request.addr == 0 {
+        // The kernel chooses, and remembers it; the address is not known before it is mapped.
+        let env = server.kernel.env();
+        return Err(env.unsupported(format_args!("mmap of an arena at no fixed address")));
+    }
+    if event {
+        drop_unmapped(server, entry);
+    }
+    let granted = server.kernel.grant_mmap(file, request)?;
+    if event || request.prot.write {
+        entry.granted.lock().push(granted);
+    }
+    if event {
+        // It has nobody to wake before it is mapped.
+        epoll::follow(entry);
+    }
+    Ok(())
+}
+
+/// What was mapped and is not any more counts no more.
+pub(super) fn drop_unmapped(server: &Server, entry: &Entry) {
+    let mut granted = entry.granted.lock();
+    if granted.is_empty() {
+        return;
+    }
+    let writable = !matches!(entry.any_file().kind(), FileKind::Other(_));
+    if !is_mapped(entry.inode, writable) {
+        let gone = std::mem::take(&mut *granted);
+        drop(granted);
+        drop(gone);
+        if let Some(recorder) = &server.recorder {
+            recorder.unmapped(entry.inode);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Calls that come by ptrace(2): for places where a filter around this process refuses bpf(2), which notifications cannot pass.
+//!
+//! A call that may be refused there stops the program by a signal (a trap is stronger than a refusal); all others stop it before
+//! they are made. Only x86-64.
+
+#![expect(unsafe_code, reason = "ptrace(2), wait(2)")]
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
+
+use libc::{c_int, c_uint, pid_t, user_regs_struct};
+use parking_lot::Mutex;
+use rustix::fs::OFlags;
+
+use super::filter::ARCH;
+use super::port::{Answer, Port, Syscall};
+use super::server::Server;
+use crate::abi::{Errno, Fd, Result};
+
+const OPTIONS: c_int = libc::PTRACE_O_TRACESYSGOOD
+    | libc::PTRACE_O_TRACECLONE
+    | libc::PTRACE_O_TRACEFORK
+    | libc::PTRACE_O_TRACEVFORK
+    | libc::PTRACE_O_TRACEEXEC
+    | libc::PTRACE_O_TRACESECCOMP
+    | libc::PTRACE_O_EXITKILL;
+
+/// A stop at a system call, as wait(2) tells it.
+const SYSCALL_STOP: c_int = libc::SIGTRAP | 0x80;
+/// `SYS_SECCOMP`: a filter sent the signal.
+const SYS_SECCOMP: c_int = 1;
+/// Bytes of the instruction `syscall`.
+const SYSCALL_LEN: u64 = 2;
+/// Bytes below the stack that functions use without a word.
+const RED_ZONE: u64 = 128;
+
+/// What becomes of the program's first process.
+pub(super) type Told<'a> = &'a mut dyn FnMut(c_int);
+
+/// Traces a process from here on, with all that it makes.
+///
+/// # Errors
+///
+/// Those of the system.
+pub(super) fn seize(process: pid_t) -> io::Result<()> {
+    request(
+        libc::PTRACE_SEIZE,
+        process,
+        0,
+        OPTIONS.cast_unsigned().into(),
+    )
+}
+
+/// Answers calls until no process is left. `told` gets what wait(2) says of the first one.
+///
+/// # Errors
+///
+/// Those of the system.
+pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>) -> io::Result<()> {
+    let mut is_program = false;
+    loop {
+        if !is_program && has_ended(first) {
+            // It could not become the program: whoever made it waits for it.
+            return Ok(());
+        }
+        let Some((task, status)) = wait(-1)? else {
+            return Ok(());
+        };
+        is_program |= status >> 16 == libc::PTRACE_EVENT_EXEC;
+        if !libc::WIFSTOPPED(status) {
+            if task == first {
+                told(status);
+            }
+            continue;
+        }
+        let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
+        let mut ended = None;
+        match event {
+            libc::PTRACE_EVENT_SECCOMP => ended = call(server, task, strict, false),
+            libc::PTRACE_EVENT_STOP if is_stop(signal) => {
+                if task == first {
+                    told(status);
+                }
+                resume(libc::PTRACE_LISTEN, task, 0);
+            }
+            0 if signal == libc::SIGSYS && is_ours(task) => {
+                ended = call(server, task, strict, true)
+            }
+            0 if signal != SYSCALL_STOP => resume(libc::PTRACE_CONT, task, signal),
+            _ => resume(libc::PTRACE_CONT, task, 0),
+        }
+        if let Some(status) = ended.filter(|_| task == first) {
+            told(status);
+        }
+    }
+}
+
+fn is_stop(signal: c_int) -> bool {
+    [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal)
+}
+
+/// A call that waits for its answer. What wait(2) says if the task ends meanwhile.
+fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) -> Option<c_int> {
+    let regs = registers(task).ok()?;
+    let call = Syscall {
+        arch: ARCH | if regs.cs == 0x23 { 1 << 31 } else { 0 },
+        number: if trapped { regs.rax } else { regs.orig_rax }.cast_signed(),
+        args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
+    };
+    let stopped = Stopped {
+        server,
+        task,
+        regs,
+        at: Mutex::new(At {
+            entry: !trapped,
+            signals: Vec::new(),
+            ended: None,
+        }),
+    };
+    let answer = server.serve(&stopped, &call);
+    server.settle();
+    if strict && server.notices.has_refused() {
+        // SAFETY: only numbers; it is stopped, so the number is its own.
+        unsafe { libc::kill(task, libc::SIGKILL) };
+    }
+    let at = stopped.at.into_inner();
+    if at.ended.is_some() {
+        return at.ended;
+    }
+    let result = match answer {
+        Answer::Continue if at.entry => {
+            resume(libc::PTRACE_CONT, task, 0);
+            return None;
+        }
+        Answer::Continue => {
+            server.notices.tell(format_args!(
+                "counters of perf_event_open(2) are not available with --backend ptrace: EACCES"
+            ));
+            Err(Errno::EACCES)
+        }
+        Answer::Returns(result) => result,
+    };
+    let mut regs = stopped.regs;
+    regs.rax = match result {
+        Ok(value) => value,
+        Err(errno) => errno.negated().cast_unsigned(),
+    };
+    // No call is made, and none begun again.
+    regs.orig_rax = u64::MAX;
+    let _ = set_registers(task, &regs);
+    for signal in at.signals {
+        // SAFETY: only numbers.
+        unsafe { libc::syscall(libc::SYS_tkill, task, signal) };
+    }
+    resume(libc::PTRACE_CONT, task, 0);
+    None
+}
+
+/// A task that is stopped for a call.
+struct Stopped<'a> {
+    server: &'a Server,
+    task: pid_t,
+    regs: user_regs_struct,
+    at: Mutex<At>,
+}
+
+/// Where it is stopped.
+struct At {
+    /// Before the call is made; else behind the instruction.
+    entry: bool,
+    /// What came meanwhile.
+    signals: Vec<c_int>,
+    /// What wait(2) said, if the task ended.
+    ended: Option<c_int>,
+}
+
+impl fmt::Debug for Stopped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "task {}", self.task)
+    }
+}
+
+impl Port for Stopped<'_> {
+    fn task(&self) -> pid_t {
+        self.task
+    }
+
+    fn is_waiting(&self) -> bool {
+        true
+    }
+
+    fn opens_again(&self) -> bool {
+        true
+    }
+
+    /// The task opens our fd by its link.
+    fn add_fd(&self, file: BorrowedFd<'_>, access: OFlags, cloexec: bool) -> Result<Fd> {
+        let path = format!("/proc/{}/fd/{}\0", std::process::id(), file.as_raw_fd());
+        let room = (self.regs.rsp - RED_ZONE - path.len() as u64) & !15;
+        let mut mem = super::memory::TaskMem::new(self);
+        crate::abi::UserMem::write(&mut mem, room, path.as_bytes())?;
+        let mut flags =
+            access & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::TRUNC);
+        flags.set(OFlags::CLOEXEC, cloexec);
+        let args = [
+            libc::AT_FDCWD.cast_unsigned().into(),
+            room,
+            flags.bits().into(),
+            0,
+        ];
+        let made = self.make(libc::SYS_openat, args);
+        let made = made.map_err(|error| {
+            self.unreachable(&error);
+            Errno::EIO
+        })?;
+        match u16::try_from(-made) {
+            Ok(errno @ 1..4096) => Err(Errno::new(errno)),
+            _ => u32::try_from(made).map_err(|_| Errno::EIO),
+        }
+    }
+
+    fn unreachable(&self, why: &io::Error) {
+        self.server.notices.unreachable(self.task, why);
+    }
+}
+
+impl Stopped<'_> {
+    /// The task makes a call for us.
+    fn make(&self, number: i64, args: [u64; 4]) -> io::Result<i64> {
+        let mut at = self.at.lock();
+        if at.entry {
+            // Its own call is not made.
+            let mut regs = self.regs;
+            regs.orig_rax = u64::MAX;
+            set_registers(self.task, &regs)?;
+            at.entry = false;
+            self.to_next_call(&mut at, 1)?;
+        }
+        let mut regs = self.regs;
+        regs.rip -= SYSCALL_LEN;
+        regs.rax = number.cast_unsigned();
+        regs.orig_rax = u64::MAX;
+        [regs.rdi, regs.rsi, regs.rdx, regs.r10] = args;
+        set_registers(self.task, &regs)?;
+        self.to_next_call(&mut at, 2)?;
+        Ok(registers(self.task)?.rax.cast_signed())
+    }
+
+    /// Goes on until it has stopped at system calls so many times: before one, and behind it.
+    fn to_next_call(&self, at: &mut At, stops: u32) -> io::Result<()> {
+        let mut left = stops;
+        while left > 0 {
+            request(libc::PTRACE_SYSCALL, self.task, 0, 0)?;
+            let gone = io::Error::from_raw_os_error(libc::ESRCH);
+            let (_, status) = wait(self.task)?.ok_or(gone)?;
+            if !libc::WIFSTOPPED(status) {
+                at.ended = Some(status);
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            let signal = libc::WSTOPSIG(status);
+            match status >> 16 {
+                0 if signal == SYSCALL_STOP => left -= 1,
+                0 => at.signals.push(signal),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The signal that a task is stopped with is that of our filter.
+fn is_ours(task: pid_t) -> bool {
+    // SAFETY: it is a plain struct of numbers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let got = request(
+        libc::PTRACE_GETSIGINFO,
+        task,
+        0,
+        (&raw mut info).expose_provenance() as u64,
+    );
+    if got.is_err() || info.si_code != SYS_SECCOMP {
+        return false;
+    }
+    let ours = [libc::SYS_bpf, libc::SYS_perf_event_open];
+    registers(task).is_ok_and(|regs| ours.contains(&regs.rax.cast_signed()))
+}
+
+fn registers(task: pid_t) -> io::Result<user_regs_struct> {
+    // SAFETY: it is a plain struct of numbers.
+    let mut regs: user_regs_struct = unsafe { std::mem::zeroed() };
+    let room = (&raw mut regs).expose_provenance() as u64;
+    request(libc::PTRACE_GETREGS, task, 0, room)?;
+    Ok(regs)
+}
+
+fn set_registers(task: pid_t, regs: &user_regs_struct) -> io::Result<()> {
+    let from = ptr::from_ref(regs).expose_provenance() as u64;
+    request(libc::PTRACE_SETREGS, task, 0, from)
+}
+
+/// Goes on, with a signal. A task that is gone does not.
+fn resume(how: c_uint, task: pid_t, signal: c_int) {
+    let _ = request(how, task, 0, signal.cast_unsigned().into());
+}
+
+fn request(request: c_uint, task: pid_t, addr: u64, data: u64) -> io::Result<()> {
+    // SAFETY: where the data is an address, it is that of a struct that the request is about, and that is there yet.
+    let ret = unsafe { libc::ptrace(request, task, addr, data) };
+    if ret < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Waits until something becomes of a process; whether it has ended.
+fn has_ended(process: pid_t) -> bool {
+    // SAFETY: it is a plain struct of numbers.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WNOWAIT | libc::WEXITED | libc::WSTOPPED | libc::__WALL;
+    // SAFETY: the struct is ours.
+    let ret = unsafe { libc::waitid(libc::P_PID, process.cast_unsigned(), &raw mut info, flags) };
+    let ends = [libc::CLD_EXITED, libc::CLD_KILLED, libc::CLD_DUMPED];
+    ret == 0 && ends.contains(&info.si_code)
+}
+
+/// What became of a task that this thread traces; `None` if there is none.
+fn wait(task: pid_t) -> io::Result<Option<(pid_t, c_int)>> {
+    loop {
+        let mut status = 0;
+        let flags = libc::__WALL | libc::__WNOTHREAD;
+        // SAFETY: the status is ours.
+        let found = unsafe { libc::waitpid(task, &raw mut status, flags) };
+        if found >= 0 {
+            return Ok(Some((found, status)));
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::ECHILD) => return Ok(None),
+            Some(libc::EINTR) => {}
+            _ => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The kernel that the program sees: what becomes of each of its calls that comes to us.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use libc::pid_t;
+use parking_lot::Mutex;
+
+use super::bpffs::Bpffs;
+use super::caller::{self, Caller, caught};
+use super::cgroups::Cgroups;
+use super::child;
+use super::filter::ARCH;
+use super::foreign::Foreign;
+use super::memory::TaskMem;
+use super::notice::Notices;
+use super::placeholder::open_again;
+use super::port::{Answer, Port, Syscall};
+use super::record::Recorder;
+use super::table::{Entry, Table};
+use super::task::{TaskFile, Tasks};
+use super::{epoll, mapping, paths, perf};
+use crate::Kernel;
+use crate::abi::{Cmd, Errno, Fd, Result, UserMem};
+use crate::vm::Interpreter;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) kernel: Kernel,
+    pub(super) tasks: Tasks,
+    pub(super) table: Table,
+    pub(super) foreign: Foreign,
+    pub(super) bpffs: Bpffs,
+    pub(super) cgroups: Cgroups,
+    pub(super) notices: Notices,
+    /// What the lists of CPUs say, if that is not the truth.
+    pub(super) cpus: Option<String>,
+    /// `RLIMIT_MEMLOCK` of processes that have set it.
+    memlock: Mutex<HashMap<pid_t, [u64; 2]>>,
+    pub(super) recorder: Option<Recorder>,
+}
+
+impl Server {
+    pub(super) fn new(
+        kernel: Kernel,
+        pin_root: Option<&Path>,
+        trace: Option<File>,
+    ) -> io::Result<Self> {
+        let nr_cpus = kernel.env().nr_cpus;
+        let list = match nr_cpus {
+            1 => "0\n".to_owned(),
+            _ => format!("0-{}\n", nr_cpus - 1),
+        };
+        let truth = std::fs::read_to_string("/sys/devices/system/cpu/possible");
+        kernel.run_programs_with(Arc::new(Interpreter));
+        let recorder = trace.map(|file| Recorder::new(file, &kernel));
+        Ok(Self {
+            recorder: recorder.transpose()?,
+            tasks: Tasks::default(),
+            table: Table::new()?,
+            foreign: Foreign::default(),
+            bpffs: Bpffs::new(pin_root)?,
+            cgroups: Cgroups::default(),
+            notices: Notices::default(),
+            cpus: (!truth.is_ok_and(|truth| truth == list)).then_some(list),
+            memlock: Mutex::default(),
+            kernel,
+        })
+    }
+
+    /// What becomes of a call.
+    pub(super) fn serve(&self, port: &dyn Port, call: &Syscall) -> Answer {
+        match caught(|| self.call_of(port, call)) {
+            Ok(answer) => answer,
+            Err(words) => {
+                self.notices
+                    .refuse(format_args!("a call failed here: {words}"));
+                Answer::Returns(Err(Errno::EIO))
+            }
+        }
+    }
+
+    fn call_of(&self, port: &dyn Port, call: &Syscall) -> Answer {
+        let args = call.args;
+        if call.arch != ARCH || call.number & 0x4000_0000 != 0 {
+            self.notices.refuse(format_args!(
+                "process {} calls bpf(2) as a program of another architecture (32 bits?), which is not emulated: ENOSYS",
+                port.task()
+            ));
+            return Answer::Returns(Err(Errno::ENOSYS));
+        }
+        match call.number {
+            libc::SYS_bpf if child::is_hello(call) => Answer::Returns(Err(Errno::new(child::HERE))),
+            libc::SYS_bpf => Answer::Returns(caller::bpf(self, port, args)),
+            libc::SYS_epoll_ctl => epoll::ctl(self, port, args),
+            libc::SYS_mmap => mapping::mmap(self, port, args),
+            libc::SYS_perf_event_open => perf::open(self, port, args),
+            libc::SYS_ioctl => perf::ioctl(self, port, args),
+            libc::SYS_prlimit64 => self.memlock(port, args[0], args[2], args[3]),
+            libc::SYS_setrlimit => self.memlock(port, 0, args[1], 0),
+            _ => paths::call(self, port, call),
+        }
+    }
+
+    /// The file behind an fd of a task.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF`.
+    pub(super) fn file(&self, port: &dyn Port, fd: Fd) -> Result<TaskFile> {
+        self.tasks.file(port.task(), fd).map_err(|errno| {
+            if errno == Errno::EACCES {
+                port.unreachable(&io::Error::from_raw_os_error(libc::EACCES));
+            }
+            Errno::EBADF
+        })
+    }
+
+    /// What `f` gives. A panic names what is not emulated: it is told, and refused.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` for that.
+    pub(super) fn answered<T>(&self, f: impl FnOnce() -> Result<T>) -> Result<T> {
+        caught(f).unwrap_or_else(|words| {
+            let what = words.strip_prefix("mapemu does not emulate ");
+            let what = what.map(|what| what.strip_suffix(" yet").unwrap_or(what));
+            match what {
+                Some(what) => {
+                    self.notices
+                        .refuse(format_args!("{what} is not emulated: EOPNOTSUPP"));
+                    Err(Errno::EOPNOTSUPP)
+                }
+                None => {
+                    self.notices
+                        .refuse(format_args!("a call failed here: {words}"));
+                    Err(Errno::EIO)
+                }
+            }
+        })
+    }
+
+    /// The kernel's answer to bpf(2), which is recorded if that is wanted.
+    pub(super) fn call(
+        &self,
+        caller: &Caller<'_>,
+        cmd: Cmd,
+        attr: u64,
+        size: u32,
+        mem: &mut TaskMem<'_>,
+    ) -> Result<u32> {
+        let Some(recorder) = &self.recorder else {
+            return self.kernel.bpf_in(caller, cmd, attr, size, mem);
+        };
+        // What was closed is closed in the trace, too, before anything new gets its name.
+        self.settle();
+        let call = recorder.request(caller, cmd, attr, size, mem);
+        let answer = self.kernel.bpf_in(caller, cmd, attr, size, mem);
+        recorder.answer(caller, call, answer, mem);
+        answer
+    }
+
+    /// Closes the emulated files whose last fd was closed.
+    pub(super) fn settle(&self) {
+        self.closed(self.table.settle());
+    }
+
+    pub(super) fn closed(&self, gone: Vec<Arc<Entry>>) {
+        if let Some(recorder) = &self.recorder {
+            gone.iter().for_each(|entry| recorder.closed(entry));
+        }
+        drop(gone);
+    }
+
+    /// Pins whose files are gone are gone.
+    pub(super) fn follow_pins(&self) {
+        let gone = self.bpffs.follow(&self.kernel);
+        if let Some(recorder) = &self.recorder {
+            gone.iter().for_each(|path| recorder.unlinked(path));
+        }
+    }
+
+    /// A file that is read in place of another.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE` of the caller; `ENFILE` of ours, which is told.
+    pub(super) fn give_text(&self, port: &dyn Port, text: &str, cloexec: bool) -> Result<Fd> {
+        use rustix::fs::{MemfdFlags, memfd_create};
+        let made = || -> io::Result<_> {
+            let fd = memfd_create("mapemu", MemfdFlags::CLOEXEC)?;
+            rustix::io::write(&fd, text.as_bytes())?;
+            open_again(&fd, true, false)
+        };
+        let file = made().map_err(|error| {
+            port.unreachable(&error);
+            Errno::new(23)
+        })?;
+        port.add_fd(file.as_fd(), rustix::fs::OFlags::RDONLY, cloexec)
+    }
+
+    /// setrlimit(2) and getrlimit(2) of locked memory: none is taken, so any limit can be set.
+    fn memlock(&self, port: &dyn Port, process: u64, new: u64, old: u64) -> Answer {
+        let task = port.task();
+        let of = super::task::process_of(task).unwrap_or(task);
+        let other = pid_t::try_from(process.cast_signed())
+            .is_ok_and(|of_call| of_call != 0 && of_call != of && of_call != task);
+        let mut limits = self.memlock.lock();
+        if other || new == 0 && !limits.contains_key(&of) {
+            return Answer::Continue;
+        }
+        let mut mem = TaskMem::new(port);
+        let mut answer = || {
+            let now = limits.get(&of).copied();
+            if new != 0 {
+                let mut bytes = [0; 16];
+                mem.read(new, &mut bytes)?;
+                let attr = crate::abi::Attr(&bytes);
+                let limit = [attr.u64(0), attr.u64(8)];
+                if limit[0] > limit[1] {
+                    return Err(Errno::EINVAL);
+                }
+                limits.insert(of, limit);
+            }
+            if old != 0 {
+                let now = now.unwrap_or_else(|| real_memlock(of));
+                let bytes: Vec<u8> = now.iter().flat_map(|limit| limit.to_ne_bytes()).collect();
+                mem.write(old, &bytes)?;
+            }
+            Ok(0)
+        };
+        Answer::Returns(answer())
+    }
+}
+
+/// The limit that the running kernel has for a process.
+fn real_memlock(process: pid_t) -> [u64; 2] {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap_or_default();
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"));
+    let mut numbers = line.unwrap_or_default().split_ascii_whitespace();
+    let mut next = || numbers.next().and_then(|number| number.parse().ok());
+    [next().unwrap_or(u64::MAX), next().unwrap_or(u64::MAX)]
+}

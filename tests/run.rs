@@ -1,0 +1,710 @@
+//! `mapemu run`: unmodified programs on emulated maps, as an ordinary user, beside the running kernel where that can be asked.
+//!
+//! What needs a compiler, bpftool, libbpf or Go is passed over by name where it is missing; with `MAPEMU_REQUIRE_CLIENTS=1` it
+//! fails.
+
+#![cfg(all(feature = "cli", target_os = "linux"))]
+#![allow(missing_docs, clippy::print_stderr, reason = "tests")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use mapemu::Kernel;
+use mapemu::helper::Prog;
+use mapemu::run::{Backend, Run};
+
+/// A directory that everybody can read, with mapemu in it; removed in the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mapemu-tests-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir(&dir).expect("a directory");
+        fs::copy(env!("CARGO_BIN_EXE_mapemu"), dir.join("mapemu")).expect("a copy");
+        for file in fs::read_dir("tests/run").expect("the sources") {
+            let from = file.expect("a source").path();
+            fs::copy(&from, dir.join(from.file_name().expect("a name"))).expect("a copy");
+        }
+        let place = Self(dir);
+        place.open();
+        place
+    }
+
+    /// Everybody can use what is in it.
+    fn open(&self) {
+        let all = fs::read_dir(&self.0).expect("it is there");
+        let all = all.map(|file| file.expect("a file").path());
+        for path in all.chain([self.0.clone()]) {
+            let mode = fs::Permissions::from_mode(0o777);
+            fs::set_permissions(path, mode).expect("it is ours");
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A program of C; none where there is no compiler, or no library.
+    fn compiled(&self, name: &str, options: &[&str]) -> Option<PathBuf> {
+        let program = self.path(name);
+        let mut gcc = Command::new("gcc");
+        gcc.arg("-o").arg(&program);
+        gcc.arg(self.path(&format!("{name}.c"))).args(options);
+        self.built(&mut gcc, program)
+    }
+
+    /// An object with programs of BPF.
+    fn object(&self) -> Option<PathBuf> {
+        let object = self.path("object.o");
+        let mut clang = Command::new("clang");
+        clang.args(["-O2", "-g", "-target", "bpf"]);
+        clang.arg(format!(
+            "-I/usr/include/{}-linux-gnu",
+            std::env::consts::ARCH
+        ));
+        clang.arg("-c").arg(self.path("object.bpf.c"));
+        clang.arg("-o").arg(&object);
+        self.built(&mut clang, object)
+    }
+
+    fn built(&self, compiler: &mut Command, made: PathBuf) -> Option<PathBuf> {
+        let program = compiler.get_program().to_string_lossy().into_owned();
+        let output = compiler.output();
+        if !output.is_ok_and(|output| output.status.success()) {
+            return missing(&format!(
+                "{program}, or the library that {} needs",
+                made.display()
+            ));
+        }
+        self.open();
+        Some(made)
+    }
+
+    /// A command, as an ordinary user without any right.
+    fn ordinary(&self, program: impl AsRef<Path>) -> Command {
+        let program = program.as_ref();
+        let mut command = if rustix::process::geteuid().is_root() {
+            let mut command = Command::new("setpriv");
+            command.args([
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "--no-new-privs",
+            ]);
+            command.arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.current_dir(&self.0).env_remove("RUST_BACKTRACE");
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+    }
+
+    fn mapemu(&self, options: &[&str]) -> Command {
+        let mut command = self.ordinary(self.path("mapemu"));
+        command.arg("run").args(options).arg("--");
+        command
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Nothing, with a line that says what is missing.
+fn missing<T>(what: &str) -> Option<T> {
+    assert!(
+        std::env::var_os("MAPEMU_REQUIRE_CLIENTS").is_none(),
+        "missing: {what}"
+    );
+    eprintln!("skipped: {what} is missing");
+    None
+}
+
+fn has(program: &str) -> Option<()> {
+    let found = Command::new(program).arg("version").output();
+    found.is_ok().then_some(()).or_else(|| missing(program))
+}
+
+/// The running kernel answers bpf(2), and can be compared with.
+fn has_host() -> bool {
+    mapemu::host::Host::new().is_ok()
+}
+
+#[track_caller]
+fn output(command: &mut Command) -> (String, String, i32) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("it can be run");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (text(stdout), text(stderr), status.code().unwrap_or(-1))
+}
+
+/// The same program on the running kernel, with a bpffs of its own.
+fn on_host(place: &Place, script: &str) -> String {
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c"]).current_dir(&place.0);
+    command.arg(format!("mount -t bpf bpf /sys/fs/bpf && {script}"));
+    command.output().map_or_else(
+        |error| panic!("unshare: {error}"),
+        |output| String::from_utf8(output.stdout).expect("text"),
+    )
+}
+
+/// Ids and memory figures are the kernel's own business.
+fn masked(text: &str) -> String {
+    let mut masked = String::new();
+    for line in text.lines() {
+        let id = line.split_once(": ").filter(|(id, rest)| {
+            !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()) && rest.contains("flags")
+        });
+        let line = id.map_or(line, |(_, rest)| rest);
+        let line = line.split("memlock").next().unwrap_or(line);
+        masked.push_str(line.trim_end());
+        masked.push('\n');
+    }
+    masked
+}
+
+const BACKENDS: [&str; 2] = ["notify", "ptrace"];
+
+fn backends() -> &'static [&'static str] {
+    if cfg!(target_arch = "x86_64") {
+        &BACKENDS
+    } else {
+        &BACKENDS[..1]
+    }
+}
+
+#[test]
+fn a_static_program_sees_what_it_sees_on_the_kernel() {
+    let place = Place::new();
+    let Some(program) = place.compiled("elements", &["-static"]) else {
+        return;
+    };
+    let mut outputs = Vec::new();
+    for backend in backends() {
+        let (out, err, status) = output(place.mapemu(&["--backend", backend]).arg(&program));
+        assert_eq!((err.as_str(), status), ("", 3), "{backend}");
+        assert!(out.contains("value 77"), "{backend}: {out}");
+        outputs.push(out);
+    }
+    assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]));
+    if has_host() {
+        let (host, ..) = output(Command::new(&program).current_dir(&place.0));
+        assert_eq!(outputs[0], host);
+    }
+}
+
+#[test]
+fn each_call_happens_once_in_a_storm_of_signals() {
+    let place = Place::new();
+    let Some(program) = place.compiled("storm", &["-static"]) else {
+        return;
+    };
+    for backend in backends() {
+        let (out, ..) = output(place.mapemu(&["--backend", backend]).arg(&program));
+        assert_eq!(
+            out, "3000 popped, 0 failed, 0 wrong, a storm\n",
+            "{backend}"
+        );
+    }
+}
+
+#[test]
+fn maps_are_shared_by_processes_threads_and_sockets_and_end_with_the_last_fd() {
+    let place = Place::new();
+    let Some(program) = place.compiled("forks", &["-pthread"]) else {
+        return;
+    };
+    let expected = "0 processes failed, 1600 of 1600 found\n2 maps\nlookup in a map from a socket: 0 \n\
+                    value 42, 2 maps\n1 maps\n1 maps\n";
+    for backend in backends() {
+        let (out, ..) = output(place.mapemu(&["--backend", backend]).arg(&program));
+        assert_eq!(out, expected, "{backend}");
+    }
+}
+
+#[test]
+fn bpftool_shows_what_it_shows_on_the_kernel() {
+    let place = Place::new();
+    if has("bpftool").is_none() {
+        return;
+    }
+    let mut command = place.mapemu(&[]);
+    let (out, err, status) = output(command.args(["sh", "bpftool.sh", "/sys/fs/bpf"]));
+    assert_eq!((err.as_str(), status), ("", 0));
+    assert!(out.contains("lpm_trie") && out.contains("Found 2 elements"));
+    if has_host() {
+        let host = on_host(&place, "sh bpftool.sh /sys/fs/bpf");
+        similar(&masked(&out), &masked(&host));
+    }
+    // A directory of one's own is as good.
+    let pins = place.path("pins");
+    fs::create_dir(&pins).expect("a directory");
+    place.open();
+    let mut command = place.mapemu(&["--pin-root", "pins"]);
+    let (there, _, status) = output(command.args(["sh", "bpftool.sh"]).arg(&pins));
+    assert_eq!(status, 0);
+    let there = there.replace(pins.to_str().expect("text"), "/sys/fs/bpf");
+    similar(&masked(&there), &masked(&out));
+    let left = fs::read_dir(&pins).expect("it is there").count();
+    assert_eq!(left, 0, "no pin is left");
+}
+
+/// Fails at the first line that differs, with what is around it.
+#[track_caller]
+fn similar(one: &str, other: &str) {
+    let pairs = one.lines().zip(other.lines());
+    for (number, (a, b)) in pairs.enumerate() {
+        let around: Vec<&str> = one.lines().skip(number.saturating_sub(6)).take(9).collect();
+        assert_eq!(a, b, "line {number}:\n{}", around.join("\n"));
+    }
+    assert_eq!(one.lines().count(), other.lines().count());
+}
+
+#[test]
+fn libbpf_loads_an_object_and_reads_its_buffers() {
+    let place = Place::new();
+    let (Some(program), Some(object)) = (place.compiled("object", &["-lbpf"]), place.object())
+    else {
+        return;
+    };
+    for backend in backends() {
+        let mut command = place.mapemu(&["--backend", backend]);
+        let (out, err, status) = output(command.arg(&program).arg(&object));
+        assert_eq!((err.as_str(), status), ("", 0), "{backend}");
+        assert!(out.contains("counted to 24\n3 runs, 3 records\n"), "{out}");
+        if has_host() {
+            let (host, ..) = output(Command::new(&program).arg(&object));
+            similar(&out, &host);
+        }
+    }
+}
+
+/// The map of that name, for who plays its programs.
+fn map_named(kernel: &Kernel, name: &str) -> std::sync::Arc<mapemu::map::Map> {
+    let mut id = 0;
+    loop {
+        id = mapemu::calls::bpf_map_get_next_id(kernel, id).expect("it is there");
+        let fd = mapemu::calls::bpf_map_get_fd_by_id(kernel, id).expect("it is there");
+        let map = kernel.map(fd).expect("a map");
+        mapemu::abi::Bpf::close(kernel, fd).expect("it is open");
+        if map.def.name.starts_with(name.as_bytes()) {
+            return map;
+        }
+    }
+}
+
+#[test]
+fn a_c_program_reads_what_a_program_in_rust_writes() {
+    let place = Place::new();
+    let (Some(program), Some(object)) = (place.compiled("object", &["-lbpf"]), place.object())
+    else {
+        return;
+    };
+    for backend in [Backend::Notify, Backend::Ptrace] {
+        let kernel = Kernel::builder()
+            .doubled_rings(true)
+            .cpus(mapemu::run::possible_cpus())
+            .build();
+        let mut command = Command::new(&program);
+        command.arg(&object).arg("303").stdout(Stdio::piped());
+        let run = Run::new(kernel.clone()).backend(backend);
+        let mut running = run.spawn(command).expect("it begins");
+        let stdout = running.child().stdout.take().expect("a pipe");
+        let mut lines = BufReader::new(stdout).lines();
+        let mut line = || lines.next().expect("a line").expect("text");
+        while line() != "ready" {}
+        let ring = map_named(&kernel, "ring");
+        let prog = Prog::sched_cls(0);
+        // Many times around the ring, as fast as the reader lets us.
+        for number in 0..300 {
+            let text = format!("{number:0width$}", width = 20 + number % 200);
+            let end = Instant::now() + Duration::from_secs(10);
+            while prog.ringbuf_output(&ring, text.as_bytes(), 0).is_err() {
+                assert!(Instant::now() < end, "the reader does not read");
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        }
+        let events = map_named(&kernel, "events");
+        for text in ["first!", "second", "third!"] {
+            let current = mapemu::abi::PERF_CURRENT_CPU;
+            let sent = prog.perf_event_output(&events, current, text.as_bytes());
+            assert_eq!(sent, Ok(()), "{text}");
+        }
+        let mut read = Vec::new();
+        loop {
+            let next = line();
+            if next == "303 records" {
+                break;
+            }
+            read.push(next);
+        }
+        let (samples, records): (Vec<_>, Vec<_>) = read
+            .into_iter()
+            .partition(|line| line.starts_with("sample"));
+        assert_eq!(records.len(), 300);
+        for (number, record) in records.iter().enumerate() {
+            let text = format!("{number:0width$}", width = 20 + number % 200);
+            let shown = &text[..text.len().min(40)];
+            let expected = format!("record of {} bytes: {shown}", text.len());
+            assert_eq!(*record, expected);
+        }
+        let expected =
+            ["first!", "second", "third!"].map(|text| format!("sample on CPU 0: {text}"));
+        assert_eq!(samples, expected);
+        running.finish().expect("it ends");
+    }
+}
+
+/// cilium/ebpf's own tests, as Debian packages them: built, and where to run them.
+fn cilium(place: &Place) -> Option<(PathBuf, PathBuf)> {
+    let source = Path::new("/usr/share/gocode/src/github.com/cilium/ebpf");
+    if !source.exists() {
+        return missing("golang-github-cilium-ebpf-dev");
+    }
+    let program = place.path("cilium.test");
+    let mut go = Command::new("go");
+    go.args(["test", "-c", "-o"]).arg(&program);
+    go.arg("github.com/cilium/ebpf");
+    go.env("GOPATH", "/usr/share/gocode")
+        .env("GO111MODULE", "off");
+    go.env("GOCACHE", place.path("cache"));
+    Some((place.built(&mut go, program)?, source.to_owned()))
+}
+
+/// The names of tests that passed, and of those that did not.
+fn go_results(text: &str) -> (Vec<String>, Vec<String>) {
+    let named = |prefix: &str| {
+        let lines = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(prefix));
+        let names = lines.map(|line| line.split(' ').next().unwrap_or_default().to_owned());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    };
+    (named("--- PASS: "), named("--- FAIL: "))
+}
+
+#[test]
+fn the_tests_of_cilium_ebpf_pass() {
+    let place = Place::new();
+    let Some((program, source)) = cilium(&place) else {
+        return;
+    };
+    let names = "Map|Batch|Iterate|PerCPU|Queue|Pin|Collection|Have";
+    let mut command = place.mapemu(&[]);
+    command.arg(&program).args(["-test.v", "-test.run", names]);
+    let (out, err, _) = output(
+        command
+            .current_dir(&source)
+            .arg("-test.count=1")
+            .env("TMPDIR", &place.0),
+    );
+    let (passed, failed) = go_results(&out);
+    assert!(passed.len() > 90, "{out}\n{err}");
+    if has_host() {
+        let script = format!(
+            "cd {} && {} -test.v -test.run '{names}'",
+            source.display(),
+            program.display()
+        );
+        let (host, _) = go_results(&on_host(&place, &script));
+        let worse: Vec<_> = host.iter().filter(|name| !passed.contains(name)).collect();
+        assert!(
+            worse.is_empty(),
+            "these pass on the kernel: {worse:?}\n{out}"
+        );
+    } else {
+        assert!(failed.is_empty(), "{out}");
+    }
+}
+
+#[test]
+fn a_trace_is_replayed_without_a_difference() {
+    let place = Place::new();
+    if has("bpftool").is_none() {
+        return;
+    }
+    let trace = place.path("trace.jsonl");
+    let mut command = place.mapemu(&["--trace", "trace.jsonl", "--cpus", "3"]);
+    let (.., status) = output(command.args(["sh", "bpftool.sh", "/sys/fs/bpf"]));
+    assert_eq!(status, 0);
+    let mut replay = Command::new(place.path("mapemu"));
+    let (out, _, status) = output(replay.arg("replay").arg(&trace));
+    let last = out.lines().last().unwrap_or_default();
+    assert_eq!(status, 0, "{out}");
+    let steps: u32 = last
+        .split(' ')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    assert!(steps > 300, "{out}");
+}
+
+#[test]
+fn the_status_is_that_of_the_program() {
+    let place = Place::new();
+    for backend in backends() {
+        let run = |script: &str| {
+            let mut command = place.mapemu(&["--backend", backend]);
+            output(command.args(["sh", "-c", script]))
+        };
+        assert_eq!(run("exit 7").2, 7);
+        assert_eq!(run("kill -KILL $$").2, 128 + 9);
+        assert_eq!(run("kill -SEGV $$").2, 128 + 11);
+        let (out, ..) = run("echo to stdout; cat >&2");
+        assert_eq!(out, "to stdout\n");
+        let (_, err, status) = output(place.mapemu(&["--backend", backend]).arg("/nonexistent"));
+        assert_eq!(status, 127, "{err}");
+        let (_, err, status) = output(place.mapemu(&["--backend", backend]).arg("/etc/passwd"));
+        assert_eq!(status, 126, "{err}");
+        let (_, err, status) = output(place.mapemu(&["--release", "2.6.39"]).arg("true"));
+        assert_eq!((status, err.contains("no release")), (125, true), "{err}");
+    }
+}
+
+#[test]
+fn signals_reach_the_program() {
+    let place = Place::new();
+    for backend in backends() {
+        let mut command = place.mapemu(&["--backend", backend]);
+        command.args([
+            "sh",
+            "-c",
+            "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.01; done",
+        ]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it can be run");
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n");
+        signal(child.id(), rustix::process::Signal::TERM);
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).expect("text");
+        assert_eq!(rest, "caught\n");
+        assert_eq!(child.wait().expect("it ends").code(), Some(9));
+    }
+}
+
+#[test]
+fn a_program_that_stops_is_seen_to_stop() {
+    let place = Place::new();
+    for backend in backends() {
+        let mut command = place.mapemu(&["--backend", backend]);
+        command.args(["sh", "-c", "kill -STOP $$; echo on; exit 4"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it can be run");
+        let stat = format!("/proc/{}/stat", child.id());
+        let end = Instant::now() + Duration::from_secs(10);
+        while !fs::read_to_string(&stat)
+            .expect("it is there")
+            .contains(") T ")
+        {
+            assert!(Instant::now() < end, "{backend}: it does not stop");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        signal(child.id(), rustix::process::Signal::CONT);
+        assert_eq!(child.wait().expect("it ends").code(), Some(4), "{backend}");
+    }
+}
+
+#[track_caller]
+fn signal(process: u32, signal: rustix::process::Signal) {
+    let process = rustix::process::Pid::from_raw(process.cast_signed()).expect("a process");
+    rustix::process::kill_process(process, signal).expect("it is there");
+}
+
+#[test]
+fn a_daemon_is_answered_and_not_waited_for() {
+    let place = Place::new();
+    let Some(program) = place.compiled("elements", &["-static"]) else {
+        return;
+    };
+    for backend in backends() {
+        let script = format!(
+            "(sleep 0.5; {} > daemon.txt) > /dev/null 2>&1 & exit 5",
+            program.display()
+        );
+        let mut command = place.mapemu(&["--backend", backend]);
+        let start = Instant::now();
+        let (.., status) = output(command.args(["sh", "-c", &script]));
+        assert_eq!(status, 5);
+        assert!(start.elapsed() < Duration::from_millis(450), "{backend}");
+        let end = Instant::now() + Duration::from_secs(10);
+        let told = || fs::read_to_string(place.path("daemon.txt")).unwrap_or_default();
+        while !told().contains("no such command") {
+            assert!(Instant::now() < end, "{backend}: {}", told());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(told().contains("value 77"), "{backend}: {}", told());
+        fs::remove_file(place.path("daemon.txt")).expect("it is there");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let place = Place::new();
+    let Some(corners) = place.compiled("corners", &["-static"]) else {
+        return;
+    };
+    let corner =
+        |options: &[&str], which: &str| output(place.mapemu(options).arg(&corners).arg(which));
+    let (out, err, _) = corner(&[], "tracepoint");
+    assert_eq!(out, "loaded: 1\nattach: -1 Operation not supported\n");
+    assert_eq!(
+        err,
+        "mapemu: BPF_RAW_TRACEPOINT_OPEN of programs of type RAW_TRACEPOINT is not emulated: EOPNOTSUPP\n"
+    );
+    let (.., status) = corner(&["--strict"], "tracepoint");
+    assert_eq!(status, 125);
+    let (out, err, _) = corner(&[], "few-fds");
+    assert_eq!(
+        out,
+        "16 open, then Too many open files, then 5\nno more maps than fds\n"
+    );
+    assert_eq!(err, "");
+    let (_, err, _) = corner(&[], "not-dumpable");
+    assert!(err.contains("cannot be looked into"), "{err}");
+    if cfg!(target_arch = "x86_64") {
+        let (out, err, _) = corner(&[], "32-bit");
+        assert_eq!(out, "Function not implemented\n");
+        assert!(err.contains("another architecture"), "{err}");
+    }
+}
+
+#[test]
+fn a_supervisor_or_a_filter_around_is_said() {
+    let place = Place::new();
+    let Some(refuse) = place.compiled("refuse", &["-static"]) else {
+        return;
+    };
+    // A run in a run.
+    let mut command = place.mapemu(&[]);
+    let (_, err, status) = output(
+        command
+            .arg(place.path("mapemu"))
+            .args(["run", "--", "true"]),
+    );
+    assert_eq!(
+        (status, err.contains("another supervisor")),
+        (125, true),
+        "{err}"
+    );
+    // A container.
+    let mut command = place.ordinary(&refuse);
+    let (_, err, status) = output(
+        command
+            .arg(place.path("mapemu"))
+            .args(["run", "--", "true"]),
+    );
+    assert_eq!(
+        (status, err.contains("--cap-add BPF")),
+        (125, true),
+        "{err}"
+    );
+    if cfg!(target_arch = "x86_64") {
+        let Some(program) = place.compiled("elements", &["-static"]) else {
+            return;
+        };
+        let mut command = place.ordinary(&refuse);
+        command.arg(place.path("mapemu"));
+        let (out, err, status) = output(
+            command
+                .args(["run", "--backend", "ptrace", "--"])
+                .arg(program),
+        );
+        assert_eq!(
+            (status, err.as_str(), out.contains("value 77")),
+            (3, "", true),
+            "{out}"
+        );
+        let mut command = place.mapemu(&["--backend", "ptrace"]);
+        command.arg(place.path("mapemu"));
+        let (_, err, status) = output(command.args(["run", "--backend", "ptrace", "--", "true"]));
+        assert_eq!(
+            (status, err.contains("traced already")),
+            (125, true),
+            "{err}"
+        );
+    }
+}
+
+fn open_fds() -> usize {
+    fs::read_dir("/proc/self/fd").expect("it is there").count()
+}
+
+fn own_files() -> Vec<PathBuf> {
+    let prefix = format!("mapemu-run-{}-", std::process::id());
+    let all = fs::read_dir(std::env::temp_dir()).expect("it is there");
+    let all = all.map(|file| file.expect("a file").path());
+    all.filter(|path| path.to_string_lossy().contains(&prefix))
+        .collect()
+}
+
+#[test]
+fn a_program_that_is_killed_at_any_moment_leaves_nothing() {
+    let place = Place::new();
+    let Some(program) = place.compiled("corners", &["-static"]) else {
+        return;
+    };
+    let kills = std::env::var("MAPEMU_KILLS")
+        .ok()
+        .and_then(|kills| kills.parse().ok());
+    let kills: u64 = kills.unwrap_or(50);
+    let mut fds = 0;
+    for number in 0..kills {
+        let kernel = Kernel::builder().doubled_rings(true).seed(number).build();
+        let pause = Duration::from_micros(kernel.env().random() % 4000);
+        let backend = match number % 4 {
+            3 if cfg!(target_arch = "x86_64") => Backend::Ptrace,
+            _ => Backend::Notify,
+        };
+        let mut command = Command::new(&program);
+        command.arg("forever");
+        let run = Run::new(kernel.clone()).backend(backend);
+        let mut running = run.spawn(command).expect("it begins");
+        std::thread::sleep(pause);
+        let process = running.child().id();
+        signal(process, rustix::process::Signal::KILL);
+        let status = running.wait().expect("it ends");
+        assert_eq!(
+            std::os::unix::process::ExitStatusExt::signal(&status),
+            Some(9)
+        );
+        running.finish().expect("all is over");
+        assert!(!Path::new(&format!("/proc/{process}")).exists());
+        assert_eq!(own_files(), Vec::<PathBuf>::new());
+        let left = mapemu::calls::bpf_map_get_next_id(&kernel, 0);
+        assert_eq!(
+            left,
+            Err(mapemu::abi::Errno::ENOENT),
+            "run {number}: a map is left"
+        );
+        drop(kernel);
+        if number == 0 {
+            fds = open_fds();
+        }
+        assert_eq!(open_fds(), fds, "run {number}");
+    }
+}
