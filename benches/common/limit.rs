@@ -4,6 +4,7 @@
     missing_debug_implementations,
     unreachable_pub,
     unsafe_code,
+    clippy::arc_with_non_send_sync,
     clippy::cast_possible_truncation,
     reason = "a bench: the limit is what no lock and no check costs"
 )]
