@@ -44,7 +44,7 @@ const CALLS: &[&str] = &[
     "map_get_fd_by_id",
 ];
 
-/// What programs do: the running kernel loads each, so its times are mostly those of loading.
+/// What programs do: the running kernel loads each the first time, and some of its times are those of loading.
 const PROGRAMS: &[&str] = &[
     "helper map_lookup_elem",
     "helper map_update_elem",
@@ -80,7 +80,7 @@ pub(super) fn section(page: &mut String, outcome: &Outcome) {
     );
     page.push_str("<h3>Commands</h3>");
     plots(page, &by_command, CALLS);
-    page.push_str("<h3>Programs: the running kernel loads one for each step, mapemu plays it</h3>");
+    page.push_str("<h3>Programs: on the running kernel with their loading, unless the same one was loaded before</h3>");
     plots(page, &by_command, PROGRAMS);
     page.push_str("<h3>Types: median of the commands on single elements, and the ratio</h3>");
     medians(page, &by_type);
@@ -141,7 +141,7 @@ fn plots(page: &mut String, times: &BTreeMap<&str, Times>, commands: &[&str]) {
         times.filter_map(move |times| times.percentile(percent))
     };
     let least = percentiles(2).fold(f64::MAX, f64::min);
-    let scale = Scale::of(least, percentiles(95).fold(1.0, f64::max), 0.0, WIDTH);
+    let scale = Scale::of(least, percentiles(90).fold(1.0, f64::max), 0.0, WIDTH);
     page.push_str("<div class=\"plots\">");
     for (command, times, (kernel, emulated)) in known {
         put!(

@@ -116,9 +116,10 @@ const GROUPS: &[Group] = &[
 
 /// The name of a command's column, for tables by command.
 pub(super) fn label_of(command: &str) -> String {
-    command
+    let plain = command.strip_prefix("helper ").unwrap_or(command);
+    plain
         .strip_prefix("map_")
-        .unwrap_or(command)
+        .unwrap_or(plain)
         .replace('_', " ")
 }
 
