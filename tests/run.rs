@@ -175,7 +175,9 @@ fn libbpf_loads_an_object_and_reads_its_buffers() {
         let mut command = place.mapemu(&["--backend", backend]);
         let (out, err, status) = output(command.arg(&program).arg(&object));
         assert_eq!((err.as_str(), status), ("", 0), "{backend}");
-        assert!(out.contains("counted to 24\n3 runs, 3 records\n"), "{out}");
+        for line in ["counted to 24", "3 runs, 3 records"] {
+            assert!(out.lines().any(|found| found == line), "{out}");
+        }
         if has_host() {
             let (host, ..) = output(Command::new(&program).arg(&object));
             similar(&out, &host);
