@@ -175,10 +175,40 @@ fn behind(run: Run, mut command: Command, mut front: UnixStream, before: sigset_
 fn follow(mut running: Running, front: &mut UnixStream) -> io::Result<()> {
     let program = pid_t::try_from(running.child().id()).map_err(io::Error::other)?;
     send(front, Event::Started, program);
-    let signals = signal_fd(&[libc::SIGCHLD])?;
-    let mut events = running.take_events();
+    let events = running.take_events();
     let traced = events.is_some();
-    let status = loop {
+    let status = status_of(program, events, front)?;
+    let number = if running.is_strict() && running.has_refused() {
+        FAILED.into()
+    } else if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status)
+    } else {
+        128 + libc::WTERMSIG(status)
+    };
+    if running.is_over_within(LAST_CALL) {
+        // All is removed before anybody knows that it is over.
+        drop(running);
+        send(front, Event::Over, number);
+        return Ok(());
+    }
+    send(front, Event::Ended, number);
+    leave_outputs()?;
+    while !running.is_over_within(Duration::from_secs(1)) {
+        if !traced {
+            reap(0, front);
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the program ends, and tells when it stops; `events` are what wait(2) says, if only the tracer can ask.
+fn status_of(
+    program: pid_t,
+    mut events: Option<UnixStream>,
+    front: &mut UnixStream,
+) -> io::Result<c_int> {
+    let signals = signal_fd(&[libc::SIGCHLD])?;
+    loop {
         let mut fds = [
             PollFd::new(&signals, PollFlags::IN),
             PollFd::new(front, PollFlags::IN),
@@ -199,49 +229,35 @@ fn follow(mut running: Running, front: &mut UnixStream) -> io::Result<()> {
             // SAFETY: only numbers; it is our child, and not waited for yet.
             unsafe { libc::kill(program, libc::SIGKILL) };
         }
-        let ended = match &mut events {
+        let status = match &mut events {
             None => reap(program, front),
-            Some(events) if told => {
+            Some(told_by) if told => {
                 let mut status = [0; 4];
-                events.read_exact(&mut status)?;
-                ended(c_int::from_ne_bytes(status), front)
+                match told_by.read_exact(&mut status) {
+                    Ok(()) => ended(c_int::from_ne_bytes(status), front),
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        // It was killed before it was seen to be the program.
+                        events = None;
+                        reap(program, front)
+                    }
+                    Err(error) => return Err(error),
+                }
             }
             Some(_) => None,
         };
-        if let Some(status) = ended {
-            break status;
-        }
-    };
-    let number = if libc::WIFEXITED(status) {
-        libc::WEXITSTATUS(status)
-    } else {
-        128 + libc::WTERMSIG(status)
-    };
-    let number = if running.is_strict() && running.has_refused() {
-        FAILED.into()
-    } else {
-        number
-    };
-    if running.is_over_within(LAST_CALL) {
-        // All is removed before anybody knows that it is over.
-        drop(running);
-        send(front, Event::Over, number);
-        return Ok(());
-    }
-    send(front, Event::Ended, number);
-    let null = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/null")?;
-    // Who reads what the program wrote does not wait for what it left behind.
-    let _ = rustix::stdio::dup2_stdin(&null);
-    let _ = rustix::stdio::dup2_stdout(&null);
-    let _ = rustix::stdio::dup2_stderr(&null);
-    while !running.is_over_within(Duration::from_secs(1)) {
-        if !traced {
-            reap(0, front);
+        if let Some(status) = status {
+            return Ok(status);
         }
     }
+}
+
+/// Who reads what the program wrote does not wait for what it left behind.
+fn leave_outputs() -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let null = options.read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
     Ok(())
 }
 

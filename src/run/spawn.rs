@@ -177,11 +177,19 @@ impl Run {
                 status: None,
             }),
             (Ok(_), None) => Err(Error::Refused),
-            (Err(error), _) => match child::told(ours.as_fd())?.map(|message| message.stage) {
-                Some(Stage::Refused) => Err(Error::Refused),
-                Some(Stage::Filter) => Err(Error::Filter(error)),
-                _ => Err(Error::Program(error)),
-            },
+            (Err(error), begun) => {
+                if let Some((serving, _)) = begun {
+                    // Nobody is left who could call; what it used is put away before anybody knows.
+                    let _ = serving.thread.join();
+                }
+                Err(
+                    match child::told(ours.as_fd())?.map(|message| message.stage) {
+                        Some(Stage::Refused) => Error::Refused,
+                        Some(Stage::Filter) => Error::Filter(error),
+                        _ => Error::Program(error),
+                    },
+                )
+            }
         }
     }
 }
@@ -231,7 +239,14 @@ impl Running {
         };
         loop {
             let mut status = [0; 4];
-            events.read_exact(&mut status)?;
+            match events.read_exact(&mut status) {
+                Ok(()) => {}
+                // It was killed before it was seen to be the program.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Ok(self.child.wait()?);
+                }
+                Err(error) => return Err(error.into()),
+            }
             let status = i32::from_ne_bytes(status);
             if !libc::WIFSTOPPED(status) {
                 let status = ExitStatus::from_raw(status);
@@ -331,7 +346,10 @@ impl Serving {
         })?;
         match seizing.recv() {
             Ok(Ok(())) => Ok((serving, Some(events))),
-            Ok(Err(error)) => Err(Error::Traced(error)),
+            Ok(Err(error)) => {
+                let _ = serving.thread.join();
+                Err(Error::Traced(error))
+            }
             Err(_) => Err(io::Error::from(io::ErrorKind::Other).into()),
         }
     }

@@ -1,7 +1,7 @@
 //! Runs the instructions of loaded programs, for `BPF_PROG_TEST_RUN`: one at a time, on one CPU, slowly.
 //!
 //! A pointer is a place and an offset, never an address, so whatever a program does it reaches only what is its own. What the
-//! verifier would have refused ends the run with the reason. Helpers are those of [`helper`](crate::helper).
+//! verifier would have refused ends the run with the reason. Helpers are those of [`helper`].
 //!
 //! Kernel: `kernel/bpf/core.c:___bpf_prog_run` (v6.18).
 

@@ -139,7 +139,7 @@ fn arithmetic_is_the_kernels() {
         return;
     };
     let kernel = emulated();
-    let env = Env::new(1, &LINUX_6_18_44, 7, 0, Unsupported::Panic);
+    let env = Env::new(1, LINUX_6_18_44, 7, 0, Unsupported::Panic);
     for number in 0..400 {
         let insns = arithmetic(&env);
         let expected = returns(&*host, ProgType::SCHED_CLS, &insns);

@@ -68,4 +68,4 @@ int filter(struct __sk_buff *skb) {
     bpf_ringbuf_output(&ring, &key, 4, 0);
     return 0;
 }
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";

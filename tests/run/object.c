@@ -30,7 +30,7 @@ static double now(void) {
 }
 
 static void say(const char *what, long ret, int number) {
-    printf("%s: %s\n", what, ret < 0 ? strerror(number) : "done");
+    printf("%s: %s\n", what, ret < -1 ? strerror(-ret) : ret ? strerror(number) : "done");
 }
 
 int main(int argc, char **argv) {
