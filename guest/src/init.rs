@@ -1,0 +1,124 @@
+//! The first process of the guest: mounts what there is to mount, and records one scenario after another, each in a process
+//! of its own with a limit of time.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::mount::{MountFlags, mount};
+use rustix::process::{Resource, Rlimit, setrlimit};
+
+use crate::port::Port;
+
+/// What is mounted: source, target, type. All are in the kernel.
+const MOUNTS: &[(&str, &str, &str)] = &[
+    ("proc", "/proc", "proc"),
+    ("sysfs", "/sys", "sysfs"),
+    ("devtmpfs", "/dev", "devtmpfs"),
+    ("tmpfs", "/tmp", "tmpfs"),
+    ("bpf", "/sys/fs/bpf", "bpf"),
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2"),
+];
+
+/// Where the scenarios are.
+pub const SCENARIOS: &str = "/scenarios";
+
+/// A scenario that takes longer is ended; the processor is emulated, and slow.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Does everything; the machine ends with it.
+pub fn run() -> ExitCode {
+    if let Err(error) = record_all() {
+        // The kernel's console has it, and the end of this process is a panic.
+        crate::say(&format!("mapemu-guest: {error}"));
+    }
+    ExitCode::FAILURE
+}
+
+fn record_all() -> io::Result<()> {
+    for (source, target, fs_type) in MOUNTS {
+        mount(*source, *target, *fs_type, MountFlags::empty(), None)
+            .map_err(|errno| at(target, errno.into()))?;
+    }
+    set_up()?;
+    let port = Port::open().map_err(|error| at("ports", error))?;
+    let mut files: Vec<_> = fs::read_dir(SCENARIOS)?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    files.sort_unstable();
+    for file in files {
+        let name = file
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        port.begin(&name);
+        let (status, output) = record(&file)?;
+        port.got(&name, &status, &output);
+    }
+    port.end();
+    // The machine ends a moment later.
+    thread::sleep(LIMIT);
+    Ok(())
+}
+
+/// What the recordings were made with: the interface `lo`, no use by others, no limit of memory.
+fn set_up() -> io::Result<()> {
+    const UP_AND_LOOPBACK: &str = "0x9";
+    for (path, value) in [
+        ("/sys/class/net/lo/flags", UP_AND_LOOPBACK),
+        ("/proc/sys/kernel/unprivileged_bpf_disabled", "2"),
+    ] {
+        fs::write(path, value).map_err(|error| at(path, error))?;
+    }
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    setrlimit(Resource::Memlock, unlimited)?;
+    Ok(())
+}
+
+/// An error, with the place.
+fn at(path: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{path}: {error}"))
+}
+
+/// Runs `mapemu record`; how it ended, and its output.
+fn record(scenario: &Path) -> io::Result<(String, Vec<u8>)> {
+    let mut child = Command::new("/init")
+        .arg("record")
+        .arg(scenario)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut pipe = child.stdout.take().expect("it is piped");
+    let reader = thread::spawn(move || {
+        let mut output = Vec::new();
+        pipe.read_to_end(&mut output).map(|_| output)
+    });
+    let begun = Instant::now();
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => {
+                break status
+                    .code()
+                    .map_or("signal".to_owned(), |code| code.to_string());
+            }
+            None if begun.elapsed() > LIMIT => {
+                child.kill()?;
+                child.wait()?;
+                break "time".to_owned();
+            }
+            None => thread::sleep(Duration::from_millis(2)),
+        }
+    };
+    let output = reader
+        .join()
+        .map_err(|_| io::Error::other("the reader failed"))??;
+    Ok((status, output))
+}
