@@ -1,6 +1,7 @@
 //! The first process of the guest: mounts what there is to mount, and records one scenario after another, each in a process
 //! of its own with a limit of time.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
@@ -26,6 +27,9 @@ const MOUNTS: &[(&str, &str, &str)] = &[
 /// Where the scenarios are.
 pub const SCENARIOS: &str = "/scenarios";
 
+/// Arguments of `mapemu`, a line each: that is run then, and no scenario.
+pub const ARGUMENTS: &str = "/arguments";
+
 /// A scenario that takes longer is ended; the processor is emulated, and slow.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -45,6 +49,11 @@ fn record_all() -> io::Result<()> {
     }
     set_up()?;
     let port = Port::open().map_err(|error| at("ports", error))?;
+    if let Ok(arguments) = fs::read_to_string(ARGUMENTS) {
+        port.begin("mapemu");
+        let (status, output) = call(arguments.lines(), None)?;
+        port.got("mapemu", &status, &output);
+    }
     let mut files: Vec<_> = fs::read_dir(SCENARIOS)?
         .flatten()
         .map(|entry| entry.path())
@@ -57,7 +66,8 @@ fn record_all() -> io::Result<()> {
             .to_string_lossy()
             .into_owned();
         port.begin(&name);
-        let (status, output) = record(&file)?;
+        let arguments = [Path::new("record"), &file];
+        let (status, output) = call(arguments, Some(LIMIT))?;
         port.got(&name, &status, &output);
     }
     port.end();
@@ -88,11 +98,13 @@ fn at(path: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{path}: {error}"))
 }
 
-/// Runs `mapemu record`; how it ended, and its output.
-fn record(scenario: &Path) -> io::Result<(String, Vec<u8>)> {
+/// Runs `mapemu`; how it ended, and its output.
+fn call<A: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = A>,
+    limit: Option<Duration>,
+) -> io::Result<(String, Vec<u8>)> {
     let mut child = Command::new("/init")
-        .arg("record")
-        .arg(scenario)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -109,7 +121,7 @@ fn record(scenario: &Path) -> io::Result<(String, Vec<u8>)> {
                     .code()
                     .map_or("signal".to_owned(), |code| code.to_string());
             }
-            None if begun.elapsed() > LIMIT => {
+            None if limit.is_some_and(|limit| begun.elapsed() > limit) => {
                 child.kill()?;
                 child.wait()?;
                 break "time".to_owned();

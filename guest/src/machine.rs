@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::BufWriter;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::archive::Archive;
+use crate::init::ARGUMENTS;
 use crate::port::{EXIT, Said, heard};
 use crate::{Scenario, say};
 
 /// All scenarios take minutes.
 const LIMIT: Duration = Duration::from_secs(1800);
-/// A machine that says nothing for so long hangs.
+/// A machine that says nothing for so long hangs, unless it runs one program only.
 const SILENCE: Duration = Duration::from_secs(240);
 /// How often a machine is started that did not come to its end.
 const STARTS: usize = 5;
@@ -32,7 +33,7 @@ pub fn record(
         if left.is_empty() {
             break;
         }
-        let said = run(work, kernel, cpus, &left)?;
+        let said = run(work, kernel, cpus, &left, &[])?;
         for (name, status, output) in said.ended {
             left.retain(|(own, _)| *own != name);
             // Some steps are left out of a trace: then `record` ends with 2, and its output stands.
@@ -58,12 +59,32 @@ pub fn record(
     Ok(traces)
 }
 
+/// Runs `mapemu` with these arguments in the machine: how it ended, and what it printed.
+pub fn call(
+    work: &Path,
+    kernel: &Path,
+    cpus: u32,
+    arguments: &[String],
+) -> Result<(String, Vec<u8>), String> {
+    let mut said = run(work, kernel, cpus, &[], arguments)?;
+    let ended = said.ended.pop();
+    let (_, status, output) = ended.ok_or("the machine ended before its program")?;
+    Ok((status, output))
+}
+
 /// Starts the machine once, and hears it to its end.
-fn run(work: &Path, kernel: &Path, cpus: u32, scenarios: &[&Scenario]) -> Result<Said, String> {
+fn run(
+    work: &Path,
+    kernel: &Path,
+    cpus: u32,
+    scenarios: &[&Scenario],
+    arguments: &[String],
+) -> Result<Said, String> {
     let initrd = work.join("initrd");
     let console = work.join("console");
     let said = work.join("said");
-    write_initrd(&initrd, scenarios).map_err(|error| format!("{}: {error}", initrd.display()))?;
+    write_initrd(&initrd, scenarios, arguments)
+        .map_err(|error| format!("{}: {error}", initrd.display()))?;
     let _none = fs::remove_file(&said);
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args([
@@ -97,7 +118,8 @@ fn run(work: &Path, kernel: &Path, cpus: u32, scenarios: &[&Scenario]) -> Result
         if length != heard_last.0 {
             heard_last = (length, Instant::now());
         }
-        if begun.elapsed() > LIMIT || heard_last.1.elapsed() > SILENCE {
+        let hangs = arguments.is_empty() && heard_last.1.elapsed() > SILENCE;
+        if begun.elapsed() > LIMIT || hangs {
             machine
                 .kill()
                 .and_then(|()| machine.wait())
@@ -123,7 +145,7 @@ fn file_option(path: &Path) -> String {
 }
 
 /// This very program as the first process, and the scenarios.
-fn write_initrd(path: &PathBuf, scenarios: &[&Scenario]) -> std::io::Result<()> {
+fn write_initrd(path: &Path, scenarios: &[&Scenario], arguments: &[String]) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -132,6 +154,12 @@ fn write_initrd(path: &PathBuf, scenarios: &[&Scenario]) -> std::io::Result<()> 
         archive.folder(folder)?;
     }
     archive.file("init", &fs::read(std::env::current_exe()?)?)?;
+    if !arguments.is_empty() {
+        archive.file(
+            ARGUMENTS.trim_start_matches('/'),
+            arguments.join("\n").as_bytes(),
+        )?;
+    }
     for (name, text) in scenarios {
         archive.file(&format!("scenarios/{name}.jsonl"), text)?;
     }

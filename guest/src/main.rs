@@ -33,6 +33,8 @@ enum Command {
     Trace(Trace),
     /// Records the scenarios of the recordings on their releases, and fails if an answer is another one.
     Compare(Compare),
+    /// Runs `mapemu conform` in the machine: random runs on that kernel and on the emulated release that is nearest to it.
+    Conform(Conform),
     /// Everything else is `mapemu`'s.
     #[command(external_subcommand)]
     Mapemu(Vec<OsString>),
@@ -76,6 +78,18 @@ struct Compare {
     releases: Vec<String>,
 }
 
+#[derive(Debug, Args)]
+struct Conform {
+    #[command(flatten)]
+    shared: Shared,
+    /// A release of the recordings, or the package of another kernel.
+    #[arg(long, value_name = "R")]
+    release: String,
+    /// Arguments of `mapemu conform`, such as `--steps 10000`.
+    #[arg(last = true, value_name = "ARGUMENT")]
+    arguments: Vec<String>,
+}
+
 fn main() -> ExitCode {
     if std::process::id() == 1 {
         return init::run();
@@ -83,6 +97,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Trace(trace) => record(&trace).map(|()| true),
         Command::Compare(compare) => compare_all(&compare),
+        Command::Conform(conform) => compare_random_runs(&conform),
         Command::Mapemu(arguments) => {
             let name = OsString::from("mapemu");
             return mapemu::cli::run(std::iter::once(name).chain(arguments));
@@ -166,4 +181,20 @@ fn compare_all(compare: &Compare) -> Result<bool, String> {
         same &= compare::with_recordings(release, &scenarios, &recorded)?;
     }
     Ok(same)
+}
+
+/// Whether both answer alike; what differs is printed.
+fn compare_random_runs(conform: &Conform) -> Result<bool, String> {
+    let shared = &conform.shared;
+    let kernel = kernels::fetch(&shared.work, &conform.release)?;
+    let own = ["conform", "--no-recordings", "--out", "/tmp"].map(str::to_owned);
+    let arguments: Vec<String> = own.into_iter().chain(conform.arguments.clone()).collect();
+    let (status, output) = machine::call(&shared.work, &kernel, shared.cpus, &arguments)?;
+    let printed = io::stdout().write_all(&output);
+    printed.map_err(|error| error.to_string())?;
+    match status.as_str() {
+        "0" => Ok(true),
+        "1" => Ok(false),
+        status => Err(format!("mapemu conform ended with {status}")),
+    }
 }

@@ -72,7 +72,35 @@ fn header(trace: &Trace, world: &dyn World) -> Map<String, Value> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     header.insert("trace".to_owned(), json!(1));
     header.insert("kernel".to_owned(), json!(release.trim()));
+    let version = fs::read_to_string("/proc/version").unwrap_or_default();
+    if let Some(release) = point_release(&version) {
+        header.insert("release".to_owned(), json!(release));
+    }
     header.insert("arch".to_owned(), json!(std::env::consts::ARCH));
     header.insert("cpus".to_owned(), json!(world.bpf().nr_cpus()));
     header
+}
+
+/// The point release of a kernel of Debian, whose own name has none: it is in `/proc/version`, as `Debian 6.1.192-2`.
+fn point_release(version: &str) -> Option<&str> {
+    let (_, package) = version.rsplit_once(" Debian ")?;
+    let (release, _) = package.split_once('-')?;
+    let is_release = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    release.bytes().all(is_release).then_some(release)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::point_release;
+
+    #[test]
+    fn debian_tells_the_point_release() {
+        let version = "Linux version 6.1.0-56-cloud-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0, \
+                       GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.1.192-2 (2026-11-03)";
+        assert_eq!(point_release(version), Some("6.1.192"));
+        assert_eq!(
+            point_release("Linux version 6.18.44 (root@host) #1 SMP"),
+            None
+        );
+    }
 }
