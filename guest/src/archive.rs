@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 const FOLDER: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
 
 /// Folders and files, one after another.
 pub struct Archive<W> {
@@ -25,6 +26,11 @@ impl<W: Write> Archive<W> {
     /// Adds a file that can be run.
     pub fn file(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.entry(name, PROGRAM, bytes)
+    }
+
+    /// Adds a name for another file.
+    pub fn link(&mut self, name: &str, target: &str) -> io::Result<()> {
+        self.entry(name, LINK, target.as_bytes())
     }
 
     /// Ends the archive.

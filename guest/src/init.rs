@@ -24,6 +24,8 @@ const MOUNTS: &[(&str, &str, &str)] = &[
     ("cgroup2", "/sys/fs/cgroup", "cgroup2"),
 ];
 
+const CGROUP1: &str = "/tmp/cgroup1";
+
 /// Where the scenarios are.
 pub const SCENARIOS: &str = "/scenarios";
 
@@ -47,6 +49,7 @@ fn record_all() -> io::Result<()> {
         mount(*source, *target, *fs_type, MountFlags::empty(), None)
             .map_err(|errno| at(target, errno.into()))?;
     }
+    mount_cgroup1().map_err(|error| at(CGROUP1, error))?;
     set_up()?;
     let port = Port::open().map_err(|error| at("ports", error))?;
     if let Ok(arguments) = fs::read_to_string(ARGUMENTS) {
@@ -66,13 +69,26 @@ fn record_all() -> io::Result<()> {
             .to_string_lossy()
             .into_owned();
         port.begin(&name);
-        let arguments = [Path::new("record"), &file];
+        let arguments = [Path::new("record"), Path::new("--any-size"), &file];
         let (status, output) = call(arguments, Some(LIMIT))?;
         port.got(&name, &status, &output);
     }
     port.end();
     // The machine ends a moment later.
     thread::sleep(LIMIT);
+    Ok(())
+}
+
+/// A hierarchy of the old kind, for scenarios that want to see it refused.
+fn mount_cgroup1() -> io::Result<()> {
+    fs::create_dir(CGROUP1)?;
+    mount(
+        "cgroup",
+        CGROUP1,
+        "cgroup",
+        MountFlags::empty(),
+        Some(c"none,name=old"),
+    )?;
     Ok(())
 }
 

@@ -150,10 +150,12 @@ fn write_initrd(path: &Path, scenarios: &[&Scenario], arguments: &[String]) -> s
         fs::create_dir_all(folder)?;
     }
     let mut archive = Archive::new(BufWriter::new(File::create(path)?));
-    for folder in ["proc", "sys", "dev", "tmp", "scenarios"] {
+    for folder in ["bin", "proc", "sys", "dev", "tmp", "scenarios"] {
         archive.folder(folder)?;
     }
     archive.file("init", &fs::read(std::env::current_exe()?)?)?;
+    // A process that scenarios have as a child.
+    archive.link("bin/sleep", "/init")?;
     if !arguments.is_empty() {
         archive.file(
             ARGUMENTS.trim_start_matches('/'),

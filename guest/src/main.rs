@@ -94,6 +94,15 @@ fn main() -> ExitCode {
     if std::process::id() == 1 {
         return init::run();
     }
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| name == "sleep")
+    {
+        // Until it is killed.
+        loop {
+            std::thread::park();
+        }
+    }
     let done = match Cli::parse().command {
         Command::Trace(trace) => record(&trace).map(|()| true),
         Command::Compare(compare) => compare_all(&compare),

@@ -15,6 +15,9 @@ use crate::trace::{Answer, Engine, Trace, World, answer_or_name};
 /// Arguments of `mapemu record`.
 #[derive(Debug, Args)]
 pub(super) struct Record {
+    /// Asks for maps of any size, in a virtual machine with 1 GiB of memory at most: it may not outlive that.
+    #[arg(long)]
+    any_size: bool,
     /// The scenario, or a trace, whose answers are passed over.
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -37,7 +40,7 @@ fn record_file(record: &Record) -> Result<Exit, String> {
     let name = record.file.display();
     let text = fs::read(&record.file).map_err(|error| format!("{name}: {error}"))?;
     let trace = Trace::parse(&text).map_err(|broken| format!("{name}:{broken}"))?;
-    let mut world = running_world()?;
+    let mut world = running_world(record.any_size)?;
     let mut out = io::stdout().lock();
     let header = header(&trace, &*world);
     writeln!(out, "{}", Value::Object(header)).map_err(|error| error.to_string())?;
