@@ -87,23 +87,24 @@ fn run(
         .map_err(|error| format!("{}: {error}", initrd.display()))?;
     let _none = fs::remove_file(&said);
     let mut qemu = Command::new("qemu-system-x86_64");
-    qemu.args([
-        "-machine", "pc", "-accel", "tcg", "-cpu", "max", "-m", "1024",
-    ])
-    .args(["-nodefaults", "-no-reboot", "-display", "none"])
-    .args(["-smp", &cpus.to_string()])
-    .args(["-append", "console=ttyS0 panic=-1 loglevel=4 lsm=bpf"])
-    .arg("-device")
-    .arg(format!("isa-debug-exit,iobase={EXIT:#x},iosize=1"))
-    .arg("-kernel")
-    .arg(kernel)
-    .arg("-initrd")
-    .arg(&initrd)
-    .arg("-debugcon")
-    .arg(file_option(&said))
-    .arg("-serial")
-    .arg(file_option(&console))
-    .stdin(Stdio::null());
+    // With a thread for each of many CPUs, kernels that patch their code while they start can hang.
+    let accel = if cpus > 2 { "tcg,thread=single" } else { "tcg" };
+    qemu.args(["-machine", "pc", "-cpu", "max", "-m", "1024"])
+        .args(["-accel", accel])
+        .args(["-nodefaults", "-no-reboot", "-display", "none"])
+        .args(["-smp", &cpus.to_string()])
+        .args(["-append", "console=ttyS0 panic=-1 loglevel=4 lsm=bpf"])
+        .arg("-device")
+        .arg(format!("isa-debug-exit,iobase={EXIT:#x},iosize=1"))
+        .arg("-kernel")
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(&initrd)
+        .arg("-debugcon")
+        .arg(file_option(&said))
+        .arg("-serial")
+        .arg(file_option(&console))
+        .stdin(Stdio::null());
     let mut machine = qemu
         .spawn()
         .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
