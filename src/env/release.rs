@@ -114,7 +114,7 @@ table! {
     /// Where the last field of `BPF_MAP_CREATE` ends; bytes behind it are `EINVAL` before all else [create-order-01-hash].
     map_create_end: usize =          64,  72,  80,  92,  92,  92,  92,  92;
     /// The first number that is no command [command-unknown].
-    commands: u32 =                  36,  37,  37,  38,  38,  38,  38,  38;
+    commands: u32 =                  36,  36,  37,  38,  38,  38,  38,  38;
     /// While `kernel.unprivileged_bpf_disabled` is set, all commands need `CAP_BPF`, those that do not exist too [command-perm].
     commands_need_rights: bool =    YES,  NO,  NO,  NO,  NO,  NO,  NO,  NO;
     /// `BPF_MAP_FREEZE` asks for a writable file, and takes that away: a second one is `EPERM`. Else it is `EBUSY`, any file
@@ -142,16 +142,13 @@ table! {
     fdinfo_has_map_extra: bool =     NO, YES, YES, YES, YES, YES, YES, YES;
     /// `BPF_LINK_UPDATE` refuses a program with other cgroup storages [cgroup-storage-link].
     link_update_keeps_storages: bool = NO, YES, YES, NO,  NO,  NO,  NO, YES;
-    /// The first number that is no map type [create-29-task_storage, create-33-arena, create-34-insn_array].
+    /// The first number that is no map type [create-29-task_storage, create-33-arena, create-34-insn_array; a probe of 7.2.13].
     map_types: u32 =                 29,  32,  34,  34,  34,  35,  35,  36;
     /// A lookup looks at its fd before it looks at its flags [command-fd, command-access].
     lookup_takes_fd_first: bool =    NO,  NO,  NO,  NO,  NO, YES, YES, YES;
     /// `BPF_F_CPU` and `BPF_F_ALL_CPUS` are flags, of per-CPU values; flags of an update that no type takes are
     /// refused before key and value are read [command-flags-percpu_hash, command-last-field, ringbuf-commands].
     cpu_flags: bool =                NO,  NO,  NO,  NO,  NO,  NO, YES, YES;
-    /// Bytes of the kernel's header of a local storage element; the value has to fit in 65,535 with it.
-    local_storage_header: u32 =     128, 128, 128, 128, 128, 128, 128, 128;
-
     /// The memory of a map cannot be mapped as code [array-mmap, ringbuf-mmap].
     mmap_refuses_code: bool =        NO,  NO,  NO, YES, YES, YES, YES, YES;
 
@@ -165,7 +162,6 @@ table! {
     btf_key_may_be_void: bool =      NO,  NO,  NO,  NO,  NO,  NO, YES,  NO;
     /// A per-CPU array of one section of variables needs no type of its key [array-btf].
     percpu_array_of_sections: bool = NO,  NO,  NO,  NO,  NO,  NO,  NO, YES;
-
     /// Without rights nothing can be made, and that is looked at before all else; 0 in `kernel.unprivileged_bpf_disabled` leaves
     /// it to each type, which looks at it first. Else it comes after the type's early checks [command-perm].
     create_rights_first: bool =     YES, YES,  NO,  NO,  NO,  NO,  NO,  NO;
@@ -177,9 +173,8 @@ table! {
     wronly_prog_without_fields: bool = NO, NO, YES, YES, YES, YES, YES, YES;
     /// An inner map can have a lock in its values [lock-inner].
     inner_map_with_lock: bool =      NO,  NO, YES, YES, YES, YES, YES, YES;
-    /// What a `struct_ops` map with flags is refused with, if they are known [create-26-struct_ops].
+    /// `struct_ops` maps have flags; else those are refused first [create-26-struct_ops].
     struct_ops_has_flags: bool =     NO,  NO, YES, YES, YES, YES, YES, YES;
-
     /// The key of a hash has 512 bytes at most, and its value leaves room for such a key; else both together have a limit
     /// [hash-create, create-limits].
     hash_key_of_512: bool =         YES,  NO,  NO,  NO,  NO,  NO,  NO,  NO;
@@ -266,7 +261,7 @@ table! {
     cgroup_storage_walk_ends: bool = YES, YES, YES, NO, YES,  NO, YES, YES;
     /// An update of a cpumap tells what is wrong with its program's fd; else it is `ENOMEM` [other-cpumap].
     cpumap_tells_of_prog: bool =     NO,  NO,  NO,  NO,  NO,  NO, YES, YES;
-    /// An update of a socket map looks at its flags before its fd.
+    /// An update of a socket map looks at its flags before its fd (a probe).
     sockmap_flags_first: bool =      NO,  NO,  NO,  NO,  NO,  NO, YES, YES;
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::arena::{Call, with_buffers};
-use super::limit::refuse_huge;
+use super::limit::{LARGEST_MAP, MEMORY_TO_LOSE, refuse_huge};
 use super::pointers::{INFO_AT, gives_fd, info_pointers, pointer_fields};
 use super::{cpu, mapping, os};
 use crate::abi::{Bpf, Cmd, Errno, Fd, MapRequest, Mapping, Memory, PerfEvent, PollEvents, Result};
@@ -33,6 +33,8 @@ const INFO_ROOM: usize = 512;
 pub struct Host {
     inner: Arc<Inner>,
     cpu: u32,
+    /// Bytes of the largest map that is asked for.
+    largest_map: u64,
 }
 
 struct Inner {
@@ -64,6 +66,7 @@ impl Host {
         let host = Self {
             inner: Arc::new(inner),
             cpu: 0,
+            largest_map: LARGEST_MAP,
         };
         cpu::run_on(0)
             .map_err(|errno| Unavailable(format!("CPU 0 may not be used ({errno:?})")))?;
@@ -111,7 +114,29 @@ impl Host {
         Self {
             inner: Arc::clone(&self.inner),
             cpu,
+            largest_map: self.largest_map,
         }
+    }
+
+    /// The same kernel, asked for maps of any size: the machine may not outlive that.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`] on a machine with more than 1 GiB of memory: those are not there to be lost.
+    pub fn of_any_size(&self) -> std::result::Result<Self, Unavailable> {
+        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let kib = memory.lines().find_map(|line| {
+            let total = line.strip_prefix("MemTotal:")?.strip_suffix("kB")?;
+            total.trim().parse::<u64>().ok()
+        });
+        if kib.is_none_or(|kib| kib << 10 > MEMORY_TO_LOSE) {
+            let why = "maps of any size are for virtual machines with 1 GiB of memory at most";
+            return Err(Unavailable(why.to_owned()));
+        }
+        Ok(Self {
+            largest_map: u64::MAX,
+            ..self.clone()
+        })
     }
 
     /// Puts the attr's addresses right, makes the call.
@@ -123,7 +148,7 @@ impl Host {
             if cmd == Cmd::MAP_CREATE {
                 let mut bytes = [0; ATTR_ROOM];
                 call.bytes(buffer, at, &mut bytes[..given]);
-                refuse_huge(&bytes[..given], self.inner.nr_cpus);
+                refuse_huge(&bytes[..given], self.inner.nr_cpus, self.largest_map);
             }
             if let Some(info) = make_addresses_real(cmd, buffer, at, given, call) {
                 let mut head = [0; INFO_AT];

@@ -4,8 +4,11 @@
 
 use crate::abi::{Attr, CreateAttr, MapFlags, MapType};
 
-/// No map of more bytes is asked for.
+/// No map of more bytes is asked for, unless the machine is there for that.
 pub const LARGEST_MAP: u64 = 32 << 20;
+
+/// A machine of no more memory is there to be lost: any map may be asked for, see `Host::of_any_size`.
+pub(super) const MEMORY_TO_LOSE: u64 = 1 << 30;
 
 /// What the panic begins with that stands for a request which is not made.
 pub const REFUSED: &str = "the running kernel is not asked for";
@@ -45,15 +48,15 @@ pub fn creation_bytes(attr: &CreateAttr, nr_cpus: u32) -> u64 {
 /// # Panics
 ///
 /// If the attr of a `BPF_MAP_CREATE` asks for too much.
-pub(super) fn refuse_huge(attr: &[u8], nr_cpus: u32) {
+pub(super) fn refuse_huge(attr: &[u8], nr_cpus: u32, largest: u64) {
     let attr = CreateAttr::decode(Attr(attr));
     let bytes = creation_bytes(&attr, nr_cpus);
     assert!(
-        bytes <= LARGEST_MAP,
+        bytes <= largest,
         "{REFUSED} a map of type {} of about {} MiB (at most {} MiB)",
         attr.map_type,
         bytes >> 20,
-        LARGEST_MAP >> 20
+        largest >> 20
     );
 }
 
@@ -72,20 +75,24 @@ mod tests {
 
     #[test]
     fn small_maps_are_asked_for() {
-        refuse_huge(&attr(MapType::HASH, 4, 8, 1024), 2);
-        refuse_huge(&attr(MapType::LPM_TRIE, 8, 8, u32::MAX), 2);
-        refuse_huge(&[], 2);
+        refuse_huge(&attr(MapType::HASH, 4, 8, 1024), 2, LARGEST_MAP);
+        refuse_huge(&attr(MapType::LPM_TRIE, 8, 8, u32::MAX), 2, LARGEST_MAP);
+        refuse_huge(&[], 2, LARGEST_MAP);
     }
 
     #[test]
     #[should_panic(expected = "is not asked for")]
     fn huge_maps_are_not() {
-        refuse_huge(&attr(MapType::HASH, 4, u32::MAX, u32::MAX), 2);
+        refuse_huge(&attr(MapType::HASH, 4, u32::MAX, u32::MAX), 2, LARGEST_MAP);
     }
 
     #[test]
     #[should_panic(expected = "is not asked for")]
     fn values_of_many_cpus_count() {
-        refuse_huge(&attr(MapType::PERCPU_ARRAY, 4, 32 << 10, 600), 2);
+        refuse_huge(
+            &attr(MapType::PERCPU_ARRAY, 4, 32 << 10, 600),
+            2,
+            LARGEST_MAP,
+        );
     }
 }

@@ -46,8 +46,9 @@ pub fn number(fd: &impl AsRawFd) -> Fd {
 /// Every address that the command takes from the attr is that of memory which the kernel may read and write as the command
 /// does, or is not mapped.
 pub(super) unsafe fn bpf(cmd: Cmd, attr: u64, size: u32) -> Result<u32> {
+    // The last two are looked at by kernels of 7.3 and later, for numbers that they do not know.
     // SAFETY: the caller's promise.
-    checked(unsafe { libc::syscall(libc::SYS_bpf, cmd.0, attr, size) })
+    checked(unsafe { libc::syscall(libc::SYS_bpf, cmd.0, attr, size, 0_u64, 0_u64) })
 }
 
 /// Another number for an open file: at least `least`, close-on-exec.

@@ -189,7 +189,7 @@ impl Scratch {
             .put32(8, u32::try_from(len).map_err(|_| Errno::E2BIG)?)
             .put32(12, 1)
             .put32(16, MapFlags::MMAPABLE.bits());
-        super::limit::refuse_huge(&attr.bytes(), host.nr_cpus());
+        super::limit::refuse_huge(&attr.bytes(), host.nr_cpus(), super::LARGEST_MAP);
         // SAFETY: the attr has no address.
         let fd = high(host, unsafe { attr.call(Cmd::MAP_CREATE, 72)? })?;
         let request = MapRequest::shared(0, len, true);

@@ -25,6 +25,10 @@ const BUILD_ID_SIZE: u32 = 32;
 const MAX_BPF_STACK: u32 = 512;
 /// `CONFIG_NR_CPUS`
 const NR_CPUS: u32 = 256;
+/// Bytes of the kernel's header of a local storage element.
+pub(super) const LOCAL_STORAGE_HEADER: u32 = 128;
+/// The largest value of a local storage: it has to fit in 65,535 with the header.
+const LOCAL_STORAGE_MAX: u32 = 65_535 - LOCAL_STORAGE_HEADER;
 /// Pages of an arena at most: 4 GiB.
 const ARENA_PAGES: u32 = 1 << 20;
 
@@ -231,15 +235,10 @@ pub(super) fn cgroup_storage(request: &CreateRequest<'_>) -> Result<()> {
     } else if attr.map_type.is_percpu() {
         PCPU_MIN_UNIT_SIZE
     } else {
-        local_storage_max(request)
+        LOCAL_STORAGE_MAX
     };
     at_most(attr.value_size, limit)?;
     valid(only(attr, NUMA | ACCESS | PROG) && attr.max_entries == 0)
-}
-
-/// The largest value of a local storage.
-fn local_storage_max(request: &CreateRequest<'_>) -> u32 {
-    u32::from(u16::MAX) - request.env.release.local_storage_header
 }
 
 /// Kernel: `kernel/bpf/bpf_local_storage.c:bpf_local_storage_map_alloc_check`.
@@ -249,7 +248,7 @@ pub(super) fn local_storage(request: &CreateRequest<'_>) -> Result<()> {
     valid(only(attr, flags | MapFlags::CLONE) && attr.map_flags.contains(flags))?;
     valid(attr.max_entries == 0 && attr.key_size == 4 && attr.value_size != 0)?;
     valid(attr.btf_key_type_id != 0 && attr.btf_value_type_id != 0)?;
-    at_most(attr.value_size, local_storage_max(request))
+    at_most(attr.value_size, LOCAL_STORAGE_MAX)
 }
 
 /// Kernel: `kernel/bpf/queue_stack_maps.c:queue_stack_map_alloc_check`.

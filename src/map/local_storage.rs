@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use super::create_rules::LOCAL_STORAGE_HEADER;
 use super::holdings::Holdings;
 use super::lock::SpinGuard;
 use super::object::{Object, OtherKind};
@@ -120,7 +121,7 @@ impl LocalStorage {
 
     /// A new value of those bytes, or of zeros; special fields are zero.
     fn elem(&self, bytes: Option<&[u8]>) -> Result<Elem> {
-        let header = self.env.release.local_storage_header;
+        let header = LOCAL_STORAGE_HEADER;
         let charge = Charge::new(&self.env, self.elem_size as u64 + u64::from(header))?;
         let words = Words::new(self.elem_size / WORD).map_err(|_| Errno::ENOMEM)?;
         if let Some(bytes) = bytes {

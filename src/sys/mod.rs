@@ -216,6 +216,9 @@ impl Call<'_> {
             }
         }
         let release = self.inner.env.release;
+        if cmd.0 >= release.commands {
+            return Err(Errno::EINVAL);
+        }
         match cmd {
             Cmd::MAP_LOOKUP_ELEM => self.map_lookup_elem(tail(attr, ElemAttr::END)?, mem),
             Cmd::MAP_UPDATE_ELEM => self.map_update_elem(tail(attr, ElemAttr::END)?, mem),
@@ -257,7 +260,6 @@ impl Call<'_> {
             Cmd::LINK_UPDATE => self.link_update(tail(attr, LinkAttr::END)?),
             Cmd::LINK_DETACH => self.link_detach(tail(attr, 4)?),
             Cmd::TOKEN_CREATE => self.token_create(tail(attr, 8)?),
-            cmd if cmd.0 >= release.commands => Err(Errno::EINVAL),
             cmd => Err(self.not_emulated(cmd, attr)),
         }
     }
