@@ -261,20 +261,20 @@ fn a_c_program_reads_what_a_program_in_rust_writes() {
     }
 }
 
-/// cilium/ebpf's own tests, as Debian packages them: built, and where to run them.
-fn cilium(place: &Place) -> Option<(PathBuf, PathBuf)> {
-    let source = Path::new("/usr/share/gocode/src/github.com/cilium/ebpf");
+/// The tests of a package of cilium/ebpf, as Debian has it: built, and where to run them.
+fn cilium(place: &Place, package: &str) -> Option<(PathBuf, PathBuf)> {
+    let source = Path::new("/usr/share/gocode/src/github.com/cilium/ebpf").join(package);
     if !source.exists() {
         return missing("golang-github-cilium-ebpf-dev");
     }
     let program = place.path("cilium.test");
     let mut go = Command::new("go");
     go.args(["test", "-c", "-o"]).arg(&program);
-    go.arg("github.com/cilium/ebpf");
+    go.arg(Path::new("github.com/cilium/ebpf").join(package));
     go.env("GOPATH", "/usr/share/gocode")
         .env("GO111MODULE", "off");
     go.env("GOCACHE", place.path("cache"));
-    Some((place.built(&mut go, program)?, source.to_owned()))
+    Some((place.built(&mut go, program)?, source))
 }
 
 /// The names of tests that passed, and of those that did not.
@@ -291,23 +291,22 @@ fn go_results(text: &str) -> (Vec<String>, Vec<String>) {
     (named("--- PASS: "), named("--- FAIL: "))
 }
 
-#[test]
-fn the_tests_of_cilium_ebpf_pass() {
+/// The tests of those names that pass on the kernel pass; at least so many.
+#[track_caller]
+fn cilium_passes(package: &str, names: &str, least: usize) {
     let place = Place::new();
-    let Some((program, source)) = cilium(&place) else {
+    let Some((program, source)) = cilium(&place, package) else {
         return;
     };
-    let names = "Map|Batch|Iterate|PerCPU|Queue|Pin|Collection|Have";
     let mut command = place.mapemu(&[]);
-    command.arg(&program).args(["-test.v", "-test.run", names]);
-    let (out, err, _) = output(
-        command
-            .current_dir(&source)
-            .arg("-test.count=1")
-            .env("TMPDIR", &place.0),
-    );
+    command
+        .arg(&program)
+        .args(["-test.v", "-test.run", names])
+        .current_dir(&source)
+        .env("TMPDIR", &place.0);
+    let (out, err, _) = output(&mut command);
     let (passed, failed) = go_results(&out);
-    assert!(passed.len() > 90, "{out}\n{err}");
+    assert!(passed.len() >= least, "{out}\n{err}");
     if has_host() {
         let script = format!(
             "cd {} && {} -test.v -test.run '{names}'",
@@ -323,6 +322,22 @@ fn the_tests_of_cilium_ebpf_pass() {
     } else {
         assert!(failed.is_empty(), "{out}");
     }
+}
+
+#[test]
+fn the_tests_of_cilium_ebpf_pass() {
+    let names = "Map|Batch|Iterate|PerCPU|Queue|Pin|Collection|Have";
+    cilium_passes("", names, 90);
+}
+
+#[test]
+fn the_tests_of_ring_buffers_of_cilium_ebpf_pass() {
+    cilium_passes("ringbuf", ".", 3);
+}
+
+#[test]
+fn the_tests_of_perf_buffers_of_cilium_ebpf_pass() {
+    cilium_passes("perf", ".", 8);
 }
 
 #[test]

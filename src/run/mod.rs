@@ -40,6 +40,7 @@ mod port;
 #[cfg(target_arch = "x86_64")]
 mod ptrace;
 mod record;
+mod record_asked;
 mod server;
 mod spawn;
 mod table;
