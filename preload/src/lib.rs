@@ -30,7 +30,9 @@ fn kernel() -> Kernel {
         builder = builder.seed(seed);
     }
     if let Ok(release) = env::var("MAPEMU_RELEASE") {
-        builder = builder.release(&release).unwrap_or_else(|error| fail(&error.to_string()));
+        builder = builder
+            .release(&release)
+            .unwrap_or_else(|error| fail(&error.to_string()));
     }
     builder.build()
 }
