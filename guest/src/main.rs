@@ -34,7 +34,7 @@ enum Command {
     /// Records the scenarios of the recordings on their releases, and fails if an answer is another one.
     Compare(Compare),
     /// Runs `mapemu conform` in the machine: random runs on that kernel and on the emulated release that is nearest to it.
-    Conform(Conform),
+    Random(Random),
     /// Everything else is `mapemu`'s.
     #[command(external_subcommand)]
     Mapemu(Vec<OsString>),
@@ -79,7 +79,7 @@ struct Compare {
 }
 
 #[derive(Debug, Args)]
-struct Conform {
+struct Random {
     #[command(flatten)]
     shared: Shared,
     /// A release of the recordings, or the package of another kernel.
@@ -106,7 +106,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Trace(trace) => record(&trace).map(|()| true),
         Command::Compare(compare) => compare_all(&compare),
-        Command::Conform(conform) => compare_random_runs(&conform),
+        Command::Random(random) => compare_random_runs(&random),
         Command::Mapemu(arguments) => {
             let name = OsString::from("mapemu");
             return mapemu::cli::run(std::iter::once(name).chain(arguments));
@@ -193,11 +193,11 @@ fn compare_all(compare: &Compare) -> Result<bool, String> {
 }
 
 /// Whether both answer alike; what differs is printed.
-fn compare_random_runs(conform: &Conform) -> Result<bool, String> {
-    let shared = &conform.shared;
-    let kernel = kernels::fetch(&shared.work, &conform.release)?;
+fn compare_random_runs(random: &Random) -> Result<bool, String> {
+    let shared = &random.shared;
+    let kernel = kernels::fetch(&shared.work, &random.release)?;
     let own = ["conform", "--no-recordings", "--out", "/tmp"].map(str::to_owned);
-    let arguments: Vec<String> = own.into_iter().chain(conform.arguments.clone()).collect();
+    let arguments: Vec<String> = own.into_iter().chain(random.arguments.clone()).collect();
     let (status, output) = machine::call(&shared.work, &kernel, shared.cpus, &arguments)?;
     let printed = io::stdout().write_all(&output);
     printed.map_err(|error| error.to_string())?;

@@ -142,7 +142,8 @@ table! {
     fdinfo_has_map_extra: bool =     NO, YES, YES, YES, YES, YES, YES, YES;
     /// `BPF_LINK_UPDATE` refuses a program with other cgroup storages [cgroup-storage-link].
     link_update_keeps_storages: bool = NO, YES, YES, NO,  NO,  NO,  NO, YES;
-    /// The first number that is no map type [create-29-task_storage, create-33-arena, create-34-insn_array; a probe of 7.2.13].
+    /// The first number that is no map type [create-29-task_storage, create-33-arena, create-34-insn_array,
+    /// create-35-rhash].
     map_types: u32 =                 29,  32,  34,  34,  34,  35,  35,  36;
     /// A lookup looks at its fd before it looks at its flags [command-fd, command-access].
     lookup_takes_fd_first: bool =    NO,  NO,  NO,  NO,  NO, YES, YES, YES;
@@ -261,8 +262,6 @@ table! {
     cgroup_storage_walk_ends: bool = YES, YES, YES, NO, YES,  NO, YES, YES;
     /// An update of a cpumap tells what is wrong with its program's fd; else it is `ENOMEM` [other-cpumap].
     cpumap_tells_of_prog: bool =     NO,  NO,  NO,  NO,  NO,  NO, YES, YES;
-    /// An update of a socket map looks at its flags before its fd (a probe).
-    sockmap_flags_first: bool =      NO,  NO,  NO,  NO,  NO,  NO, YES, YES;
 }
 
 /// The releases that recordings prove, in order.

@@ -167,7 +167,7 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
             rules(r::none, Nothing, r::ringbuf, r::ringbuf_memory, Unchecked, new!(Ringbuf)),
         T::ARENA => rules(r::none, BPF, r::arena, r::small_memory, Unchecked, |making| Ok(Box::new(Arena::new(making.def)))),
         T::INSN_ARRAY => rules(r::insn_array, BPF, r::none, r::array_memory, Unchecked, new!(Opaque)),
-        T::RHASH => rules(r::rhash, BPF, r::none, r::hash_memory, Unchecked, new!(Opaque)),
+        T::RHASH => rules(r::rhash, BPF, r::none, r::small_memory, Unchecked, new!(Opaque)),
         _ => None,
     }
 }
@@ -256,7 +256,10 @@ fn common(request: &CreateRequest<'_>) -> Result<()> {
     } else if attr.btf_key_type_id != 0 && attr.btf_value_type_id == 0 {
         return Err(Errno::EINVAL);
     }
-    let takes_extra = matches!(attr.map_type, MapType::BLOOM_FILTER | MapType::ARENA);
+    let takes_extra = matches!(
+        attr.map_type,
+        MapType::BLOOM_FILTER | MapType::ARENA | MapType::RHASH
+    );
     if attr.map_extra != 0 && !takes_extra {
         return Err(Errno::EINVAL);
     }

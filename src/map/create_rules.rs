@@ -357,10 +357,21 @@ pub(super) fn insn_array(request: &CreateRequest<'_>) -> Result<()> {
     valid(attr.map_flags.is_empty())
 }
 
-/// A hash that grows: it is never preallocated.
+/// A hash that grows: it is never preallocated. `map_extra` is the number of elements that it begins with room for.
 pub(super) fn rhash(request: &CreateRequest<'_>) -> Result<()> {
-    valid(request.attr.map_flags.contains(MapFlags::NO_PREALLOC))?;
-    hash(request)
+    let attr = request.attr;
+    valid(only(attr, MapFlags::NO_PREALLOC | NUMA | ACCESS | PROG))?;
+    valid(attr.map_flags.contains(MapFlags::NO_PREALLOC))?;
+    valid(attr.max_entries != 0 && attr.key_size != 0 && attr.value_size != 0)?;
+    let room = u32::try_from(attr.map_extra).map_err(|_| Errno::EINVAL)?;
+    at_most(room, u16::MAX.into())?;
+    valid(room <= attr.max_entries)?;
+    at_most(attr.key_size, u16::MAX.into())?;
+    at_most(attr.max_entries, 1 << 31)?;
+    if u64::from(attr.key_size) + u64::from(attr.value_size) >= u64::from(HASH_ELEM_MAX) {
+        return Err(Errno::E2BIG);
+    }
+    Ok(())
 }
 
 /// Kernel: `kernel/bpf/arena.c:arena_map_alloc`.

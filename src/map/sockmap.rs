@@ -122,9 +122,6 @@ impl MapOps for Sockmap {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        if self.env.release.sockmap_flags_first {
-            checks::update_flags(flags)?;
-        }
         let fd = checks::fd_in_value(value)?;
         if i32::try_from(fd).is_err() {
             return Err(Errno::EINVAL);
