@@ -300,7 +300,8 @@ impl Path<'_> {
         let is_moved = match insn.op() {
             // It is a number from here on.
             op::NEG | op::END => true,
-            op::ADD => wide && pointer != Reg::Map,
+            // Nothing is added to a map but nothing.
+            op::ADD => wide && (pointer != Reg::Map || insn.imm == 0),
             op::SUB => !wide || pointer == Reg::Context,
             _ => false,
         };

@@ -6,7 +6,7 @@ use mapemu::abi::{Bpf, Fd, MapType, ProgType};
 use mapemu::sys::Kernel;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
 use crate::common::{map, running_kernel};
 use crate::prog_load::{EXIT, Insn, Load, call, insn, ld_imm64, mov};
@@ -85,6 +85,7 @@ fn what_the_kernel_accepts_is_accepted() {
     let config = Config {
         cases: 4000,
         failure_persistence: None,
+        rng_seed: RngSeed::Fixed(1),
         ..Config::default()
     };
     let outcome = TestRunner::new(config).run(&program(), |(kind, insns)| {
