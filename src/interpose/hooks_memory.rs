@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_long, c_void};
 use std::ptr;
 
 use super::raw::{raw, returned, returned_int};
-use super::{caller, mapping, table};
+use super::{caller, mapping, process, table};
 
 /// mmap(2)
 ///
@@ -31,7 +31,7 @@ pub(super) unsafe extern "C" fn mmap(
         offset: offset.cast_unsigned(),
     };
     let mut ret = -c_long::from(libc::ENODEV);
-    if !(of_file && table::has(fd)) {
+    if !(of_file && table::has(fd) && process::is_interposed()) {
         let args = [
             arguments.addr.cast_signed() as c_long,
             len.cast_signed() as c_long,
@@ -40,15 +40,16 @@ pub(super) unsafe extern "C" fn mmap(
             fd.into(),
             offset,
         ];
+        let replaced =
+            (flags & libc::MAP_FIXED != 0).then(|| mapping::before_unmap(arguments.addr, len));
         // SAFETY: the caller's promise.
         ret = unsafe { raw(libc::SYS_mmap, args) };
-        if flags & libc::MAP_FIXED != 0 && mapping::may_have(arguments.addr, len) && ret >= 0 {
-            mapping::forget(arguments.addr, len);
-        }
+        mapping::after_unmap(replaced.flatten(), ret >= 0);
     }
     // What cannot be mapped may be an emulated file that was not met before.
     if of_file
         && ret == -c_long::from(libc::ENODEV)
+        && process::is_interposed()
         && let Some(entry) = table::get(fd)
     {
         // SAFETY: the caller's promise.
@@ -96,10 +97,9 @@ pub(super) unsafe extern "C" fn munmap(addr: *mut c_void, len: usize) -> c_int {
         0,
         0,
     ];
+    let gone = mapping::before_unmap(at, len);
     // SAFETY: the caller's promise.
     let ret = unsafe { raw(libc::SYS_munmap, args) };
-    if ret == 0 && mapping::may_have(at, len) {
-        mapping::forget(at, len);
-    }
+    mapping::after_unmap(gone, ret == 0);
     returned_int(ret)
 }

@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_long};
 use std::ptr;
 
 use super::raw::{address, raw, returned_int};
-use super::{table, wait};
+use super::{process, table, wait};
 
 /// Bytes of the kernel's set of signals.
 const SIGSET_SIZE: c_long = 8;
@@ -40,7 +40,10 @@ pub(super) unsafe extern "C" fn epoll_pwait(
     timeout: c_int,
     signals: *const libc::sigset_t,
 ) -> c_int {
-    wait::before_epoll();
+    // The files of a child that was forked off are its parent's business.
+    if process::is_interposed() {
+        wait::before_epoll();
+    }
     let args = [
         epoll.into(),
         address(events),
@@ -89,7 +92,7 @@ pub(super) unsafe extern "C" fn ppoll(
     time: *const libc::timespec,
     signals: *const libc::sigset_t,
 ) -> c_int {
-    if table::waited_for() && !fds.is_null() {
+    if table::waited_for() && process::is_interposed() && !fds.is_null() {
         let n = usize::try_from(n).unwrap_or(0);
         for at in 0..n {
             // SAFETY: the caller says that there are `n`.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
+use super::process;
 use super::raw::{errno_of, raw};
 use super::table::Entry;
 use crate::abi::{Errno, MapRequest, MapType, Prot, Result};
@@ -40,9 +41,31 @@ pub(super) fn may_have(addr: usize, len: usize) -> bool {
     addr < end.load(Ordering::Acquire) && addr.saturating_add(len) > first.load(Ordering::Acquire)
 }
 
+/// What lies there, which is about to be unmapped. It is taken out first: afterwards another thread may have mapped
+/// something else there.
+#[inline(always)]
+pub(super) fn before_unmap(addr: usize, len: usize) -> Option<Pieces> {
+    (may_have(addr, len) && process::is_interposed()).then(|| take(addr, len))
+}
+
+/// What was taken out is gone, or is still there.
+#[inline(always)]
+pub(super) fn after_unmap(taken: Option<Pieces>, gone: bool) {
+    if let Some(pieces) = taken.filter(|_| !gone) {
+        MAPPED.lock().extend(pieces);
+    }
+}
+
 /// What lay there is not mapped any more.
+fn forget(addr: usize, len: usize) {
+    drop(take(addr, len));
+}
+
+/// Where each piece begins, where it ends, and what it is of.
+pub(super) type Pieces = Vec<(usize, (usize, Arc<Granted>))>;
+
 #[cold]
-pub(super) fn forget(addr: usize, len: usize) {
+fn take(addr: usize, len: usize) -> Pieces {
     let end = addr.saturating_add(len.next_multiple_of(crate::abi::PAGE_SIZE));
     let mut mapped = MAPPED.lock();
     let first: Vec<usize> = mapped
@@ -59,11 +82,11 @@ pub(super) fn forget(addr: usize, len: usize) {
         if last > end {
             mapped.insert(end, (last, Arc::clone(&granted)));
         }
-        gone.push(granted);
+        gone.push((first.max(addr), (last.min(end), granted)));
     }
     drop(mapped);
-    // No lock is held: a map may go with it.
-    drop(gone);
+    // Dropped when no lock is held: a map may go with it.
+    gone
 }
 
 /// Maps an emulated file.

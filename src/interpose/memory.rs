@@ -6,7 +6,11 @@ use std::ptr;
 use crate::abi::{Errno, PAGE_SIZE, Result, UserMem};
 
 /// The end of a process's memory.
-const TASK_SIZE: u64 = 1 << 47;
+const TASK_SIZE: u64 = if cfg!(target_arch = "aarch64") {
+    1 << 48
+} else {
+    1 << 47
+};
 
 /// See the module. In debug builds a wrong address is `EFAULT`; in others it is a signal, unless it is that of no memory of
 /// any process, as null.

@@ -91,7 +91,15 @@ fn change(port: &dyn Port, entry: &Entry, instance: Fd, op: u32, fd: Fd, event: 
             }
             registrations.push(new);
         }
-        (ADD, Some(_)) => return Err(Errno::EEXIST),
+        (ADD, Some(at)) => {
+            // An epoll instance that was closed had the same number: this one does not know of us.
+            let (data, flags) = read_event(port, event)?;
+            let known = &registrations[at];
+            epoll::add(&epoll, &*known.ours, data, flags).map_err(errno_of)?;
+            if is_ready(&entry.any_file()) {
+                (known.wakes)();
+            }
+        }
         (MOD, Some(at)) => {
             let (data, flags) = read_event(port, event)?;
             let known = &registrations[at];

@@ -26,6 +26,16 @@ const NOT_EXECUTABLE: u8 = 126;
 /// The program was not found.
 const NOT_FOUND: u8 = 127;
 
+/// Signals that a terminal sends to all of a group.
+const FROM_TERMINAL: &[c_int] = &[
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGWINCH,
+];
+
 /// Signals that are meant for the program.
 const PASSED_ON: &[c_int] = &[
     libc::SIGHUP,
@@ -73,6 +83,8 @@ fn tell(error: &dyn std::error::Error) {
 
 fn fronted(run: Run, command: Command) -> io::Result<u8> {
     let (front, back) = UnixStream::pair()?;
+    // SAFETY: only numbers. Where it is ignored, nobody is told that a child ended.
+    let of_children = unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let mut signals = set_of(PASSED_ON);
     add(&mut signals, libc::SIGCHLD);
     let before = block(&signals)?;
@@ -81,7 +93,7 @@ fn fronted(run: Run, command: Command) -> io::Result<u8> {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             drop(front);
-            let status = behind(run, command, back, before);
+            let status = behind(run, command, back, (before, of_children));
             std::process::exit(status.into());
         }
         parent => {
@@ -97,8 +109,14 @@ fn wait_for(mut back: UnixStream, parent: pid_t) -> io::Result<u8> {
     let signals = signal_fd(PASSED_ON)?;
     let mut program = 0;
     loop {
+        // A signal that comes before the program is there waits for it.
+        let asked = if program > 0 {
+            PollFlags::IN
+        } else {
+            PollFlags::empty()
+        };
         let mut fds = [
-            PollFd::new(&signals, PollFlags::IN),
+            PollFd::new(&signals, asked),
             PollFd::new(&back, PollFlags::IN),
         ];
         if let Err(error) = poll(&mut fds, None)
@@ -126,7 +144,7 @@ fn wait_for(mut back: UnixStream, parent: pid_t) -> io::Result<u8> {
             }
         } else if signalled && let Some((signal, sent)) = next_signal(&signals) {
             // The terminal sends to all of the group, so the program has it already.
-            if program > 0 && (sent || signal == libc::SIGCONT) {
+            if sent || !FROM_TERMINAL.contains(&signal) {
                 // SAFETY: only numbers.
                 unsafe { libc::kill(program, signal) };
             }
@@ -135,11 +153,21 @@ fn wait_for(mut back: UnixStream, parent: pid_t) -> io::Result<u8> {
 }
 
 /// The program's parent.
-fn behind(run: Run, mut command: Command, mut front: UnixStream, before: sigset_t) -> u8 {
+fn behind(
+    run: Run,
+    mut command: Command,
+    mut front: UnixStream,
+    (before, of_children): (sigset_t, libc::sighandler_t),
+) -> u8 {
     // SAFETY: only numbers. Without it, orphans are answered all the same, but may not be looked into.
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
-    // SAFETY: one system call, of memory that is there.
-    unsafe { command.pre_exec(move || set_mask(&before)) };
+    let as_before = move || {
+        // SAFETY: only numbers.
+        unsafe { libc::signal(libc::SIGCHLD, of_children) };
+        set_mask(&before)
+    };
+    // SAFETY: two system calls, of memory that is there.
+    unsafe { command.pre_exec(as_before) };
     let program = command.get_program().to_os_string();
     let running = match run.spawn(command) {
         Ok(running) => running,

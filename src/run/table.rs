@@ -95,6 +95,7 @@ impl Table {
         });
         let (placeholder, theirs, inode, watch) = made?;
         let known = self.get(inode);
+        let reopened = theirs.is_some();
         let theirs = theirs.as_ref().unwrap_or(&placeholder);
         let fd = port.add_fd(
             theirs.as_fd(),
@@ -102,8 +103,13 @@ impl Table {
             true,
         );
         let Ok(fd) = fd else {
-            if known.is_none() {
-                self.closings.forget(watch);
+            match known {
+                None => self.closings.forget(watch),
+                // It is closed at once, and that is told.
+                Some(entry) if reopened => {
+                    entry.opens.fetch_add(1, Ordering::Relaxed);
+                }
+                Some(_) => {}
             }
             return fd;
         };

@@ -30,8 +30,11 @@ impl<'m> Run<'m> {
     }
 
     fn size(&self, argument: usize) -> Result<usize, Fault> {
-        let size = usize::try_from(self.number(argument)?);
-        size.map_err(|_| fault(format_args!("R{argument} is no size")))
+        // Nothing that a program has is larger.
+        const LARGEST: usize = 1 << 29;
+        let size = usize::try_from(self.number(argument)?).ok();
+        let size = size.filter(|&size| size <= LARGEST);
+        size.ok_or_else(|| fault(format_args!("R{argument} is no size")))
     }
 
     fn key(&self, map: &Map) -> Result<Vec<u8>, Fault> {

@@ -209,9 +209,8 @@ impl<'m> Run<'m> {
             0xa0 => old ^ operand,
             0xe0 => operand,
             0xf0 => {
-                let expected = self.regs[0];
-                self.regs[0] = Val::Number(old);
-                if expected != Val::Number(old) {
+                let expected = std::mem::replace(&mut self.regs[0], Val::Number(old));
+                if !matches!(expected, Val::Number(number) if cut(number) == old) {
                     return Ok(());
                 }
                 return self.store(to, size, Val::Number(cut(operand)));
@@ -228,7 +227,7 @@ impl<'m> Run<'m> {
     /// A register as a pointer, and so much further.
     fn offset(&self, register: usize, by: i16) -> Result<Val, Fault> {
         match self.regs[register] {
-            Val::Pointer(place, at) => Ok(Val::Pointer(place, at + i64::from(by))),
+            Val::Pointer(place, at) => Ok(Val::Pointer(place, at.wrapping_add(by.into()))),
             Val::Number(number) => Err(fault(format_args!(
                 "R{register} is no pointer: it is {number:#x}"
             ))),

@@ -75,6 +75,11 @@ fn range(
     }
 }
 
+/// A pointer to the stack of a function that has returned.
+fn gone() -> Fault {
+    fault("the function has returned")
+}
+
 /// A number of up to 8 bytes.
 pub(super) fn number(bytes: &[u8]) -> u64 {
     let mut all = [0; 8];
@@ -105,7 +110,7 @@ impl Run<'_> {
                 out.copy_from_slice(&bytes[range(at, len, bytes.len(), "the packet")?]);
             }
             Place::Stack(frame) => {
-                let stack = &self.frames[frame].stack;
+                let stack = &self.frames.get(frame).ok_or_else(gone)?.stack;
                 out.copy_from_slice(&stack.bytes[stack.at(at, len)?]);
             }
             Place::Value(value) => {
@@ -141,7 +146,7 @@ impl Run<'_> {
                 data[range].copy_from_slice(bytes);
             }
             Place::Stack(frame) => {
-                let stack = &mut self.frames[frame].stack;
+                let stack = &mut self.frames.get_mut(frame).ok_or_else(gone)?.stack;
                 let range = stack.at(at, len)?;
                 stack.bytes[range].copy_from_slice(bytes);
                 let end = at + i64::try_from(len).unwrap_or(0);
@@ -171,7 +176,8 @@ impl Run<'_> {
             return Ok(field);
         }
         if let (Val::Pointer(Place::Stack(frame), at), 8) = (from, size)
-            && let Some(pointer) = self.frames[frame].stack.pointers.get(&at)
+            && let Some(in_frame) = self.frames.get(frame)
+            && let Some(pointer) = in_frame.stack.pointers.get(&at)
         {
             return Ok(*pointer);
         }
