@@ -96,6 +96,7 @@ fn fronted(run: Run, command: Command) -> io::Result<u8> {
 fn wait_for(mut back: UnixStream, parent: pid_t) -> io::Result<u8> {
     let signals = signal_fd(PASSED_ON)?;
     let mut program = 0;
+    let mut early = Vec::new();
     loop {
         let mut fds = [
             PollFd::new(&signals, PollFlags::IN),
@@ -112,7 +113,13 @@ fn wait_for(mut back: UnixStream, parent: pid_t) -> io::Result<u8> {
             let over = (Event::Over, FAILED.into());
             let (event, number) = receive(&mut back)?.unwrap_or(over);
             match event {
-                Event::Started => program = number,
+                Event::Started => {
+                    program = number;
+                    for signal in early.drain(..) {
+                        // SAFETY: only numbers.
+                        unsafe { libc::kill(program, signal) };
+                    }
+                }
                 Event::Stopped => {
                     // SAFETY: only a number. Whoever watches us sees that the program stopped.
                     unsafe { libc::raise(libc::SIGSTOP) };
@@ -126,7 +133,13 @@ fn wait_for(mut back: UnixStream, parent: pid_t) -> io::Result<u8> {
             }
         } else if signalled && let Some((signal, sent)) = next_signal(&signals) {
             // The terminal sends to all of the group, so the program has it already.
-            if program > 0 && (sent || signal == libc::SIGCONT) {
+            if !sent && signal != libc::SIGCONT {
+                continue;
+            }
+            if program == 0 {
+                // It may run already: we are told in a moment.
+                early.push(signal);
+            } else {
                 // SAFETY: only numbers.
                 unsafe { libc::kill(program, signal) };
             }
