@@ -379,6 +379,8 @@ fn the_status_is_that_of_the_program() {
         assert_eq!(status, 127, "{err}");
         let (_, err, status) = output(place.mapemu(&["--backend", backend]).arg("/etc/passwd"));
         assert_eq!(status, 126, "{err}");
+        let (_, err, status) = output(place.mapemu(&["--bogus"]).arg("true"));
+        assert_eq!((status, err.contains("--bogus")), (125, true), "{err}");
         let (_, err, status) = output(place.mapemu(&["--release", "2.6.39"]).arg("true"));
         assert_eq!((status, err.contains("no release")), (125, true), "{err}");
     }

@@ -34,6 +34,7 @@ enum Command {
         any(target_arch = "x86_64", target_arch = "aarch64"),
         not(shuttle)
     ))]
+    #[command(long_about = super::run::ABOUT, after_long_help = super::run::MORE)]
     Run(super::run::Run),
 }
 

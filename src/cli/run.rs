@@ -11,7 +11,7 @@ use crate::Kernel;
 use crate::run::{self, in_foreground};
 
 /// What the command does, for `--help`.
-const ABOUT: &str = "\
+pub(super) const ABOUT: &str = "\
 Runs CMD, any program, unmodified, on Linux's BPF maps as mapemu emulates them: as an ordinary user, without root,
 capabilities or a user namespace.
 
@@ -23,7 +23,7 @@ perf buffers are read as ever. Programs run for BPF_PROG_TEST_RUN. Attaching the
 and one line on standard error that names it.";
 
 /// What follows the options, for `--help`.
-const MORE: &str = "\
+pub(super) const MORE: &str = "\
 EXIT STATUS
   that of CMD; 128+N if signal N ended it; 125 if mapemu itself failed; 126 if CMD cannot be executed; 127 if it was not found.
   Signals, stops and the terminal are as if CMD ran by itself.
@@ -41,7 +41,6 @@ LIMITS
 
 /// Arguments of `mapemu run`.
 #[derive(Debug, Args)]
-#[command(long_about = ABOUT, after_long_help = MORE)]
 pub(super) struct Run {
     /// Release of the kernel, such as 6.18 or 6.18.44.
     #[arg(long, value_name = "R")]
@@ -66,12 +65,7 @@ pub(super) struct Run {
     #[arg(long)]
     strict: bool,
     /// The program, and its arguments.
-    #[arg(
-        value_name = "CMD",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 
