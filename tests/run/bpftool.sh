@@ -11,14 +11,17 @@ $map
 END
     entries=2
     flags=0
+    name=$type
     case $type in
         lpm_trie) flags=1 ;;
         # The order of the keys does not depend on chance.
         hash | percpu_hash | lru_hash | lru_percpu_hash) flags=64 ;;
         ringbuf | user_ringbuf) entries=4096 ;;
+        # Others on the same kernel may have a queue, too.
+        queue) name=bpftool_queue ;;
     esac
     pin=$dir/sub/$type
-    try map create "$pin" type "$type" key "$key" value "$value" entries $entries name "$type" flags $flags
+    try map create "$pin" type "$type" key "$key" value "$value" entries $entries name "$name" flags $flags
     case $type in
         queue | stack)
             try map push pinned "$pin" value$(bytes "$value")
@@ -46,21 +49,21 @@ END
     try map update pinned "$pin" key 0 0 0 0 value$(bytes "$value")
     try map show pinned "$pin"
 done
-try map create "$dir/inner" type array key 4 value 4 entries 1 name inner
+try map create "$dir/inner" type array key 4 value 4 entries 1 name bpftool_inner
 try map create "$dir/outer" type hash_of_maps key 4 value 4 entries 2 name outer inner_map pinned "$dir/inner"
 try map update pinned "$dir/outer" key 1 0 0 0 value pinned "$dir/inner"
 try map create "$dir/with.dot" type array key 4 value 4 entries 1 name dot
-try map create "$dir/inner" type array key 4 value 4 entries 1 name inner
+try map create "$dir/inner" type array key 4 value 4 entries 1 name bpftool_inner
 try map pin pinned "$dir/inner" "$dir/again"
 mv "$dir/again" "$dir/moved"
 try map show pinned "$dir/moved"
 try map show pinned "$dir/again"
-try map show name queue
+try map show name bpftool_queue
 ls "$dir" | grep -v debug
 rm -r "$dir/sub" "$dir/moved" "$dir/outer"
 ls "$dir" | grep -v debug
 rm "$dir/inner"
 # The kernel takes a moment to let go of it.
 i=0
-while [ $i -lt 50 ] && bpftool map show name inner > /dev/null 2>&1; do sleep 0.1; i=$((i + 1)); done
-try map show name inner
+while [ $i -lt 50 ] && bpftool map show name bpftool_inner > /dev/null 2>&1; do sleep 0.1; i=$((i + 1)); done
+try map show name bpftool_inner
