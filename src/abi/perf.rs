@@ -2,6 +2,8 @@
 //!
 //! Source: `include/uapi/linux/perf_event.h`.
 
+use super::Attr;
+
 /// What a perf event is opened with: a software event of all processes on one CPU, as of `struct perf_event_attr`.
 ///
 /// Programs write to events of [`PerfEvent::BPF_OUTPUT`]: raw samples, and nothing else in them (`PERF_SAMPLE_RAW`).
@@ -37,6 +39,63 @@ impl PerfEvent {
             cpu,
             disabled: false,
             wakeup: Wakeup::Events(1),
+        }
+    }
+}
+
+/// What is looked at of a `struct perf_event_attr`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PerfAttr {
+    /// `PERF_TYPE_*`
+    pub kind: u32,
+    config: u64,
+    bits: u64,
+    wakeup: u32,
+}
+
+impl PerfAttr {
+    /// Bytes of it.
+    pub const SIZE: usize = 64;
+
+    /// From its bytes.
+    pub fn decode(bytes: &[u8; Self::SIZE]) -> Self {
+        let attr = Attr(bytes);
+        Self {
+            kind: attr.u32(0),
+            config: attr.u64(8),
+            bits: attr.u64(40),
+            wakeup: attr.u32(48),
+        }
+    }
+
+    /// Programs are attached to such events: tracepoints, breakpoints, and those whose numbers are given later (kprobes,
+    /// uprobes, …).
+    pub fn is_for_attaching(&self) -> bool {
+        const TRACEPOINT: u32 = 2;
+        const BREAKPOINT: u32 = 5;
+        const FIRST_DYNAMIC: u32 = 6;
+        matches!(self.kind, TRACEPOINT | BREAKPOINT | FIRST_DYNAMIC..)
+    }
+
+    /// Programs write to such events.
+    pub fn is_bpf_output(&self) -> bool {
+        const SOFTWARE: u32 = 1;
+        (self.kind, self.config) == (SOFTWARE, PerfEvent::BPF_OUTPUT)
+    }
+
+    /// The event, on that CPU.
+    pub fn event(&self, cpu: u32) -> PerfEvent {
+        const DISABLED: u64 = 1;
+        const WATERMARK: u64 = 1 << 14;
+        PerfEvent {
+            config: self.config,
+            cpu,
+            disabled: self.bits & DISABLED != 0,
+            wakeup: if self.bits & WATERMARK != 0 {
+                Wakeup::Watermark(self.wakeup)
+            } else {
+                Wakeup::Events(self.wakeup)
+            },
         }
     }
 }

@@ -6,17 +6,8 @@ use std::sync::Arc;
 use super::memory::ProcessMem;
 use super::table::{self, Entry};
 use super::{caller, notice, process, threads};
-use crate::abi::{Attr, Errno, PerfEvent, Result, UserMem, Wakeup};
+use crate::abi::{Errno, PerfAttr, Result, UserMem};
 use crate::map::object::{Object, OtherKind};
-
-/// `PERF_TYPE_SOFTWARE`
-const SOFTWARE: u32 = 1;
-/// `PERF_TYPE_TRACEPOINT`, `PERF_TYPE_BREAKPOINT`: what programs are attached to, besides those that are numbered later.
-const EVENTS: [u32; 2] = [2, 5];
-/// Numbers from here on are given to kprobes, uprobes, …
-const FIRST_DYNAMIC: u32 = 6;
-/// Bytes of `struct perf_event_attr` that are looked at.
-const ATTR_SIZE: usize = 64;
 
 const ENABLE: c_ulong = 0x2400;
 const DISABLE: c_ulong = 0x2401;
@@ -29,19 +20,19 @@ pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Optio
         return None;
     }
     let installed = threads::current()?;
-    let mut bytes = [0; ATTR_SIZE];
+    let mut bytes = [0; PerfAttr::SIZE];
     if mem.read(attr, &mut bytes).is_err() {
         return Some(Err(Errno::EFAULT));
     }
-    let attr = Attr(&bytes);
-    let (kind, config) = (attr.u32(0), attr.u64(8));
-    if EVENTS.contains(&kind) || kind >= FIRST_DYNAMIC {
+    let attr = PerfAttr::decode(&bytes);
+    if attr.is_for_attaching() {
+        let kind = attr.kind;
         notice(format_args!(
             "perf events of type {kind} do not fire: perf_event_open is refused with EOPNOTSUPP"
         ));
         return Some(Err(Errno::EOPNOTSUPP));
     }
-    if (kind, config) != (SOFTWARE, PerfEvent::BPF_OUTPUT) {
+    if !attr.is_bpf_output() {
         // A counter of the machine.
         return None;
     }
@@ -54,25 +45,9 @@ pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Optio
         }
         let file = installed
             .kernel
-            .declare(OtherKind::PerfEvent(event(attr, cpu)));
+            .declare(OtherKind::PerfEvent(attr.event(cpu)));
         table::install(&installed, file)
     }))
-}
-
-fn event(attr: Attr<'_>, cpu: u32) -> PerfEvent {
-    const DISABLED: u64 = 1;
-    const WATERMARK: u64 = 1 << 14;
-    let (bits, wakeup) = (attr.u64(40), attr.u32(48));
-    PerfEvent {
-        config: attr.u64(8),
-        cpu,
-        disabled: bits & DISABLED != 0,
-        wakeup: if bits & WATERMARK != 0 {
-            Wakeup::Watermark(wakeup)
-        } else {
-            Wakeup::Events(wakeup)
-        },
-    }
 }
 
 /// It may be an ioctl of a perf event.

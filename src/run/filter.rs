@@ -55,12 +55,10 @@ impl Backend {
 }
 
 /// Calls that are looked at whatever their arguments are.
-#[cfg(target_arch = "x86_64")]
 const ALWAYS: &[libc::c_long] = &[
     libc::SYS_openat,
     libc::SYS_epoll_ctl,
     libc::SYS_newfstatat,
-    libc::SYS_readlink,
     libc::SYS_readlinkat,
     libc::SYS_statfs,
     libc::SYS_fstatfs,
@@ -72,6 +70,12 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_faccessat2,
     libc::SYS_statx,
     libc::SYS_openat2,
+];
+
+/// As [`ALWAYS`]: the older calls that other architectures do not have.
+#[cfg(target_arch = "x86_64")]
+const OLDER: &[libc::c_long] = &[
+    libc::SYS_readlink,
     libc::SYS_open,
     libc::SYS_creat,
     libc::SYS_stat,
@@ -82,25 +86,8 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_unlink,
     libc::SYS_rename,
 ];
-
-/// Calls that are looked at whatever their arguments are.
-#[cfg(target_arch = "aarch64")]
-const ALWAYS: &[libc::c_long] = &[
-    libc::SYS_openat,
-    libc::SYS_epoll_ctl,
-    libc::SYS_newfstatat,
-    libc::SYS_readlinkat,
-    libc::SYS_statfs,
-    libc::SYS_fstatfs,
-    libc::SYS_mkdirat,
-    libc::SYS_unlinkat,
-    libc::SYS_renameat2,
-    libc::SYS_renameat,
-    libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_statx,
-    libc::SYS_openat2,
-];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER: &[libc::c_long] = &[];
 
 /// The filter, as it is handed to the kernel.
 #[derive(Debug)]
@@ -146,7 +133,7 @@ impl Filter {
                 limit.ret(libc::SECCOMP_RET_ALLOW);
             });
         }
-        for &call in ALWAYS {
+        for &call in ALWAYS.iter().chain(OLDER) {
             filter.when(number(call), |call| call.ret(ours));
         }
         filter.ret(libc::SECCOMP_RET_ALLOW);

@@ -5,35 +5,26 @@ use super::mapping::int;
 use super::memory::TaskMem;
 use super::port::{Answer, Port};
 use super::server::Server;
-use crate::abi::{Attr, Errno, PerfEvent, Result, UserMem, Wakeup};
+use crate::abi::{Errno, PerfAttr, Result, UserMem};
 use crate::map::object::{Object, OtherKind};
-
-/// `PERF_TYPE_SOFTWARE`
-const SOFTWARE: u32 = 1;
-/// `PERF_TYPE_TRACEPOINT`, `PERF_TYPE_BREAKPOINT`: what programs are attached to, besides those that are numbered later.
-const EVENTS: [u32; 2] = [2, 5];
-/// Numbers from here on are given to kprobes, uprobes, …
-const FIRST_DYNAMIC: u32 = 6;
-/// Bytes of `struct perf_event_attr` that are looked at.
-const ATTR_SIZE: usize = 64;
 
 /// A call of perf_event_open(2).
 pub(super) fn open(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
     let [attr, pid, cpu, ..] = args;
     let (pid, cpu) = (int(pid).cast_signed(), int(cpu).cast_signed());
-    let mut bytes = [0; ATTR_SIZE];
+    let mut bytes = [0; PerfAttr::SIZE];
     if TaskMem::new(port).read(attr, &mut bytes).is_err() {
         return Answer::Returns(Err(Errno::EFAULT));
     }
-    let attr = Attr(&bytes);
-    let (kind, config) = (attr.u32(0), attr.u64(8));
-    if EVENTS.contains(&kind) || kind >= FIRST_DYNAMIC {
+    let attr = PerfAttr::decode(&bytes);
+    if attr.is_for_attaching() {
+        let kind = attr.kind;
         server.notices.refuse(format_args!(
             "perf events of type {kind} (probes, tracepoints) do not fire: perf_event_open is refused with EOPNOTSUPP"
         ));
         return Answer::Returns(Err(Errno::EOPNOTSUPP));
     }
-    if (kind, config) != (SOFTWARE, PerfEvent::BPF_OUTPUT) {
+    if !attr.is_bpf_output() {
         // A counter of the machine.
         return Answer::Continue;
     }
@@ -42,27 +33,11 @@ pub(super) fn open(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
         if pid != -1 || cpu >= server.kernel.env().nr_cpus {
             return Err(Errno::EINVAL);
         }
-        let event = OtherKind::PerfEvent(event(attr, cpu));
+        let event = OtherKind::PerfEvent(attr.event(cpu));
         let file = server.kernel.declare(event);
         server.table.install(port, file)
     };
     Answer::Returns(answer().map(u64::from))
-}
-
-fn event(attr: Attr<'_>, cpu: u32) -> PerfEvent {
-    const DISABLED: u64 = 1;
-    const WATERMARK: u64 = 1 << 14;
-    let (bits, wakeup) = (attr.u64(40), attr.u32(48));
-    PerfEvent {
-        config: attr.u64(8),
-        cpu,
-        disabled: bits & DISABLED != 0,
-        wakeup: if bits & WATERMARK != 0 {
-            Wakeup::Watermark(wakeup)
-        } else {
-            Wakeup::Events(wakeup)
-        },
-    }
 }
 
 /// A call of ioctl(2), with a request of perf events.
