@@ -16,6 +16,7 @@ use super::mapping::errno_of;
 use super::placeholder::Inode;
 use crate::Kernel;
 use crate::abi::{Errno, Result};
+use crate::sys::not_found;
 
 /// Where the emulated bpffs is.
 pub(super) const ROOT: &str = "/sys/fs/bpf";
@@ -96,11 +97,20 @@ impl Bpffs {
     ///
     /// Those of path lookup; `EACCES` if it is no pin.
     pub(super) fn pinned(&self, path: &Path) -> Result<String> {
-        let found = fs::metadata(path).map_err(errno_of)?;
+        let found = fs::metadata(path).map_err(|error| self.not_found(path, errno_of(error)))?;
         let inode = (found.dev(), found.ino());
         let pins = self.pins.lock();
         let pin = pins.pins.iter().find(|pin| pin.inode == inode);
         Ok(pin.ok_or(Errno::EACCES)?.path.clone())
+    }
+
+    /// The errno of a lookup: in the bpffs a name with a dot that is missing is `EPERM`.
+    pub(super) fn not_found(&self, path: &Path, errno: Errno) -> Errno {
+        let name = path.file_name().and_then(|name| name.to_str());
+        match name {
+            Some(name) if errno == Errno::ENOENT && self.has(path) => not_found(name),
+            _ => errno,
+        }
     }
 
     /// A file for a new pin; where it is to be pinned in the kernel's bpffs.

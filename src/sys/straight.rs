@@ -2,7 +2,8 @@
 //!
 //! A program is not verified. But what it does before anything is decided it does for certain, so what the verifier refuses
 //! there is refused here: reading a register that was never written, calling a helper that is not for it, … Programs that
-//! ask whether the kernel knows something have nothing else. Past the first branch all is allowed.
+//! ask whether the kernel knows something have nothing else. Past the first branch all is allowed; one that compares a known
+//! number with another is none.
 //!
 //! What is left out even there: which bytes of a context can be read or written, but for its end where that is known; what is
 //! done by a pointer that was moved, or found; arguments of helpers but the first and the addresses of keys and values, and
@@ -74,7 +75,7 @@ pub(super) fn follow(insns: &[Insn], kind: Kind, log: &mut Log) -> (usize, Resul
     };
     path.regs[1] = Reg::Context;
     path.regs[R10 as usize] = Reg::Frame;
-    let (mut at, mut count) = (0, 0);
+    let (mut at, mut count, mut branched) = (0, 0, false);
     while count < insns.len() {
         let insn = insns[at];
         let high = insns.get(at + 1).map_or(0, |second| second.imm);
@@ -87,9 +88,19 @@ pub(super) fn follow(insns: &[Insn], kind: Kind, log: &mut Log) -> (usize, Resul
             LD_IMM64 => at + 2,
             _ if insn.is_goto() => target(at, insn).expect("jumps stay in their function"),
             CALL if insn.src != 0 => return (count, Ok(())),
-            _ if insn.is_jump() => return (count, Ok(())),
+            _ if insn.is_jump() => {
+                branched = true;
+                match path.decided(insn) {
+                    Some(true) => target(at, insn).expect("jumps stay in their function"),
+                    Some(false) => at + 1,
+                    None => return (count, Ok(())),
+                }
+            }
             _ => at + 1,
         };
+    }
+    if branched {
+        return (count, Ok(()));
     }
     // It came back to where it was, without a branch: it does so for ever.
     let what = format_args!("infinite loop detected at insn {at}");
@@ -322,6 +333,24 @@ impl Path<'_> {
             self.read(insn.src)?;
         }
         self.read(insn.dst).map(drop)
+    }
+
+    /// Whether a number that is known jumps if it is equal to another, or not equal.
+    fn decided(&self, insn: Insn) -> Option<bool> {
+        const JEQ: u8 = 0x10;
+        const JNE: u8 = 0x50;
+        let Reg::Number(number, last) = self.regs[insn.dst as usize] else {
+            return None;
+        };
+        if number != last || insn.has_source() || insn.class() != class::JMP {
+            return None;
+        }
+        let equal = number == i64::from(insn.imm);
+        match insn.op() {
+            JEQ => Some(equal),
+            JNE => Some(!equal),
+            _ => None,
+        }
     }
 
     /// A call leaves nothing in the registers of its arguments.
