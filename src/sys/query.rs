@@ -32,6 +32,8 @@ enum Elsewhere {
     SocketMap,
     Netns,
     Interface,
+    /// The kernel was made without it: remote controls, netkit.
+    Nowhere,
 }
 
 impl Elsewhere {
@@ -40,6 +42,7 @@ impl Elsewhere {
             4 | 5 | 7 | 38 => Some(Self::SocketMap),
             17 | 36 => Some(Self::Netns),
             46 | 47 => Some(Self::Interface),
+            16 | 54 | 55 => Some(Self::Nowhere),
             _ => None,
         }
     }
@@ -123,6 +126,7 @@ impl Call<'_> {
         let (target, flags) = (attr.u32(at::TARGET_FD), attr.u32(at::QUERY_FLAGS));
         let mut is_one = true;
         match place {
+            Elsewhere::Nowhere => return Err(Errno::EINVAL),
             Elsewhere::Interface => {
                 if !self.inner.env.has_interface(target) {
                     return Err(Errno::ENODEV);

@@ -11,6 +11,8 @@
 //!
 //! Kernel: `kernel/bpf/verifier.c:do_check` (v6.18).
 
+use std::fmt;
+
 use super::helpers::{Helper, Returns};
 use super::insn::{CALL, EXIT, Insn, LD_IMM64, class, pseudo};
 use super::log::Log;
@@ -59,6 +61,8 @@ pub(super) struct Kind {
 struct Path<'a> {
     kind: Kind,
     regs: [Reg; 11],
+    /// Where it is.
+    at: usize,
     log: &'a mut Log,
 }
 
@@ -71,6 +75,7 @@ pub(super) fn follow(insns: &[Insn], kind: Kind, log: &mut Log) -> (usize, Resul
     let mut path = Path {
         kind,
         regs: [Reg::Unwritten; 11],
+        at: 0,
         log,
     };
     path.regs[1] = Reg::Context;
@@ -80,6 +85,7 @@ pub(super) fn follow(insns: &[Insn], kind: Kind, log: &mut Log) -> (usize, Resul
         let insn = insns[at];
         let high = insns.get(at + 1).map_or(0, |second| second.imm);
         count += 1;
+        path.at = at;
         if let Err(errno) = path.step(insn, high) {
             return (count, Err(errno));
         }
@@ -132,10 +138,16 @@ impl Path<'_> {
                 self.store(insn)
             }
             class::ST => self.store(insn),
-            class::LD if insn.code == LD_IMM64 => self.write(insn.dst, immediate(insn, high)),
+            class::LD if insn.code == LD_IMM64 => {
+                let value = immediate(insn, high);
+                if let (R10, Reg::Number(number, _)) = (insn.dst, value) {
+                    self.show(insn, format_args!("r10 = {number:#x}"));
+                }
+                self.write(insn.dst, value)
+            }
             class::LD => self.load_of_packet(insn),
             _ if insn.code == EXIT => self.exit(),
-            _ if insn.code == CALL && insn.src == 0 => self.call(insn.number()),
+            _ if insn.code == CALL && insn.src == 0 => self.call(insn),
             _ if insn.is_kernel_call() && (insn.imm, insn.off) == (0, 0) => {
                 let what = "invalid kernel function call not eliminated in verifier pass";
                 Err(self.log.refuse(Errno::EINVAL, format_args!("{what}")))
@@ -143,6 +155,13 @@ impl Path<'_> {
             _ if insn.is_goto() || insn.code == CALL => Ok(()),
             _ => self.branch(insn),
         }
+    }
+
+    /// The instruction, in the log: clients know by it what they put where a type is missing.
+    fn show(&mut self, insn: Insn, text: fmt::Arguments<'_>) {
+        let at = self.at;
+        self.log
+            .line(format_args!("{at}: ({:02x}) {text}", insn.code));
     }
 
     /// # Errors
@@ -360,9 +379,11 @@ impl Path<'_> {
     }
 
     /// Kernel: `check_helper_call`.
-    fn call(&mut self, number: u32) -> Result<()> {
+    fn call(&mut self, insn: Insn) -> Result<()> {
+        let number = insn.number();
         let helper = Helper::of(number).filter(|_| number < self.kind.helpers);
         let Some(helper) = helper else {
+            self.show(insn, format_args!("call unknown#{number}"));
             let what = format_args!("invalid func unknown#{number}");
             return Err(self.log.refuse(Errno::EINVAL, what));
         };

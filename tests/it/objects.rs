@@ -353,7 +353,7 @@ type Words = &'static [(usize, u32)];
 
 #[test]
 fn what_cannot_be_done_here_has_the_kernels_errnos_for_its_arguments() {
-    const PROBES: [(Cmd, Words); 39] = [
+    const PROBES: [(Cmd, Words); 41] = [
         (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN)]),
         (Cmd::PROG_TEST_RUN, &[(0, 0)]),
         (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN), (40, 1)]),
@@ -393,6 +393,8 @@ fn what_cannot_be_done_here_has_the_kernels_errnos_for_its_arguments() {
         (Cmd::PROG_QUERY, &[(0, 12_345), (4, 46), (8, 1)]),
         (Cmd::PROG_QUERY, &[(0, 1), (4, 46), (12, 1)]),
         (Cmd::PROG_QUERY, &[(0, 1), (4, 47)]),
+        (Cmd::PROG_QUERY, &[(0, 1), (4, 16)]),
+        (Cmd::PROG_QUERY, &[(0, 1), (4, 55)]),
     ];
     same(|bpf| {
         let one =

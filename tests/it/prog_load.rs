@@ -202,17 +202,22 @@ fn a_branch_that_is_decided_is_none() {
             ("== taken", after(jump(0x15, 1, 2))),
             ("!= not taken", after(jump(0x55, 1, 2))),
             ("!= taken", after(jump(0x55, 1, 0))),
+            (
+                "a wide one",
+                [&ld_imm64(10, 0, 0xbad_2310, 1)[..], &[EXIT]].concat(),
+            ),
             ("a loop", counted.concat()),
         ];
         let of = |(name, insns): (&str, Vec<Insn>)| {
             let mut load = Load::new(ProgType::SOCKET_FILTER, &insns);
             load.log = (1, 1 << 16);
             let (answer, log, _) = load.run(bpf);
+            let refused = answer.is_err();
             let answer = answer.map(|fd| bpf.close(fd));
-            (
-                name.to_owned(),
-                (answer, log.contains("invalid func unknown")),
-            )
+            // The instruction, and what is wrong with it, stand before the last line.
+            let lines = log.lines().rev().skip(1).take(2);
+            let lines: Vec<String> = lines.filter(|_| refused).map(str::to_owned).collect();
+            (name.to_owned(), (answer, lines))
         };
         programs.map(of).to_vec()
     });
