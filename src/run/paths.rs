@@ -209,29 +209,26 @@ impl Call<'_> {
     }
 
     fn stat(&mut self, path: u64, out: u64, flags: i32) -> Option<Result<u64>> {
-        let real = self.real(path)?;
-        let name = c_path(&real)?;
+        let real = c_path(&self.real(path)?)?;
         // SAFETY: it is a plain struct of numbers.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
         // SAFETY: the path ends with a NUL, and the struct is ours.
-        let ret = unsafe { libc::fstatat(libc::AT_FDCWD, name.as_ptr(), &raw mut stat, flags) };
-        Some(self.filled(&real, ret, out, bytes_of(&stat)))
+        let ret = unsafe { libc::fstatat(libc::AT_FDCWD, real.as_ptr(), &raw mut stat, flags) };
+        Some(self.filled(ret, out, bytes_of(&stat)))
     }
 
     fn statx(&mut self, path: u64, flags: i32, mask: u32, out: u64) -> Option<Result<u64>> {
-        let real = self.real(path)?;
-        let name = c_path(&real)?;
+        let real = c_path(&self.real(path)?)?;
         // SAFETY: it is a plain struct of numbers.
         let mut stat: libc::statx = unsafe { std::mem::zeroed() };
         // SAFETY: the path ends with a NUL, and the struct is ours.
-        let ret = unsafe { libc::statx(libc::AT_FDCWD, name.as_ptr(), flags, mask, &raw mut stat) };
-        Some(self.filled(&real, ret, out, bytes_of(&stat)))
+        let ret = unsafe { libc::statx(libc::AT_FDCWD, real.as_ptr(), flags, mask, &raw mut stat) };
+        Some(self.filled(ret, out, bytes_of(&stat)))
     }
 
-    fn filled(&mut self, real: &Path, ret: i32, out: u64, bytes: &[u8]) -> Result<u64> {
+    fn filled(&mut self, ret: i32, out: u64, bytes: &[u8]) -> Result<u64> {
         if ret < 0 {
-            let errno = errno_of(std::io::Error::last_os_error());
-            return Err(self.server.bpffs.not_found(real, errno));
+            return Err(errno_of(std::io::Error::last_os_error()));
         }
         self.mem.write(out, bytes).map(|()| 0)
     }
@@ -240,8 +237,7 @@ impl Call<'_> {
         let real = self.real(path)?;
         let mode = Access::from_bits_retain(int(mode));
         let found = accessat(rustix::fs::CWD, &real, mode, AtFlags::empty());
-        let errno = |error| self.server.bpffs.not_found(&real, errno_of(error));
-        Some(found.map(|()| 0).map_err(errno))
+        Some(found.map(|()| 0).map_err(errno_of))
     }
 
     fn mkdir(&self, path: u64, mode: u64) -> Option<Result<u64>> {

@@ -23,7 +23,7 @@ use super::port::{Answer, Port, Syscall};
 use super::record::Recorder;
 use super::table::{Entry, Table};
 use super::task::{TaskFile, Tasks};
-use super::{epoll, mapping, paths, perf};
+use super::{epoll, machine, mapping, paths, perf};
 use crate::Kernel;
 use crate::abi::{Cmd, Errno, Fd, Result, UserMem};
 use crate::vm::Interpreter;
@@ -60,7 +60,7 @@ impl Server {
         kernel.run_programs_with(Arc::new(Interpreter));
         // A trace is replayed where there is `lo` only.
         if trace.is_none() {
-            interfaces().for_each(|ifindex| kernel.add_interface(ifindex));
+            machine::interfaces().for_each(|ifindex| kernel.add_interface(ifindex));
         }
         let recorder = trace.map(|file| Recorder::new(file, &kernel));
         Ok(Self {
@@ -161,7 +161,7 @@ impl Server {
         let Some(recorder) = &self.recorder else {
             // In a trace time stands still, so that its replay finds the same values.
             if matches!(cmd, Cmd::PROG_LOAD | Cmd::PROG_TEST_RUN) {
-                let passed = now_ns().saturating_sub(self.kernel.env().now_ns());
+                let passed = machine::now_ns().saturating_sub(self.kernel.env().now_ns());
                 self.kernel.advance(passed);
             }
             return self.kernel.bpf_in(caller, cmd, attr, size, mem);
@@ -245,22 +245,6 @@ impl Server {
         };
         Answer::Returns(answer())
     }
-}
-
-/// The indexes of this machine's network interfaces.
-fn interfaces() -> impl Iterator<Item = u32> {
-    let all = std::fs::read_dir("/sys/class/net").into_iter().flatten();
-    all.filter_map(|interface| {
-        let ifindex = std::fs::read_to_string(interface.ok()?.path().join("ifindex"));
-        ifindex.ok()?.trim().parse().ok()
-    })
-}
-
-/// Nanoseconds since this machine was started.
-fn now_ns() -> u64 {
-    use rustix::time::{ClockId, clock_gettime};
-    let now = clock_gettime(ClockId::Boottime);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
 }
 
 /// The limit that the running kernel has for a process.
