@@ -64,6 +64,7 @@ pub use kernel::ProgDef;
 use link::Link;
 pub use mmap::Granted;
 use pin::Bpffs;
+
 pub(crate) use pin::not_found;
 pub use test_run::{Machine, TestRun};
 
