@@ -16,7 +16,6 @@ use super::mapping::errno_of;
 use super::placeholder::Inode;
 use crate::Kernel;
 use crate::abi::{Errno, Result};
-use crate::sys::not_found;
 
 /// Where the emulated bpffs is.
 pub(super) const ROOT: &str = "/sys/fs/bpf";
@@ -106,10 +105,12 @@ impl Bpffs {
 
     /// The errno of a lookup: in the bpffs a name with a dot that is missing is `EPERM`.
     pub(super) fn not_found(&self, path: &Path, errno: Errno) -> Errno {
-        let name = path.file_name().and_then(|name| name.to_str());
-        match name {
-            Some(name) if errno == Errno::ENOENT && self.has(path) => not_found(name),
-            _ => errno,
+        let name = path.file_name().unwrap_or_default();
+        let dotted = name.as_encoded_bytes().contains(&b'.') && self.has(path);
+        if dotted && errno == Errno::ENOENT {
+            Errno::EPERM
+        } else {
+            errno
         }
     }
 

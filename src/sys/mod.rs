@@ -64,8 +64,6 @@ pub use kernel::ProgDef;
 use link::Link;
 pub use mmap::Granted;
 use pin::Bpffs;
-
-pub(crate) use pin::not_found;
 pub use test_run::{Machine, TestRun};
 
 /// An emulated kernel, as one process uses it from one CPU.

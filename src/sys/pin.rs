@@ -140,7 +140,7 @@ impl Bpffs {
 /// The answer to a name that is missing: `EPERM` if there is a dot in it, else `ENOENT`.
 ///
 /// Kernel: `kernel/bpf/inode.c:bpf_lookup`.
-pub(crate) fn not_found(name: &str) -> Errno {
+fn not_found(name: &str) -> Errno {
     if name.contains('.') {
         Errno::EPERM
     } else {
