@@ -19,6 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::init::LEFT;
+
 /// Scenarios on other kernels.
 #[derive(Debug, Parser)]
 #[command(name = "mapemu-guest")]
@@ -85,6 +87,15 @@ struct Random {
     /// A release of the recordings, or the package of another kernel.
     #[arg(long, value_name = "R")]
     release: String,
+    /// Directory for what differs, each difference a trace.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// Writes what came of it as one HTML file.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Writes what came of it as JSON, for `mapemu conform --merge`.
+    #[arg(long, value_name = "FILE.json")]
+    json: Option<PathBuf>,
     /// Arguments of `mapemu conform`, such as `--steps 10000`.
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
@@ -192,16 +203,42 @@ fn compare_all(compare: &Compare) -> Result<bool, String> {
     Ok(same)
 }
 
+/// Names of what `mapemu conform` leaves in the machine, beside what differs.
+const REPORT: &str = "report.html";
+const JSON: &str = "result.json";
+
 /// Whether both answer alike; what differs is printed.
 fn compare_random_runs(random: &Random) -> Result<bool, String> {
     let shared = &random.shared;
     let kernel = kernels::fetch(&shared.work, &random.release)?;
-    let own = ["conform", "--no-recordings", "--out", "/tmp"].map(str::to_owned);
-    let arguments: Vec<String> = own.into_iter().chain(random.arguments.clone()).collect();
-    let (status, output) = machine::call(&shared.work, &kernel, shared.cpus, &arguments)?;
-    let printed = io::stdout().write_all(&output);
+    let mut arguments = ["conform", "--no-recordings", "--out", LEFT]
+        .map(str::to_owned)
+        .to_vec();
+    for (option, asked, name) in [
+        ("--report", &random.report, REPORT),
+        ("--json", &random.json, JSON),
+    ] {
+        if asked.is_some() {
+            arguments.extend([option.to_owned(), format!("{LEFT}/{name}")]);
+        }
+    }
+    arguments.extend(random.arguments.clone());
+    let called = machine::call(&shared.work, &kernel, shared.cpus, &arguments)?;
+    for (name, content) in &called.files {
+        let path = match name.as_str() {
+            REPORT => random.report.clone(),
+            JSON => random.json.clone(),
+            name => Some(random.out.join(name)),
+        };
+        let path = path.ok_or_else(|| format!("nobody asked for {name}"))?;
+        fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let there = format!("{LEFT}/");
+    let here = random.out.join("").display().to_string();
+    let output = String::from_utf8_lossy(&called.output).replace(&there, &here);
+    let printed = io::stdout().write_all(output.as_bytes());
     printed.map_err(|error| error.to_string())?;
-    match status.as_str() {
+    match called.status.as_str() {
         "0" => Ok(true),
         "1" => Ok(false),
         status => Err(format!("mapemu conform ended with {status}")),

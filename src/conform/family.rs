@@ -117,7 +117,8 @@ families! {
     "cgrp_storage" CGRP_STORAGE Objects, share 2, ids true;
     "arena" ARENA Arena, share 2, ids false;
     "struct_ops" STRUCT_OPS Create, share 1, ids true;
-    "insn_array" INSN_ARRAY Create, share 1, ids true;
+    "insn_array" INSN_ARRAY Associative, share 1, ids false;
+    "rhash" RHASH Associative, share 2, ids false;
     "create" UNSPEC Create, share 4, ids true;
 }
 

@@ -17,12 +17,12 @@ use super::cpumap::Cpumap;
 use super::create_btf::{self, BtfRule};
 use super::devmap::Devmap;
 use super::hash::Hash;
+use super::insn_array::InsnArray;
 use super::local_storage::LocalStorage;
 use super::lpm_trie::LpmTrie;
 use super::lru_hash::LruHash;
 use super::map_in_map::{ArrayOfMaps, HashOfMaps};
 use super::object::Object;
-use super::opaque::Opaque;
 use super::percpu_array::PercpuArray;
 use super::percpu_hash::PercpuHash;
 use super::perf_event_array::PerfEventArray;
@@ -166,8 +166,8 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         T::RINGBUF | T::USER_RINGBUF =>
             rules(r::none, Nothing, r::ringbuf, r::ringbuf_memory, Unchecked, new!(Ringbuf)),
         T::ARENA => rules(r::none, BPF, r::arena, r::small_memory, Unchecked, |making| Ok(Box::new(Arena::new(making.def)))),
-        T::INSN_ARRAY => rules(r::insn_array, BPF, r::none, r::array_memory, Unchecked, new!(Opaque)),
-        T::RHASH => rules(r::rhash, BPF, r::none, r::small_memory, Unchecked, new!(Opaque)),
+        T::INSN_ARRAY => rules(r::insn_array, BPF, r::none, r::array_memory, IntKey, new!(InsnArray)),
+        T::RHASH => rules(r::rhash, BPF, r::none, r::small_memory, SomeKey, new_on_cpu!(Hash)),
         _ => None,
     }
 }

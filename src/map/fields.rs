@@ -29,7 +29,7 @@ fn is_allowed(map_type: MapType, kind: FieldKind, release: &Release) -> bool {
             | MapType::TASK_STORAGE
             | MapType::CGRP_STORAGE
     );
-    let is_hash_or_array = matches!(map_type, MapType::HASH | MapType::ARRAY);
+    let is_hash_or_array = matches!(map_type, MapType::HASH | MapType::RHASH | MapType::ARRAY);
     let is_lru_hash = map_type == MapType::LRU_HASH;
     match kind {
         FieldKind::SpinLock | FieldKind::ResSpinLock => {

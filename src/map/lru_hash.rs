@@ -129,10 +129,10 @@ impl LruHash {
     }
 
     /// Bytes of a value as bpf(2) copies it.
-    fn user_value_size(&self) -> usize {
+    fn user_value_size(&self, flags: UpdateFlags) -> usize {
         match &self.values {
             Values::One { value_size, .. } => *value_size as usize,
-            Values::PerCpu(parts) => parts.words() * WORD,
+            Values::PerCpu(parts) => parts.user_size(flags),
         }
     }
 
@@ -370,7 +370,7 @@ impl MapOps for LruHash {
         let flags = request.elem_flags;
         let gone = hash::read_buckets(&self.table, request, |slot, values| {
             let at = values.len();
-            values.resize(at + self.user_value_size(), 0);
+            values.resize(at + self.user_value_size(flags), 0);
             self.copy_out(slot, &mut values[at..], flags);
         });
         for slot in gone.into_iter().rev() {
