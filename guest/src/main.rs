@@ -11,6 +11,7 @@ mod kernels;
 mod machine;
 mod port;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use mapemu::trace::Trace as Recording;
 
 use crate::init::LEFT;
 
@@ -141,21 +143,36 @@ fn say(text: &str) {
 /// A scenario: its name, and its text.
 type Scenario = (String, Vec<u8>);
 
-/// Those of the recordings whose names begin as asked.
-fn scenarios(only: &[String]) -> Vec<Scenario> {
-    let recorded = mapemu::cli::recorded().iter();
-    let ours = recorded
-        .clone()
-        .find(|recorded| recorded.release == "6.18.44")
-        .expect("it has all scenarios");
-    let all = ours.families().flat_map(|family| ours.traces(family));
-    all.filter(|(name, _)| only.is_empty() || only.iter().any(|start| name.starts_with(start)))
+/// Those of the recordings whose names begin as asked: the ones that all releases have, with all their steps, and those of
+/// that release alone. Scenarios are for so many CPUs.
+fn scenarios(release: &str, shared: &Shared) -> Vec<Scenario> {
+    let of = |release: &str| {
+        let mut recorded = mapemu::cli::recorded().iter();
+        let recorded = recorded.find(|recorded| recorded.release == release);
+        let families = recorded.into_iter().flat_map(|recorded| {
+            let families = recorded.families();
+            families.flat_map(|family| recorded.traces(family))
+        });
+        families.collect::<BTreeMap<_, _>>()
+    };
+    let mut all = of(release);
+    all.extend(of("6.18.44"));
+    let asked = |name: &str| {
+        shared.only.is_empty() || shared.only.iter().any(|start| name.starts_with(start))
+    };
+    all.into_iter()
+        .filter(|(name, text)| {
+            let cpus = Recording::parse(text)
+                .ok()
+                .and_then(|trace| trace.header.cpus);
+            asked(name) && cpus.is_none_or(|cpus| cpus == shared.cpus)
+        })
         .collect()
 }
 
 fn record(trace: &Trace) -> Result<(), String> {
     let scenarios = if trace.files.is_empty() {
-        scenarios(&trace.shared.only)
+        scenarios(&trace.release, &trace.shared)
     } else {
         let read = |file: &PathBuf| {
             let name = file.file_stem().unwrap_or_default().to_string_lossy();
@@ -194,9 +211,9 @@ fn compare_all(compare: &Compare) -> Result<bool, String> {
     };
     let mut same = true;
     for release in asked {
-        let scenarios = scenarios(&compare.shared.only);
-        let kernel = kernels::fetch(&compare.shared.work, release)?;
         let shared = &compare.shared;
+        let scenarios = scenarios(release, shared);
+        let kernel = kernels::fetch(&shared.work, release)?;
         let recorded = machine::record(&shared.work, &kernel, shared.cpus, &scenarios)?;
         same &= compare::with_recordings(release, &scenarios, &recorded)?;
     }

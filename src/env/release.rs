@@ -161,6 +161,9 @@ table! {
     ringbuf_overwrite: bool =        NO,  NO,  NO,  NO,  NO, YES, YES, YES;
     /// A hash's key needs no type where its value has one [array-btf].
     btf_key_may_be_void: bool =      NO,  NO,  NO,  NO,  NO,  NO, YES,  NO;
+    /// In a ring buffer that overwrites no more is unread than is kept, wherever user space puts its position
+    /// [ringbuf-overwrite].
+    ringbuf_unread_is_kept: bool =   NO,  NO,  NO,  NO,  NO,  NO,  NO, YES;
     /// That the type of a hash's key is missing is refused after the special fields of its value [create-btf-no-key].
     btf_void_key_last: bool =        NO,  NO, YES,  NO,  NO,  NO,  NO, YES;
     /// A per-CPU array of one section of variables needs no type of its key [array-btf].

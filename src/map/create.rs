@@ -322,7 +322,10 @@ fn offload(request: &CreateRequest<'_>) -> Errno {
 fn stored(request: &CreateRequest<'_>) -> MapDef {
     let attr = request.attr;
     let mut map_flags = attr.map_flags - (MapFlags::RDONLY | MapFlags::WRONLY);
-    if matches!(attr.map_type, MapType::DEVMAP | MapType::DEVMAP_HASH) {
+    if matches!(
+        attr.map_type,
+        MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::INSN_ARRAY
+    ) {
         map_flags |= MapFlags::RDONLY_PROG;
     }
     MapDef {

@@ -76,7 +76,7 @@ pub(super) fn check(
     Ok((Some(btf), fields))
 }
 
-/// `def` has the flags that the type itself adds: device maps are read-only for programs.
+/// `def` has the flags that the type itself adds: device maps and arrays of instructions are read-only for programs.
 fn may_have_fields(request: &CreateRequest<'_>, def: &MapDef, fields: &Fields) -> Result<()> {
     let release = request.env.release;
     let has_kptr = fields
