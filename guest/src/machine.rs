@@ -15,9 +15,6 @@ use crate::{Scenario, say};
 
 /// A machine that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(240);
-/// What the kernel is told: its messages go to a file, a panic ends the machine, the LSM of BPF is there. Nobody waits for a
-/// grace period longer than needed, which most of a run's time went into.
-const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=4 lsm=bpf rcupdate.rcu_expedited=1";
 /// How often a machine is started that did not come to its end.
 const STARTS: usize = 5;
 
@@ -103,7 +100,7 @@ fn run(
         .args(["-accel", accel])
         .args(["-nodefaults", "-no-reboot", "-display", "none"])
         .args(["-smp", &cpus.to_string()])
-        .args(["-append", COMMAND_LINE])
+        .args(["-append", "console=ttyS0 panic=-1 loglevel=4 lsm=bpf"])
         .arg("-device")
         .arg(format!("isa-debug-exit,iobase={EXIT:#x},iosize=1"))
         .arg("-kernel")

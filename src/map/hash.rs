@@ -18,7 +18,7 @@ use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Token, Value, checks
 use crate::abi::{Errno, MapFlags, MapType, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{FreeLists, Hash as KeyHash, Place, Table, WORD};
+use crate::store::{FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Table, WORD};
 
 /// Slots beyond `max_entries` of a map that is not preallocated, for replacing updates that happen at once.
 const REPLACING: u32 = 64;
@@ -65,7 +65,8 @@ impl Slots {
         } else {
             let most = RESERVED / Table::slot_size(def.key_size as usize, value_words);
             let most = u32::try_from(most).unwrap_or(u32::MAX >> 1);
-            def.max_entries.saturating_add(REPLACING).min(most)
+            let wanted = def.max_entries.saturating_add(REPLACING);
+            wanted.min(most).min(MAX_SLOTS)
         };
         Ok(Self {
             table: table(def, env, n_slots, value_words)?,
