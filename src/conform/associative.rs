@@ -236,6 +236,14 @@ impl Associative {
         }
     }
 
+    /// Flags. One CPU's value of a new key leaves the others as they are: in memory that is not the map's own, anything.
+    fn flags(&self, chance: &mut Chance) -> u64 {
+        match *chance.weighted(FLAGS) {
+            8 if self.map_type == MapType::PERCPU_HASH && !self.preallocated => 0,
+            flags => flags,
+        }
+    }
+
     /// A value; in that of an instruction the kernel fills in what is behind the number.
     fn value(&self, chance: &mut Chance, len: usize) -> Vec<u8> {
         let mut value = chance.bytes(len);
@@ -272,11 +280,11 @@ impl Associative {
         match command {
             "map_update_elem" => {
                 op = op.bytes("value", &self.value(chance, self.user_size()));
-                op = op.number("flags", *chance.weighted(FLAGS));
+                op = op.number("flags", self.flags(chance));
             }
             // Few flags are taken here.
             "map_lookup_elem" | "map_lookup_and_delete_elem" if chance.one_in(5) => {
-                op = op.number("flags", *chance.weighted(FLAGS));
+                op = op.number("flags", self.flags(chance));
             }
             "map_delete_elem" if chance.one_in(20) => op = op.with("flags", 1),
             _ => {}
@@ -332,7 +340,7 @@ impl Associative {
             }
         }
         if chance.one_in(8) {
-            op = op.number("elem_flags", *chance.weighted(FLAGS));
+            op = op.number("elem_flags", self.flags(chance));
         }
         if chance.one_in(40) {
             op = op.with("flags", 1);

@@ -157,6 +157,8 @@ table! {
 
     /// A file for reading only and for writing only is refused after everything else [create-order-01-hash].
     create_both_accesses_last: bool = NO, NO,  NO,  NO,  NO,  NO,  NO, YES;
+    /// `BPF_F_TOKEN_FD` is a flag [create-order-01-hash].
+    map_tokens: bool =               NO,  NO, YES, YES, YES, YES, YES, YES;
     /// A ring buffer can be made with `BPF_F_RB_OVERWRITE` [create-27-ringbuf].
     ringbuf_overwrite: bool =        NO,  NO,  NO,  NO,  NO, YES, YES, YES;
     /// A hash's key needs no type where its value has one [array-btf].
@@ -243,9 +245,9 @@ table! {
     no_lock_there: Errno = EACCES, EACCES, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL;
     /// A program may keep a record of a ring buffer in its stack while it runs on [ringbuf-full].
     ringbuf_record_in_stack: bool =  NO,  NO, YES, YES, YES, YES, YES, YES;
-    /// Programs of every type that may use a map of sockets may delete from it; else only those of the sockets' own operations
-    /// and of groups that share a port [helper-maps].
-    all_delete_sockets: bool =      YES, YES, YES, YES, YES, YES, YES,  NO;
+    /// Programs that see packets may delete from a map of sockets too; else only those of the sockets' own operations and of
+    /// groups that share a port [helper-maps].
+    packets_delete_sockets: bool =  YES, YES, YES, YES, YES, YES, YES,  NO;
     /// A map begins with bytes that a program may load, where it found it in a map of maps; else with a pointer [helper-maps].
     map_begins_with_hash: bool =     NO,  NO,  NO, YES, YES, YES, YES, YES;
     /// After a helper of maps that failed, `r0` is the negative errno in 64 bits; else in 32, with zeros above

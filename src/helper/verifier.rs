@@ -134,11 +134,7 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
         }
     }
     let is_sockmap = matches!(map.def.map_type, MapType::SOCKMAP | MapType::SOCKHASH);
-    if helper == Helper::MAP_DELETE_ELEM
-        && is_sockmap
-        && !release.all_delete_sockets
-        && !matches!(prog_type, ProgType::SOCK_OPS | ProgType::SK_REUSEPORT)
-    {
+    if helper == Helper::MAP_DELETE_ELEM && is_sockmap && !deletes_sockets(prog_type, release) {
         return refuse(Errno::EINVAL, "programs of this type do not delete sockets");
     }
     if helper == Helper::MAP_LOOKUP_ELEM && holds_sockets(map.def.map_type) {
@@ -148,6 +144,23 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
         );
     }
     Ok(())
+}
+
+/// Programs of that type may delete from a map of sockets.
+///
+/// Kernel: `kernel/bpf/verifier.c:may_update_sockmap`.
+const fn deletes_sockets(prog_type: ProgType, release: &Release) -> bool {
+    use ProgType as P;
+    match prog_type {
+        P::SOCK_OPS | P::SK_REUSEPORT => true,
+        P::SOCKET_FILTER
+        | P::SCHED_CLS
+        | P::SCHED_ACT
+        | P::XDP
+        | P::FLOW_DISSECTOR
+        | P::SK_LOOKUP => release.packets_delete_sockets,
+        _ => false,
+    }
 }
 
 /// Whether a program of that type may allocate objects, and have lists and trees of them.

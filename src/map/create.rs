@@ -182,8 +182,12 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
 /// Kernel: `kernel/bpf/syscall.c:map_create` (v6.18).
 pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     let flags = request.attr.map_flags;
+    let token = match request.env.release.map_tokens {
+        true => flags & MapFlags::TOKEN_FD,
+        false => MapFlags::empty(),
+    };
     let attr = &CreateAttr {
-        map_flags: flags.difference(MapFlags::TOKEN_FD),
+        map_flags: flags - token,
         ..*request.attr
     };
     let request = &CreateRequest { attr, ..*request };
@@ -199,7 +203,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         has(request, rules.needs)?;
     }
     (rules.early)(request)?;
-    if flags.contains(MapFlags::TOKEN_FD) {
+    if !token.is_empty() {
         // No file here is a token.
         request.files.object(attr.map_token_fd)?;
         return Err(Errno::EINVAL);

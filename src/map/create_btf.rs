@@ -99,12 +99,9 @@ fn may_have_fields(request: &CreateRequest<'_>, def: &MapDef, fields: &Fields) -
 
 /// The key has a type, or needs none for those rules that ask nothing else of it.
 fn key_fits(request: &CreateRequest<'_>, rule: BtfRule) -> bool {
-    request.attr.btf_key_type_id != 0
-        || match rule {
-            BtfRule::Unchecked => false,
-            BtfRule::SomeKey => request.env.release.btf_key_may_be_void,
-            _ => true,
-        }
+    let may_be_void = rule == BtfRule::SomeKey && request.env.release.btf_key_may_be_void;
+    let asks = matches!(rule, BtfRule::Unchecked | BtfRule::SomeKey) && !may_be_void;
+    request.attr.btf_key_type_id != 0 || !asks
 }
 
 /// The type's own check.

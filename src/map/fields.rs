@@ -35,6 +35,7 @@ fn is_allowed(map_type: MapType, kind: FieldKind, release: &Release) -> bool {
         FieldKind::SpinLock | FieldKind::ResSpinLock => {
             is_hash_or_array || is_local_storage || map_type == MapType::CGROUP_STORAGE
         }
+        FieldKind::ListHead | FieldKind::RbRoot if map_type == MapType::RHASH => false,
         FieldKind::Timer
         | FieldKind::Workqueue
         | FieldKind::TaskWork
