@@ -21,13 +21,13 @@ pub mod fields;
 pub mod graph;
 pub mod hash;
 pub mod holdings;
+mod insn_array;
 pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
 pub mod lru_hash;
 pub mod map_in_map;
 pub mod object;
-mod opaque;
 mod owner;
 pub mod percpu_array;
 pub mod percpu_hash;
@@ -482,8 +482,20 @@ pub struct Batches {
     pub update: bool,
     /// `BPF_MAP_DELETE_BATCH`
     pub delete: bool,
-    /// Lookups go by bucket, with a bucket's number as token; else by key.
-    pub by_bucket: bool,
+    /// What lookups go by.
+    pub token: Token,
+}
+
+/// What a lookup batch goes on with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Token {
+    /// The last key that was read.
+    #[default]
+    LastKey,
+    /// The next key to be read.
+    NextKey,
+    /// The number of the next bucket.
+    Bucket,
 }
 
 /// A part of a lookup batch that goes by bucket.
