@@ -98,6 +98,24 @@ fn a_static_program_sees_what_it_sees_on_the_kernel() {
 }
 
 #[test]
+fn waiting_for_maps_is_as_on_the_kernel() {
+    let place = Place::new();
+    let Some(program) = place.compiled("waits", &["-pthread"]) else {
+        return;
+    };
+    let of = |backend: &str| output(place.mapemu(&["--backend", backend]).arg(&program)).0;
+    let expected = if has_host() {
+        output(&mut Command::new(&program)).0
+    } else {
+        of("notify")
+    };
+    assert!(expected.ends_with("until it is written: waited, epoll_wait: 1 \n"));
+    for backend in backends() {
+        similar(&of(backend), &expected);
+    }
+}
+
+#[test]
 fn each_call_happens_once_in_a_storm_of_signals() {
     let place = Place::new();
     let Some(program) = place.compiled("storm", &["-static"]) else {

@@ -58,6 +58,8 @@ impl Backend {
 const ALWAYS: &[libc::c_long] = &[
     libc::SYS_openat,
     libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
     libc::SYS_newfstatat,
     libc::SYS_readlinkat,
     libc::SYS_statfs,
@@ -75,6 +77,7 @@ const ALWAYS: &[libc::c_long] = &[
 /// As [`ALWAYS`]: the older calls that other architectures do not have.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[libc::c_long] = &[
+    libc::SYS_epoll_wait,
     libc::SYS_readlink,
     libc::SYS_open,
     libc::SYS_creat,
@@ -88,6 +91,15 @@ const OLDER: &[libc::c_long] = &[
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[libc::c_long] = &[];
+
+/// Calls that are about several fds, and the argument that says how many: none is to sleep.
+const SEVERAL: &[(libc::c_long, u32)] = &[(libc::SYS_ppoll, 1), (libc::SYS_pselect6, 0)];
+
+/// As [`SEVERAL`]: the older calls that other architectures do not have.
+#[cfg(target_arch = "x86_64")]
+const OLDER_SEVERAL: &[(libc::c_long, u32)] = &[(libc::SYS_poll, 1), (libc::SYS_select, 0)];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER_SEVERAL: &[(libc::c_long, u32)] = &[];
 
 /// The filter, as it is handed to the kernel.
 #[derive(Debug)]
@@ -131,6 +143,13 @@ impl Filter {
                 limit.load(arg(resource));
                 limit.when(libc::RLIMIT_MEMLOCK, |memlock| memlock.ret(ours));
                 limit.ret(libc::SECCOMP_RET_ALLOW);
+            });
+        }
+        for &(call, count) in SEVERAL.iter().chain(OLDER_SEVERAL) {
+            filter.when(number(call), |several| {
+                several.load(arg(count));
+                several.when(0, |none| none.ret(libc::SECCOMP_RET_ALLOW));
+                several.ret(ours);
             });
         }
         for &call in ALWAYS.iter().chain(OLDER) {

@@ -36,6 +36,7 @@ mod notify;
 mod paths;
 mod perf;
 mod placeholder;
+mod poll;
 mod port;
 #[cfg(target_arch = "x86_64")]
 mod ptrace;

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use libc::pid_t;
 use rustix::fs::OFlags;
 
+use super::poll::Wait;
 use crate::abi::{Fd, Result};
 
 /// A task that waits for the answer to a call.
@@ -43,10 +44,12 @@ pub(super) struct Syscall {
 }
 
 /// What becomes of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(super) enum Answer {
     /// It returns that.
     Returns(Result<u64>),
     /// The running kernel answers.
     Continue,
+    /// It waits.
+    Later(Box<Wait>),
 }

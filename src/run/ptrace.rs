@@ -12,9 +12,11 @@ use std::ptr;
 
 use libc::{c_int, c_uint, pid_t, user_regs_struct};
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
 use super::filter::ARCH;
+use super::poll::Wait;
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
 use crate::abi::{Errno, Fd, Result};
@@ -60,16 +62,18 @@ pub(super) fn seize(process: pid_t) -> io::Result<()> {
 /// Those of the system.
 pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>) -> io::Result<()> {
     let mut is_program = false;
+    let mut waits = Vec::new();
     loop {
         if !is_program && has_ended(first) {
             // It could not become the program: whoever made it waits for it.
             return Ok(());
         }
-        let Some((task, status)) = wait(-1)? else {
+        let Some((task, status)) = next(server, &mut waits)? else {
             return Ok(());
         };
         is_program |= status >> 16 == libc::PTRACE_EVENT_EXEC;
         if !libc::WIFSTOPPED(status) {
+            waits.retain(|(stopped, _): &Waiting<'_>| stopped.task != task);
             if task == first {
                 told(status);
             }
@@ -78,7 +82,7 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
         let mut ended = None;
         match event {
-            libc::PTRACE_EVENT_SECCOMP => ended = call(server, task, strict, false),
+            libc::PTRACE_EVENT_SECCOMP => ended = call(server, task, strict, false, &mut waits),
             libc::PTRACE_EVENT_STOP if is_stop(signal) => {
                 if task == first {
                     told(status);
@@ -86,7 +90,7 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
                 resume(libc::PTRACE_LISTEN, task, 0);
             }
             0 if signal == libc::SIGSYS && is_ours(task) => {
-                ended = call(server, task, strict, true)
+                ended = call(server, task, strict, true, &mut waits);
             }
             0 if signal != SYSCALL_STOP => resume(libc::PTRACE_CONT, task, signal),
             _ => resume(libc::PTRACE_CONT, task, 0),
@@ -101,15 +105,55 @@ fn is_stop(signal: c_int) -> bool {
     [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal)
 }
 
+/// A task that is stopped until its call is answered.
+type Waiting<'a> = (Stopped<'a>, Box<Wait>);
+
+/// What becomes of a task next. Calls that wait are answered meanwhile.
+fn next(server: &Server, waits: &mut Vec<Waiting<'_>>) -> io::Result<Option<(pid_t, c_int)>> {
+    // Nothing that can be waited for tells of stops.
+    const PAUSE: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 200_000,
+    };
+    while !waits.is_empty() {
+        match wait(-1, libc::WNOHANG)? {
+            Some((0, _)) => {}
+            found => return Ok(found),
+        }
+        let mut fds = vec![PollFd::new(server.woken(), PollFlags::IN)];
+        for (_, wait) in &*waits {
+            let _ = wait.waits_for(&mut fds);
+        }
+        if poll(&mut fds, Some(&PAUSE)).is_ok() && !fds[0].revents().is_empty() {
+            let _ = rustix::io::read(server.woken(), &mut [0; 8]);
+        }
+        drop(fds);
+        waits.retain_mut(|(stopped, wait)| match wait.answer(stopped) {
+            None => true,
+            Some(answer) => {
+                stopped.returns(answer);
+                false
+            }
+        });
+    }
+    wait(-1, 0)
+}
+
 /// A call that waits for its answer. What wait(2) says if the task ends meanwhile.
-fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) -> Option<c_int> {
+fn call<'a>(
+    server: &'a Server,
+    task: pid_t,
+    strict: bool,
+    trapped: bool,
+    waits: &mut Vec<Waiting<'a>>,
+) -> Option<c_int> {
     let regs = registers(task).ok()?;
     let call = Syscall {
         arch: ARCH | if regs.cs == 0x23 { 1 << 31 } else { 0 },
         number: if trapped { regs.rax } else { regs.orig_rax }.cast_signed(),
         args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
     };
-    let stopped = Stopped {
+    let mut stopped = Stopped {
         server,
         task,
         regs,
@@ -125,36 +169,21 @@ fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) -> Option<c_i
         // SAFETY: only numbers; it is stopped, so the number is its own.
         unsafe { libc::kill(task, libc::SIGKILL) };
     }
-    let at = stopped.at.into_inner();
+    let at = stopped.at.get_mut();
     if at.ended.is_some() {
         return at.ended;
     }
-    let result = match answer {
-        Answer::Continue if at.entry => {
-            resume(libc::PTRACE_CONT, task, 0);
-            return None;
-        }
+    match answer {
+        Answer::Continue if at.entry => resume(libc::PTRACE_CONT, task, 0),
         Answer::Continue => {
             server.notices.tell(format_args!(
                 "counters of perf_event_open(2) are not available with --backend ptrace: EACCES"
             ));
-            Err(Errno::EACCES)
+            stopped.returns(Err(Errno::EACCES));
         }
-        Answer::Returns(result) => result,
-    };
-    let mut regs = stopped.regs;
-    regs.rax = match result {
-        Ok(value) => value,
-        Err(errno) => errno.negated().cast_unsigned(),
-    };
-    // No call is made, and none begun again.
-    regs.orig_rax = u64::MAX;
-    let _ = set_registers(task, &regs);
-    for signal in at.signals {
-        // SAFETY: only numbers.
-        unsafe { libc::syscall(libc::SYS_tkill, task, signal) };
+        Answer::Returns(result) => stopped.returns(result),
+        Answer::Later(wait) => waits.push((stopped, wait)),
     }
-    resume(libc::PTRACE_CONT, task, 0);
     None
 }
 
@@ -227,6 +256,23 @@ impl Port for Stopped<'_> {
 }
 
 impl Stopped<'_> {
+    /// The call returns that.
+    fn returns(&mut self, result: Result<u64>) {
+        let mut regs = self.regs;
+        regs.rax = match result {
+            Ok(value) => value,
+            Err(errno) => errno.negated().cast_unsigned(),
+        };
+        // No call is made, and none begun again.
+        regs.orig_rax = u64::MAX;
+        let _ = set_registers(self.task, &regs);
+        for signal in self.at.get_mut().signals.drain(..) {
+            // SAFETY: only numbers.
+            unsafe { libc::syscall(libc::SYS_tkill, self.task, signal) };
+        }
+        resume(libc::PTRACE_CONT, self.task, 0);
+    }
+
     /// The task makes a call for us.
     fn make(&self, number: i64, args: [u64; 4]) -> io::Result<i64> {
         let mut at = self.at.lock();
@@ -254,7 +300,7 @@ impl Stopped<'_> {
         while left > 0 {
             request(libc::PTRACE_SYSCALL, self.task, 0, 0)?;
             let gone = io::Error::from_raw_os_error(libc::ESRCH);
-            let (_, status) = wait(self.task)?.ok_or(gone)?;
+            let (_, status) = wait(self.task, 0)?.ok_or(gone)?;
             if !libc::WIFSTOPPED(status) {
                 at.ended = Some(status);
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
@@ -325,11 +371,11 @@ fn has_ended(process: pid_t) -> bool {
     ret == 0 && ends.contains(&info.si_code)
 }
 
-/// What became of a task that this thread traces; `None` if there is none.
-fn wait(task: pid_t) -> io::Result<Option<(pid_t, c_int)>> {
+/// What became of a task that this thread traces; `None` if there is none. Task 0 is none yet, if that is not waited for.
+fn wait(task: pid_t, flags: c_int) -> io::Result<Option<(pid_t, c_int)>> {
     loop {
         let mut status = 0;
-        let flags = libc::__WALL | libc::__WNOTHREAD;
+        let flags = flags | libc::__WALL | libc::__WNOTHREAD;
         // SAFETY: the status is ours.
         let found = unsafe { libc::waitpid(task, &raw mut status, flags) };
         if found >= 0 {

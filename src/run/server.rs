@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use libc::pid_t;
 use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::bpffs::Bpffs;
 use super::caller::{self, Caller, caught};
@@ -23,7 +24,7 @@ use super::port::{Answer, Port, Syscall};
 use super::record::Recorder;
 use super::table::{Entry, Table};
 use super::task::{TaskFile, Tasks};
-use super::{epoll, mapping, paths, perf};
+use super::{epoll, mapping, paths, perf, poll};
 use crate::Kernel;
 use crate::abi::{Cmd, Errno, Fd, Result, UserMem};
 use crate::vm::Interpreter;
@@ -38,6 +39,10 @@ pub(super) struct Server {
     pub(super) bpffs: Bpffs,
     pub(super) cgroups: Cgroups,
     pub(super) notices: Notices,
+    /// What is waited for with epoll(7).
+    pub(super) watched: Mutex<Vec<Weak<Entry>>>,
+    /// An eventfd.
+    woken: Arc<OwnedFd>,
     /// What the lists of CPUs say, if that is not the truth.
     pub(super) cpus: Option<String>,
     /// `RLIMIT_MEMLOCK` of processes that have set it.
@@ -67,6 +72,8 @@ impl Server {
             bpffs: Bpffs::new(pin_root)?,
             cgroups: Cgroups::default(),
             notices: Notices::default(),
+            watched: Mutex::default(),
+            woken: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
             cpus: (!truth.is_ok_and(|truth| truth == list)).then_some(list),
             memlock: Mutex::default(),
             kernel,
@@ -98,6 +105,12 @@ impl Server {
             libc::SYS_bpf if child::is_hello(call) => Answer::Returns(Err(Errno::new(child::HERE))),
             libc::SYS_bpf => Answer::Returns(caller::bpf(self, port, args)),
             libc::SYS_epoll_ctl => epoll::ctl(self, port, args),
+            libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => self.epoll_wait(),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_epoll_wait => self.epoll_wait(),
+            libc::SYS_ppoll | libc::SYS_pselect6 => poll::call(self, port, call),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_poll | libc::SYS_select => poll::call(self, port, call),
             libc::SYS_mmap => mapping::mmap(self, port, args),
             libc::SYS_perf_event_open => perf::open(self, port, args),
             libc::SYS_ioctl => perf::ioctl(self, port, args),
@@ -105,6 +118,26 @@ impl Server {
             libc::SYS_setrlimit => self.memlock(port, 0, args[1], 0),
             _ => paths::call(self, port, call),
         }
+    }
+
+    /// The running kernel waits for eventfds of ours that say what is so.
+    fn epoll_wait(&self) -> Answer {
+        epoll::refresh(self);
+        Answer::Continue
+    }
+
+    /// To be called when a call that waits is to be looked at again.
+    pub(super) fn wakes(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let woken = Arc::clone(&self.woken);
+        Arc::new(move || {
+            // Full, it is seen all the same.
+            let _ = rustix::io::write(&*woken, &1_u64.to_ne_bytes());
+        })
+    }
+
+    /// Readable when a call that waits is to be looked at again.
+    pub(super) fn woken(&self) -> &OwnedFd {
+        &self.woken
     }
 
     /// The file behind an fd of a task.

@@ -15,12 +15,11 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::child::{self, Message, Stage};
 use super::filter::{Backend, Filter};
-use super::notify::{Listener, Waiting};
+use super::notify::{self, Listener};
 use super::server::Server;
 use crate::Kernel;
 
@@ -315,7 +314,9 @@ type Begun = (Serving, Option<UnixStream>);
 
 impl Serving {
     fn of_notices(server: &Arc<Server>, listener: Listener, strict: bool) -> io::Result<Begun> {
-        let serving = Self::begin(server, move |server| serve(server, &listener, strict))?;
+        let serving = Self::begin(server, move |server| {
+            notify::serve(server, &listener, strict)
+        })?;
         Ok((serving, None))
     }
 
@@ -379,53 +380,5 @@ impl Serving {
             ended
         })?;
         Ok(Self { thread, over })
-    }
-}
-
-/// Answers calls until no process is left that could make one.
-fn serve(server: &Server, listener: &Listener, strict: bool) -> io::Result<()> {
-    let closings = server.table.closings();
-    loop {
-        let mut fds = [
-            PollFd::new(listener, PollFlags::IN),
-            PollFd::new(closings, PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        let [calls, closed] = fds.map(|fd| fd.revents());
-        if closed.contains(PollFlags::IN) {
-            server.settle();
-        }
-        if calls.contains(PollFlags::IN) {
-            let Some((id, task, call)) = listener.receive()? else {
-                continue;
-            };
-            let waiting = Waiting {
-                listener,
-                id,
-                task,
-                notices: &server.notices,
-            };
-            let answer = server.serve(&waiting, &call);
-            if strict && server.notices.has_refused() {
-                // The call is not answered any more.
-                end(task);
-            }
-            listener.send(id, answer);
-        } else if calls.intersects(PollFlags::HUP | PollFlags::ERR) {
-            return Ok(());
-        }
-    }
-}
-
-/// Kills the process of a task.
-fn end(task: libc::pid_t) {
-    let process = super::task::process_of(task).and_then(rustix::process::Pid::from_raw);
-    if let Some(process) = process {
-        // It may be gone.
-        let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
     }
 }

@@ -114,6 +114,31 @@ pub(super) fn process_of(task: pid_t) -> Option<pid_t> {
     line.trim().parse().ok()
 }
 
+/// A signal has come that ends a call, unless it is one of those.
+pub(super) fn is_signalled(task: pid_t, blocked: u64) -> bool {
+    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
+    let set = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+            .unwrap_or(0)
+    };
+    let bit = |signal: i32| 1_u64 << (signal - 1);
+    let by_default = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+    let by_default = by_default
+        .into_iter()
+        .fold(0, |set, signal| set | bit(signal));
+    let pending = set("SigPnd:") | set("ShdPnd:");
+    let ignored = set("SigIgn:") | by_default & !set("SigCgt:");
+    pending & !blocked & !set("SigBlk:") & !ignored != 0
+}
+
+/// How many fds a task has room for.
+pub(super) fn fd_room(task: pid_t) -> usize {
+    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    line.and_then(|size| size.trim().parse().ok()).unwrap_or(0)
+}
+
 /// All processes that can be looked at.
 pub(super) fn processes() -> Vec<pid_t> {
     let Ok(entries) = fs::read_dir("/proc") else {
