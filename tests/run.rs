@@ -488,6 +488,62 @@ fn a_daemon_is_answered_and_not_waited_for() {
 }
 
 #[test]
+fn limits_names_and_counters_are_as_on_the_kernel() {
+    let place = Place::new();
+    let Some(corners) = place.compiled("corners", &["-static"]) else {
+        return;
+    };
+    for corner in ["memlock", "reopen", "perf"] {
+        let outputs = backends().iter().map(|backend| {
+            // Under ptrace, an event that counts is refused, and named.
+            let (out, err, _) = output(
+                place
+                    .mapemu(&["--backend", backend])
+                    .arg(&corners)
+                    .arg(corner),
+            );
+            assert!(
+                err.is_empty() || *backend == "ptrace" && corner == "perf",
+                "{err}"
+            );
+            (out, err.is_empty())
+        });
+        let outputs: Vec<_> = outputs.filter(|(_, silent)| *silent).collect();
+        for (out, _) in &outputs {
+            let expected = if has_host() {
+                output(Command::new(&corners).arg(corner)).0
+            } else {
+                outputs[0].0.clone()
+            };
+            similar(out, &expected);
+        }
+    }
+}
+
+#[test]
+fn the_file_system_of_pins_answers_as_the_kernel_s() {
+    let place = Place::new();
+    if has("bpftool").is_none() {
+        return;
+    }
+    for (backend, all) in [("notify", ""), ("ptrace", "all")] {
+        if !backends().contains(&backend) {
+            continue;
+        }
+        let mut command = place.mapemu(&["--backend", backend]);
+        let (out, err, _) = output(command.args(["sh", "bpffs.sh", all]));
+        assert_eq!(err, "");
+        if has_host() {
+            // The kernel's own has two files in it.
+            let host = on_host(&place, &format!("sh bpffs.sh {all}"));
+            let lines = host.lines().filter(|line| !line.ends_with("s.debug"));
+            let host: Vec<&str> = lines.collect();
+            similar(&out, &host.join("\n"));
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_said() {
     let place = Place::new();
     let Some(corners) = place.compiled("corners", &["-static"]) else {

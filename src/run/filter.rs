@@ -72,6 +72,15 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_faccessat2,
     libc::SYS_statx,
     libc::SYS_openat2,
+    libc::SYS_symlinkat,
+    libc::SYS_linkat,
+    libc::SYS_mknodat,
+    libc::SYS_fchmodat,
+    super::paths::FCHMODAT2,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_chdir,
+    libc::SYS_getcwd,
 ];
 
 /// As [`ALWAYS`]: the older calls that other architectures do not have.
@@ -88,6 +97,12 @@ const OLDER: &[libc::c_long] = &[
     libc::SYS_rmdir,
     libc::SYS_unlink,
     libc::SYS_rename,
+    libc::SYS_symlink,
+    libc::SYS_link,
+    libc::SYS_mknod,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[libc::c_long] = &[];
@@ -138,7 +153,11 @@ impl Filter {
             }
             ioctl.ret(libc::SECCOMP_RET_ALLOW);
         });
-        for (call, resource) in [(libc::SYS_prlimit64, 1), (libc::SYS_setrlimit, 0)] {
+        for (call, resource) in [
+            (libc::SYS_prlimit64, 1),
+            (libc::SYS_setrlimit, 0),
+            (libc::SYS_getrlimit, 0),
+        ] {
             filter.when(number(call), |limit| {
                 limit.load(arg(resource));
                 limit.when(libc::RLIMIT_MEMLOCK, |memlock| memlock.ret(ours));

@@ -30,6 +30,7 @@ mod filter;
 mod foreign;
 mod front;
 mod mapping;
+mod memlock;
 mod memory;
 mod notice;
 mod notify;

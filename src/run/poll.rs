@@ -84,6 +84,9 @@ enum Shape {
     Select([u64; 3], usize),
 }
 
+/// Addresses, and what is written there.
+type Written = Vec<(u64, Vec<u8>)>;
+
 /// How long it waits.
 #[derive(Clone, Copy)]
 struct Time {
@@ -235,7 +238,7 @@ impl Wait {
         for asked in &self.asked {
             let (file, events) = match &asked.what {
                 What::Theirs(file) => (file.as_fd(), asked.events),
-                _ => (null, PollFlags::empty()),
+                What::Nothing | What::Closed | What::Ours(_) => (null, PollFlags::empty()),
             };
             fds.push(PollFd::from_borrowed_fd(file, events));
         }
@@ -258,7 +261,7 @@ impl Wait {
     }
 
     /// How many say anything; what is written.
-    fn pollfds(&self, at: u64, said: &[PollFlags]) -> (u64, Vec<(u64, Vec<u8>)>) {
+    fn pollfds(&self, at: u64, said: &[PollFlags]) -> (u64, Written) {
         let count = said.iter().filter(|said| !said.is_empty()).count();
         let each = said.iter().zip(0_u64..);
         let written = each.map(|(said, index)| {
@@ -269,12 +272,7 @@ impl Wait {
     }
 
     /// How many bits are set in all sets; what is written.
-    fn sets(
-        &self,
-        sets: [u64; 3],
-        words: usize,
-        said: &[PollFlags],
-    ) -> Result<(u64, Vec<(u64, Vec<u8>)>)> {
+    fn sets(&self, sets: [u64; 3], words: usize, said: &[PollFlags]) -> Result<(u64, Written)> {
         let mut count = 0;
         let mut written = Vec::new();
         for (&at, (asks, always)) in sets.iter().zip(SETS) {

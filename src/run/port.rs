@@ -30,6 +30,12 @@ pub(super) trait Port: fmt::Debug + Sync {
     /// `EMFILE` if the task has no free one.
     fn add_fd(&self, file: BorrowedFd<'_>, access: OFlags, cloexec: bool) -> Result<Fd>;
 
+    /// The task goes to a directory, which only this process can reach by a path. `None` if it cannot be brought there.
+    fn chdir(&self, dir: BorrowedFd<'_>) -> Option<Result<u64>> {
+        let _ = dir;
+        None
+    }
+
     /// The task's memory or its fds cannot be reached: people have to know.
     fn unreachable(&self, why: &io::Error);
 }

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
 use super::filter::ARCH;
+use super::mapping::errno_of;
 use super::poll::Wait;
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
@@ -248,6 +249,19 @@ impl Port for Stopped<'_> {
             Ok(errno @ 1..4096) => Err(Errno::new(errno)),
             _ => u32::try_from(made).map_err(|_| Errno::EIO),
         }
+    }
+
+    fn chdir(&self, dir: BorrowedFd<'_>) -> Option<Result<u64>> {
+        let go = |fd: Fd| {
+            let made = self.make(libc::SYS_fchdir, [fd.into(), 0, 0, 0]);
+            let _ = self.make(libc::SYS_close, [fd.into(), 0, 0, 0]);
+            let made = made.map_err(errno_of)?;
+            match u16::try_from(-made) {
+                Ok(errno @ 1..4096) => Err(Errno::new(errno)),
+                _ => Ok(0),
+            }
+        };
+        Some(self.add_fd(dir, OFlags::PATH, true).and_then(go))
     }
 
     fn unreachable(&self, why: &io::Error) {
