@@ -97,10 +97,11 @@ fn a_static_program_sees_what_it_sees_on_the_kernel() {
     }
 }
 
-#[test]
-fn waiting_for_maps_is_as_on_the_kernel() {
+/// Whatever the backend, the output is that on the kernel, which ends with that line.
+#[track_caller]
+fn answers_as_the_kernel(name: &str, last: &str) {
     let place = Place::new();
-    let Some(program) = place.compiled("waits", &["-pthread"]) else {
+    let Some(program) = place.compiled(name, &["-pthread"]) else {
         return;
     };
     let of = |backend: &str| output(place.mapemu(&["--backend", backend]).arg(&program)).0;
@@ -109,10 +110,20 @@ fn waiting_for_maps_is_as_on_the_kernel() {
     } else {
         of("notify")
     };
-    assert!(expected.ends_with("until it is written: waited, epoll_wait: 1 \n"));
+    assert_eq!(expected.lines().last(), Some(last));
     for backend in backends() {
         similar(&of(backend), &expected);
     }
+}
+
+#[test]
+fn waiting_for_maps_is_as_on_the_kernel() {
+    answers_as_the_kernel("waits", "until it is written: waited, epoll_wait: 1 ");
+}
+
+#[test]
+fn tasks_of_all_kinds_have_maps_as_on_the_kernel() {
+    answers_as_the_kernel("tasks", "exec of a thread: 0, 1");
 }
 
 #[test]
@@ -592,6 +603,13 @@ fn a_supervisor_or_a_filter_around_is_said() {
         (125, true),
         "{err}"
     );
+    // Processes whose /proc is not there.
+    let mut command = place.ordinary("unshare");
+    let mapemu = place.path("mapemu");
+    let (_, err, status) = output(command.arg("-Urpf").arg(mapemu).args(["run", "--", "true"]));
+    if !err.contains("unshare") {
+        assert_eq!((status, err.contains("mount it")), (125, true), "{err}");
+    }
     // A container.
     let mut command = place.ordinary(&refuse);
     let (_, err, status) = output(

@@ -265,7 +265,8 @@ impl Call<'_> {
         let task = self.port.task();
         let start = match first {
             "self" | "thread-self" => format!("/proc/{task}"),
-            other => format!("/proc/{}", other.parse::<u32>().ok()?),
+            // Its numbers may be others than ours.
+            other => format!("/proc/{task}/root/proc/{}", other.parse::<u32>().ok()?),
         };
         Some(Path::new(&start).join(parts.as_path()))
     }

@@ -35,7 +35,8 @@ pub enum Error {
     /// A filter around this process refuses bpf(2).
     #[error(
         "bpf(2) is refused here by a seccomp filter around mapemu, as containers have it. Run the container with \
-         `--cap-add BPF --cap-add PERFMON` or `--security-opt seccomp=unconfined`, or use --backend ptrace"
+         `--security-opt seccomp=unconfined` or, if its profile knows them, `--cap-add BPF --cap-add PERFMON`, or use \
+         --backend ptrace"
     )]
     Refused,
     /// The kernel cannot tell of calls so that each is answered once.
@@ -46,6 +47,11 @@ pub enum Error {
     /// A filter could not be installed.
     #[error("seccomp(2) does not work here ({0}): use --backend ptrace, if ptrace(2) does")]
     Filter(io::Error),
+    /// Nothing is known of the program's processes.
+    #[error(
+        "/proc is not mounted here, or is that of other processes: mount it (mount -t proc proc /proc)"
+    )]
+    Proc,
     /// The kernel's ring buffers could not be mapped.
     #[error("the kernel of a run is made with `Kernel::builder().doubled_rings(true)`")]
     Rings,
@@ -118,6 +124,10 @@ impl Run {
     pub fn spawn(self, mut command: Command) -> Result<Running, Error> {
         if !self.kernel.env().doubled_rings {
             return Err(Error::Rings);
+        }
+        let own = std::fs::read_link("/proc/self").ok();
+        if own != Some(std::process::id().to_string().into()) {
+            return Err(Error::Proc);
         }
         let server = Server::new(self.kernel, self.pin_root.as_deref(), self.trace)?;
         let server = Arc::new(server);

@@ -5,8 +5,10 @@
 #include <linux/perf_event.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 int main(int argc, char **argv) {
@@ -100,7 +102,7 @@ int main(int argc, char **argv) {
         printf("value %ld\n", value);
     } else if (!strcmp(argv[1], "perf")) {
         /* Events that are not for BPF. */
-        struct perf_event_attr attr = {.size = sizeof attr};
+        struct perf_event_attr attr = {.size = sizeof attr, .exclude_kernel = 1, .exclude_hv = 1};
         for (attr.type = 1000; attr.type < 1002; attr.type++)
             say("unknown", syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0));
         attr.type = PERF_TYPE_SOFTWARE;
@@ -109,8 +111,16 @@ int main(int argc, char **argv) {
         say("dummy", syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0) < 0 ? -1 : 0);
     } else if (!strcmp(argv[1], "forever")) {
         int map = create(BPF_MAP_TYPE_HASH, 4, 8, 100, 0);
+        struct pollfd ring = {create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0), POLLIN, 0};
+        int epoll = epoll_create1(0);
         for (int key = 0;; key = (key + 1) % 100) {
             long value = key;
+            struct epoll_event event = {.events = EPOLLIN};
+            epoll_ctl(epoll, key % 2 ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, ring.fd, &event);
+            epoll_wait(epoll, &event, 1, 0);
+            poll(&ring, 1, key % 8 ? 0 : 1);
+            mkdir("/sys/fs/bpf/dir", 0700);
+            rmdir("/sys/fs/bpf/dir");
             elem(BPF_MAP_UPDATE_ELEM, map, &key, &value, 0);
             elem(BPF_MAP_DELETE_ELEM, map, &key, 0, 0);
             close(create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0));
