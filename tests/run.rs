@@ -127,6 +127,40 @@ fn tasks_of_all_kinds_have_maps_as_on_the_kernel() {
 }
 
 #[test]
+fn programs_in_namespaces_and_on_their_own_file_systems_are_answered() {
+    let place = Place::new();
+    let (Some(program), Some(fuse)) = (
+        place.compiled("elements", &["-static"]),
+        place.compiled("fuse", &["-pthread"]),
+    ) else {
+        return;
+    };
+    let (_, refused, _) = output(place.ordinary("unshare").args(["-rm", "true"]));
+    if !refused.is_empty() {
+        return missing("a user namespace").unwrap_or_default();
+    }
+    let (expected, ..) = output(place.mapemu(&[]).arg(&program));
+    for backend in backends() {
+        for namespaces in [&["-r"].as_slice(), &["-rpf", "--mount-proc"]] {
+            let mut command = place.mapemu(&["--backend", backend]);
+            let (out, ..) = output(command.arg("unshare").args(namespaces.iter()).arg(&program));
+            similar(&out, &expected);
+        }
+        // It is served by the program itself, which waits for mapemu while it serves.
+        let mut command = place.mapemu(&["--backend", backend]);
+        let (out, err, status) = output(command.args(["unshare", "-rm"]).arg(&fuse));
+        if status == 77 {
+            return missing(&err).unwrap_or_default();
+        }
+        assert!(
+            out.contains("poll: 2 \n") && out.ends_with("openat: 0 \n"),
+            "{backend}: {out}"
+        );
+        fs::remove_dir(place.path("mounted")).expect("it is there");
+    }
+}
+
+#[test]
 fn each_call_happens_once_in_a_storm_of_signals() {
     let place = Place::new();
     let Some(program) = place.compiled("storm", &["-static"]) else {

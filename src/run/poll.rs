@@ -73,6 +73,11 @@ enum What {
     Nothing,
     Closed,
     Ours(crate::sys::OpenFile),
+    /// A file of a file system that the program itself may serve: nothing is asked of it.
+    Served,
+    /// Another file of the program.
+    Other,
+    /// It, by an fd of ours.
     Theirs(OwnedFd),
 }
 
@@ -156,14 +161,6 @@ impl Wait {
             Shape::Poll(at) => (shape, polled(&mem, at, n)?),
             Shape::Select(sets, _) => selected(&mem, port, sets, n)?,
         };
-        let ours = |asked: &Asked| match server.tasks.file(port.task(), asked.fd) {
-            Ok(file) => server.table.get(file.inode).map(|entry| entry.any_file()),
-            Err(_) => None,
-        };
-        let ours: Vec<_> = asked.iter().map(ours).collect();
-        if ours.iter().all(Option::is_none) {
-            return Ok(None);
-        }
         let wakes = server.wakes();
         let mut wait = Self {
             asked,
@@ -173,16 +170,18 @@ impl Wait {
             looked: Instant::now(),
             _wakes: Arc::clone(&wakes),
         };
-        for (asked, ours) in wait.asked.iter_mut().zip(ours) {
-            asked.what = match ours {
-                Some(file) => {
-                    // What has no wakeups says the same at all times.
-                    let _ = file.on_wake(&wakes);
-                    What::Ours(file)
-                }
-                None if asked.fd.cast_signed() < 0 => What::Nothing,
-                None => epoll::taken(port, asked.fd).map_or(What::Closed, What::Theirs),
-            };
+        let mut any = false;
+        for asked in &mut wait.asked {
+            asked.what = what(server, port, asked.fd, &wakes);
+            any |= matches!(asked.what, What::Ours(_));
+        }
+        if !any {
+            return Ok(None);
+        }
+        for asked in &mut wait.asked {
+            if matches!(asked.what, What::Other) {
+                asked.what = epoll::taken(port, asked.fd).map_or(What::Closed, What::Theirs);
+            }
         }
         Ok(Some(wait))
     }
@@ -225,7 +224,7 @@ impl Wait {
     pub(super) fn waits_for<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) -> Duration {
         fds.extend(self.asked.iter().filter_map(|asked| match &asked.what {
             What::Theirs(file) => Some(PollFd::new(file, asked.events)),
-            What::Nothing | What::Closed | What::Ours(_) => None,
+            What::Nothing | What::Closed | What::Ours(_) | What::Served | What::Other => None,
         }));
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         self.time.until.map_or(LOOK, left).min(LOOK)
@@ -238,20 +237,23 @@ impl Wait {
         for asked in &self.asked {
             let (file, events) = match &asked.what {
                 What::Theirs(file) => (file.as_fd(), asked.events),
-                What::Nothing | What::Closed | What::Ours(_) => (null, PollFlags::empty()),
+                What::Nothing | What::Closed | What::Ours(_) | What::Served | What::Other => {
+                    (null, PollFlags::empty())
+                }
             };
             fds.push(PollFd::from_borrowed_fd(file, events));
         }
         let _ = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+        // What a file says that has nothing to wait for.
+        let default = PollFlags::IN | PollFlags::OUT | PollFlags::RDNORM | PollFlags::WRNORM;
         let always = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
         let each = self.asked.iter().zip(fds);
         each.map(|(asked, fd)| match &asked.what {
             What::Nothing => PollFlags::empty(),
             What::Closed => PollFlags::NVAL,
             What::Theirs(_) => fd.revents(),
+            What::Served | What::Other => default & (asked.events | always),
             What::Ours(file) => {
-                let default =
-                    PollFlags::IN | PollFlags::OUT | PollFlags::RDNORM | PollFlags::WRNORM;
                 let says = file.poll().ok().and_then(|bits| u16::try_from(bits).ok());
                 let says = says.map_or(default, PollFlags::from_bits_retain);
                 says & (asked.events | always)
@@ -294,6 +296,28 @@ impl Wait {
         }
         Ok((count, written))
     }
+}
+
+/// What an fd is.
+fn what(server: &Server, port: &dyn Port, fd: Fd, wakes: &Arc<dyn Fn() + Send + Sync>) -> What {
+    if fd.cast_signed() < 0 {
+        return What::Nothing;
+    }
+    let Ok(found) = server.tasks.file(port.task(), fd) else {
+        return What::Closed;
+    };
+    if let Some(entry) = server.table.get(found.inode) {
+        let file = entry.any_file();
+        // What has no wakeups says the same at all times.
+        let _ = file.on_wake(wakes);
+        return What::Ours(file);
+    }
+    let plain = matches!(found.mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR);
+    let served = || task::file_system(port.task(), fd).is_some_and(|kind| kind.starts_with("fuse"));
+    if plain && served() {
+        return What::Served;
+    }
+    What::Other
 }
 
 fn polled(mem: &TaskMem<'_>, at: u64, n: usize) -> Result<Vec<Asked>> {

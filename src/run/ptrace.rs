@@ -7,20 +7,24 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 
 use libc::{c_int, c_uint, pid_t, user_regs_struct};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags, open};
 
+use super::child;
+use super::epoll;
 use super::filter::ARCH;
-use super::mapping::errno_of;
+use super::mapping::{errno_of, int};
+use super::memory::TaskMem;
+use super::placeholder::{inode_of, own_link};
 use super::poll::Wait;
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
-use crate::abi::{Errno, Fd, Result};
+use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 const OPTIONS: c_int = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACECLONE
@@ -225,41 +229,22 @@ impl Port for Stopped<'_> {
         true
     }
 
-    /// The task opens our fd by its link.
+    /// The task opens our fd by its link, or is sent it where it does not see us.
     fn add_fd(&self, file: BorrowedFd<'_>, access: OFlags, cloexec: bool) -> Result<Fd> {
-        let path = format!("/proc/{}/fd/{}\0", std::process::id(), file.as_raw_fd());
-        let room = (self.regs.rsp - RED_ZONE - path.len() as u64) & !15;
-        let mut mem = super::memory::TaskMem::new(self);
-        crate::abi::UserMem::write(&mut mem, room, path.as_bytes())?;
         let mut flags =
             access & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::TRUNC);
         flags.set(OFlags::CLOEXEC, cloexec);
-        let args = [
-            libc::AT_FDCWD.cast_unsigned().into(),
-            room,
-            flags.bits().into(),
-            0,
-        ];
-        let made = self.make(libc::SYS_openat, args);
-        let made = made.map_err(|error| {
-            self.unreachable(&error);
-            Errno::EIO
-        })?;
-        match u16::try_from(-made) {
-            Ok(errno @ 1..4096) => Err(Errno::new(errno)),
-            _ => u32::try_from(made).map_err(|_| Errno::EIO),
+        match self.open_by_link(file, flags) {
+            Err(Errno::EACCES | Errno::EPERM | Errno::ENOENT) => self.send(file, flags),
+            answer => answer,
         }
     }
 
     fn chdir(&self, dir: BorrowedFd<'_>) -> Option<Result<u64>> {
         let go = |fd: Fd| {
-            let made = self.make(libc::SYS_fchdir, [fd.into(), 0, 0, 0]);
-            let _ = self.make(libc::SYS_close, [fd.into(), 0, 0, 0]);
-            let made = made.map_err(errno_of)?;
-            match u16::try_from(-made) {
-                Ok(errno @ 1..4096) => Err(Errno::new(errno)),
-                _ => Ok(0),
-            }
+            let gone = self.call(libc::SYS_fchdir, [fd.into(), 0, 0, 0]);
+            self.close(fd);
+            gone
         };
         Some(self.add_fd(dir, OFlags::PATH, true).and_then(go))
     }
@@ -285,6 +270,89 @@ impl Stopped<'_> {
             unsafe { libc::syscall(libc::SYS_tkill, self.task, signal) };
         }
         resume(libc::PTRACE_CONT, self.task, 0);
+    }
+
+    /// # Errors
+    ///
+    /// `ENOENT` if the path leads to something else there, and those of open(2).
+    fn open_by_link(&self, file: BorrowedFd<'_>, flags: OFlags) -> Result<Fd> {
+        let path = format!("/proc/{}/fd/{}\0", std::process::id(), file.as_raw_fd());
+        let room = self.room();
+        TaskMem::new(self).write(room, path.as_bytes())?;
+        let here = libc::AT_FDCWD.cast_unsigned().into();
+        let opened = self.call(libc::SYS_openat, [here, room, flags.bits().into(), 0])?;
+        let fd = int(opened);
+        let found = self.server.tasks.file(self.task, fd)?;
+        if inode_of(file).ok() == Some(found.inode) {
+            return Ok(fd);
+        }
+        self.close(fd);
+        Err(Errno::ENOENT)
+    }
+
+    /// Through a socket that the task makes for it.
+    fn send(&self, file: BorrowedFd<'_>, flags: OFlags) -> Result<Fd> {
+        let file =
+            open(own_link(file), flags | OFlags::CLOEXEC, Mode::empty()).map_err(errno_of)?;
+        let room = self.room();
+        let (unix, kind) = (libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC);
+        let args = [unix, kind, 0].map(|arg| u64::from(arg.cast_unsigned()));
+        self.call(libc::SYS_socketpair, [args[0], args[1], args[2], room])?;
+        let mut ends = [0; 8];
+        TaskMem::new(self).read(room, &mut ends)?;
+        let ends = [Attr(&ends).u32(0), Attr(&ends).u32(4)];
+        let sent = epoll::taken(self, ends[1]).and_then(|socket| {
+            child::send_fd(socket.as_fd(), file.as_fd()).map_err(errno_of)?;
+            self.received(ends[0], room)
+        });
+        ends.iter().for_each(|&end| self.close(end));
+        let fd = sent?;
+        // It gets the number that it would have had.
+        let dup = match flags.contains(OFlags::CLOEXEC) {
+            true => libc::F_DUPFD_CLOEXEC,
+            false => libc::F_DUPFD,
+        };
+        let lowest = self.call(
+            libc::SYS_fcntl,
+            [fd.into(), u64::from(dup.cast_unsigned()), 0, 0],
+        );
+        self.close(fd);
+        lowest.map(int)
+    }
+
+    /// The task receives an fd.
+    fn received(&self, socket: Fd, room: u64) -> Result<Fd> {
+        // A byte, a vector of it, room for an fd, and the header of it all.
+        let (byte, vector, control, header) = (room, room + 16, room + 32, room + 64);
+        let words = [byte, 1, 0, 0, 0, 0, 0, 0, vector, 1, control, 24, 0];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        TaskMem::new(self).write(vector, &bytes)?;
+        self.call(libc::SYS_recvmsg, [socket.into(), header, 0, 0])?;
+        let mut received = [0; 24];
+        TaskMem::new(self).read(control, &mut received)?;
+        Ok(Attr(&received).u32(16))
+    }
+
+    /// Memory below the task's stack that it does not use.
+    fn room(&self) -> u64 {
+        const ROOM: u64 = 256;
+        (self.regs.rsp - RED_ZONE - ROOM) & !15
+    }
+
+    fn close(&self, fd: Fd) {
+        let _ = self.call(libc::SYS_close, [fd.into(), 0, 0, 0]);
+    }
+
+    /// What a call answers that the task makes for us.
+    fn call(&self, number: i64, args: [u64; 4]) -> Result<u64> {
+        let made = self.make(number, args).map_err(|error| {
+            self.unreachable(&error);
+            Errno::EIO
+        })?;
+        match u16::try_from(-made) {
+            Ok(errno @ 1..4096) => Err(Errno::new(errno)),
+            _ => Ok(made.cast_unsigned()),
+        }
     }
 
     /// The task makes a call for us.
