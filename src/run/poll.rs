@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
-use super::mapping::int;
 use super::memory::TaskMem;
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
@@ -125,7 +124,7 @@ impl Wait {
         #[cfg(target_arch = "x86_64")]
         let older = match call.number {
             libc::SYS_poll => {
-                let time = int(c).cast_signed();
+                let time = super::mapping::int(c).cast_signed();
                 let time = u64::try_from(time).ok().map(Duration::from_millis);
                 Some((Shape::Poll(a), b, Time::new(time, None)))
             }

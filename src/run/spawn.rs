@@ -6,7 +6,7 @@
 )]
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -116,12 +116,8 @@ impl Run {
         self
     }
 
-    /// Begins the program. Its calls are answered on a thread of this process.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]
-    pub fn spawn(self, mut command: Command) -> Result<Running, Error> {
+    /// What is needed is there.
+    fn check(&self) -> Result<(), Error> {
         if !self.kernel.env().doubled_rings {
             return Err(Error::Rings);
         }
@@ -129,6 +125,16 @@ impl Run {
         if own != Some(std::process::id().to_string().into()) {
             return Err(Error::Proc);
         }
+        Ok(())
+    }
+
+    /// Begins the program. Its calls are answered on a thread of this process.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]
+    pub fn spawn(self, mut command: Command) -> Result<Running, Error> {
+        self.check()?;
         let server = Server::new(self.kernel, self.pin_root.as_deref(), self.trace)?;
         let server = Arc::new(server);
         let (ours, theirs) = socketpair(
@@ -337,6 +343,7 @@ impl Serving {
         strict: bool,
         waiting: &OwnedFd,
     ) -> Result<Begun, Error> {
+        use std::io::Write as _;
         let (events, mut told) = UnixStream::pair()?;
         let waiting = waiting.try_clone()?;
         let (seized, seizing) = std::sync::mpsc::channel();
