@@ -81,13 +81,16 @@ impl PerfAttr {
         }
     }
 
-    /// Programs are attached to such events: tracepoints, breakpoints, and those whose numbers are given later (kprobes,
-    /// uprobes, …).
+    /// Programs are attached to such events: tracepoints, kprobes and uprobes. The running kernel says what the numbers of
+    /// the last two are.
     pub fn is_for_attaching(&self) -> bool {
         const TRACEPOINT: u32 = 2;
-        const BREAKPOINT: u32 = 5;
-        const FIRST_DYNAMIC: u32 = 6;
-        matches!(self.kind, TRACEPOINT | BREAKPOINT | FIRST_DYNAMIC..)
+        let is = |probe: &str| {
+            let path = format!("/sys/bus/event_source/devices/{probe}/type");
+            let kind = std::fs::read_to_string(path).ok();
+            kind.and_then(|kind| kind.trim().parse().ok()) == Some(self.kind)
+        };
+        self.kind == TRACEPOINT || is("kprobe") || is("uprobe")
     }
 
     /// Programs write to such events.

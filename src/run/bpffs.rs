@@ -55,7 +55,7 @@ impl Bpffs {
     pub(super) fn new(dir: Option<&Path>) -> io::Result<Self> {
         let (path, temporary) = match dir {
             Some(dir) => (fs::canonicalize(dir)?, false),
-            None => (new_dir()?, true),
+            None => (new_root()?, true),
         };
         if !fs::metadata(&path)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
@@ -68,8 +68,7 @@ impl Bpffs {
     }
 
     /// Where a path below [`ROOT`] leads; `None` for all others.
-    pub(super) fn real_path(&self, path: &[u8]) -> Option<PathBuf> {
-        let path = Path::new(std::str::from_utf8(path).ok()?);
+    pub(super) fn real_path(&self, path: &Path) -> Option<PathBuf> {
         let mut below = PathBuf::new();
         for part in path.strip_prefix(ROOT).ok()?.components() {
             match part {
@@ -83,6 +82,17 @@ impl Bpffs {
             }
         }
         Some(self.dir.join(below))
+    }
+
+    /// The path that the program knows of something below the directory.
+    pub(super) fn shown(&self, path: &Path) -> Option<PathBuf> {
+        let below = path.strip_prefix(&self.dir).ok()?;
+        Some(
+            Path::new(ROOT)
+                .components()
+                .chain(below.components())
+                .collect(),
+        )
     }
 
     /// A path means the directory, or something below it.
@@ -172,7 +182,7 @@ impl Drop for Bpffs {
     fn drop(&mut self) {
         if self.temporary {
             // Nobody is there to be told.
-            let _ = fs::remove_dir_all(&self.dir);
+            let _ = self.dir.parent().map(fs::remove_dir_all);
             return;
         }
         // Files that pin nothing any more would be taken for pins.
@@ -181,6 +191,15 @@ impl Drop for Bpffs {
             let _ = path.and_then(fs::remove_file);
         }
     }
+}
+
+/// A root as that of a bpffs, which only its owner can reach.
+fn new_root() -> io::Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = new_dir()?.join("bpf");
+    fs::create_dir(&dir)?;
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777))?;
+    Ok(dir)
 }
 
 /// A new directory that only its owner can enter.

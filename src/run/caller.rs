@@ -70,7 +70,7 @@ impl Fds for Caller<'_> {
         }
         let bpffs = &self.server.bpffs;
         let path = task::absolute(self.port.task(), dir, Path::new(&path))?;
-        let real = bpffs.real_path(path.as_os_str().as_encoded_bytes());
+        let real = bpffs.real_path(&path);
         let real = real.unwrap_or(path);
         if !bpffs.has(&real) {
             return Ok(real.to_string_lossy().into_owned());

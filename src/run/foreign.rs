@@ -9,7 +9,6 @@ use rustix::fs::FileType;
 use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::cgroups::is_cgroup;
 use super::placeholder::Inode;
 use super::port::Port;
 use super::server::Server;
@@ -51,7 +50,7 @@ impl Foreign {
         } else if file_type == FileType::Directory {
             let path = task::link(task, &format!("fd/{fd}")).unwrap_or_default();
             let cgroups = &server.cgroups;
-            if cgroups.has(&path) || is_cgroup(&path) {
+            if cgroups.has(&path) || task::file_system(task, fd).as_deref() == Some("cgroup2") {
                 return cgroups.file(&server.kernel, file.inode, &path);
             }
             (What::File(file.inode), OtherKind::File)

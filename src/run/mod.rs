@@ -31,12 +31,14 @@ mod foreign;
 mod front;
 mod machine;
 mod mapping;
+mod memlock;
 mod memory;
 mod notice;
 mod notify;
 mod paths;
 mod perf;
 mod placeholder;
+mod poll;
 mod port;
 #[cfg(target_arch = "x86_64")]
 mod ptrace;
