@@ -42,6 +42,7 @@ mod ptrace;
 mod record;
 mod record_asked;
 mod server;
+mod sockets;
 mod spawn;
 mod table;
 mod task;
