@@ -17,16 +17,35 @@ pub fn jhash(bytes: &[u8], initval: u32) -> u32 {
     let mut state = start(bytes.len() as u32, initval);
     let mut rest = bytes;
     while rest.len() > ROUND {
-        let (round, later) = rest.split_at(ROUND);
-        state = mix(add(state, round));
-        rest = later;
+        state = mix(add(state, rest));
+        rest = &rest[ROUND..];
     }
     if rest.is_empty() {
         return state[2];
     }
-    let mut last = [0; ROUND];
-    last[..rest.len()].copy_from_slice(rest);
-    finish(add(state, &last))
+    finish(add(state, rest))
+}
+
+/// The next round, or what is left.
+#[inline]
+fn add([a, b, c]: [u32; 3], rest: &[u8]) -> [u32; 3] {
+    [
+        a.wrapping_add(word(rest, 0)),
+        b.wrapping_add(word(rest, 4)),
+        c.wrapping_add(word(rest, 8)),
+    ]
+}
+
+/// The four bytes from `at` on, those that are not there 0.
+#[inline]
+fn word(bytes: &[u8], at: usize) -> u32 {
+    match bytes.get(at..).unwrap_or_default() {
+        &[a, b, c, d, ..] => u32::from_le_bytes([a, b, c, d]),
+        few => few
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u32::from(byte)),
+    }
 }
 
 /// The hash of one word.
@@ -62,17 +81,6 @@ fn halves(word: u64) -> [u32; 2] {
 #[inline]
 fn start(len: u32, initval: u32) -> [u32; 3] {
     [INITVAL.wrapping_add(len).wrapping_add(initval); 3]
-}
-
-#[inline]
-fn add([a, b, c]: [u32; 3], round: &[u8]) -> [u32; 3] {
-    let word =
-        |at: usize| u32::from_le_bytes(round[at..at + 4].try_into().expect("a round has 12 bytes"));
-    [
-        a.wrapping_add(word(0)),
-        b.wrapping_add(word(4)),
-        c.wrapping_add(word(8)),
-    ]
 }
 
 #[inline]

@@ -113,6 +113,9 @@ const fn high(word: u64) -> u32 {
     low(word >> 32)
 }
 
+/// An element left the bucket while it was read.
+struct Unlinked;
+
 /// A key, in a shape that is fast to hash and to compare.
 trait Probe: Copy {
     fn hash(self, seed: u32) -> u32;
@@ -298,24 +301,43 @@ impl Table {
 
     #[inline]
     fn read_as<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+        match self.try_read(key, hash, &mut f) {
+            Ok(answer) => answer,
+            Err(Unlinked) => self.read_again(key, hash, f),
+        }
+    }
+
+    /// What `f` reads from the slot of a key, if no element left the bucket meanwhile.
+    #[inline(always)]
+    fn try_read<R>(
+        &self,
+        key: impl Probe,
+        hash: Hash,
+        f: impl FnMut(u32) -> R,
+    ) -> Result<Option<R>, Unlinked> {
         let bucket = self.buckets.word(self.bucket_of(hash));
-        for _ in 0..TRIES {
-            let word = bucket.load(Ordering::Acquire);
-            if word & hash.tag() == 0 {
-                return None;
-            }
-            let answer = self.walk(front_of(word), key, hash).map(&mut f);
-            fence(Ordering::Acquire);
-            if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
+        let word = bucket.load(Ordering::Acquire);
+        if word & hash.tag() == 0 {
+            return Ok(None);
+        }
+        let answer = self.walk(front_of(word), key, hash).map(f);
+        fence(Ordering::Acquire);
+        if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
+            Ok(answer)
+        } else {
+            Err(Unlinked)
+        }
+    }
+
+    /// As [`Table::read`], for a bucket where elements come and go: after some more tries it is locked.
+    #[cold]
+    #[inline(never)]
+    fn read_again<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+        for _ in 1..TRIES {
+            if let Ok(answer) = self.try_read(key, hash, &mut f) {
                 return answer;
             }
         }
-        self.read_locked(key, hash, f)
-    }
-
-    /// As [`Table::read`], for a bucket where elements come and go all the time.
-    #[cold]
-    fn read_locked<R>(&self, key: impl Probe, hash: Hash, f: impl FnMut(u32) -> R) -> Option<R> {
         let bucket = self.lock(hash);
         bucket.find_as(key, hash).map(|place| place.slot).map(f)
     }

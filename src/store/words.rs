@@ -36,8 +36,30 @@ const BLOCKS: bool = cfg!(all(
     not(any(miri, shuttle, mapemu_portable))
 ));
 
+/// From this many blocks on, wider registers are worth a look whether there are any.
+const WIDE_FROM: usize = 4;
+
+/// The moves of one block, again and again.
+macro_rules! copy_loop {
+    ($from:ident, $to:ident, $blocks:ident, $class:ident [$($register:ident),*], $($line:literal),*) => {
+        std::arch::asm!(
+            "2:",
+            $($line,)*
+            "add {from}, 64",
+            "add {to}, 64",
+            "dec {blocks}",
+            "jnz 2b",
+            from = inout(reg) $from => _,
+            to = inout(reg) $to => _,
+            blocks = inout(reg) $blocks => _,
+            $($register = out($class) _,)*
+            options(nostack)
+        )
+    };
+}
+
 /// Copies blocks that other threads may write or read meanwhile. A word is never torn where it lies at its place on the
-/// shared side: the two in one register of the processor may be. (`movsb` would tear words, and `movsq` begins late.)
+/// shared side: those in one register of the processor may be. (`movsb` would tear words, and `movsq` begins late.)
 ///
 /// # Safety
 ///
@@ -45,11 +67,15 @@ const BLOCKS: bool = cfg!(all(
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn copy_blocks(from: *const u8, to: *mut u8, blocks: usize) {
+    if blocks >= WIDE_FROM && is_x86_feature_detected!("avx") {
+        // SAFETY: by the contract of this function, on a processor that has such registers.
+        return unsafe { copy_wide_blocks(from, to, blocks) };
+    }
     // SAFETY: by the contract of this function. The compiler knows nothing of what happens in there, so a racing access is
     // not its business.
     unsafe {
-        std::arch::asm!(
-            "2:",
+        copy_loop!(
+            from, to, blocks, xmm_reg [a, b, c, d],
             "movups {a}, [{from}]",
             "movups {b}, [{from} + 16]",
             "movups {c}, [{from} + 32]",
@@ -57,19 +83,27 @@ unsafe fn copy_blocks(from: *const u8, to: *mut u8, blocks: usize) {
             "movups [{to}], {a}",
             "movups [{to} + 16], {b}",
             "movups [{to} + 32], {c}",
-            "movups [{to} + 48], {d}",
-            "add {from}, 64",
-            "add {to}, 64",
-            "dec {blocks}",
-            "jnz 2b",
-            from = inout(reg) from => _,
-            to = inout(reg) to => _,
-            blocks = inout(reg) blocks => _,
-            a = out(xmm_reg) _,
-            b = out(xmm_reg) _,
-            c = out(xmm_reg) _,
-            d = out(xmm_reg) _,
-            options(nostack)
+            "movups [{to} + 48], {d}"
+        );
+    }
+}
+
+/// As [`copy_blocks`].
+///
+/// # Safety
+///
+/// As there; and the processor has AVX.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx")]
+unsafe fn copy_wide_blocks(from: *const u8, to: *mut u8, blocks: usize) {
+    // SAFETY: as in `copy_blocks`.
+    unsafe {
+        copy_loop!(
+            from, to, blocks, ymm_reg [a, b],
+            "vmovups {a}, [{from}]",
+            "vmovups {b}, [{from} + 32]",
+            "vmovups [{to}], {a}",
+            "vmovups [{to} + 32], {b}"
         );
     }
 }
