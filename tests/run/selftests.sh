@@ -36,12 +36,12 @@ both() {
     local namespaces=()
     [ "$1" = --namespaces ] && namespaces=("$1") && shift
     begin=$(date +%s%3N)
-    ordinary "${namespaces[@]}" timeout 900 "$work/mapemu" run "${options[@]}" -- "$@" > "$logs/$name.mapemu" 2>&1 < /dev/null
+    ordinary "${namespaces[@]}" timeout 3600 "$work/mapemu" run "${options[@]}" -- "$@" > "$logs/$name.mapemu" 2>&1 < /dev/null
     ours=$?
     local ours_ms=$(($(date +%s%3N) - begin)) alike=
     if [ "$host" = 1 ]; then
         begin=$(date +%s%3N)
-        timeout 900 unshare -n -m "$@" > "$logs/$name.kernel" 2>&1 < /dev/null
+        timeout 3600 unshare -n -m "$@" > "$logs/$name.kernel" 2>&1 < /dev/null
         theirs=$? theirs_ms=$(($(date +%s%3N) - begin))
         [ $ours = $theirs ] || { alike='  differs' differ=1; }
     fi
