@@ -195,6 +195,34 @@ fn maps_are_shared_by_processes_threads_and_sockets_and_end_with_the_last_fd() {
 }
 
 #[test]
+fn sockets_have_their_own_numbers_and_what_ends_leaves_maps() {
+    let place = Place::new();
+    let Some(program) = place.compiled("owners", &[]) else {
+        return;
+    };
+    let mut outputs = Vec::new();
+    for backend in backends() {
+        let (out, err, _) = output(place.mapemu(&["--backend", backend]).arg(&program));
+        assert_eq!(err, "", "{backend}");
+        assert!(out.contains("it has ended: -1 No such"), "{backend}: {out}");
+        assert!(out.contains("closed: -1 No such"), "{backend}: {out}");
+        outputs.push(out);
+    }
+    if has_host() {
+        outputs.push(output(Command::new(&program).current_dir(&place.0)).0);
+    }
+    let (out, ..) = output(place.mapemu(&["--trace", "trace.jsonl"]).arg(&program));
+    outputs.push(out);
+    assert!(
+        outputs.windows(2).all(|pair| pair[0] == pair[1]),
+        "{outputs:#?}"
+    );
+    let mut replay = Command::new(place.path("mapemu"));
+    let (out, _, status) = output(replay.arg("replay").arg(place.path("trace.jsonl")));
+    assert!(status == 0 && !out.starts_with("0 passed"), "{out}");
+}
+
+#[test]
 fn bpftool_shows_what_it_shows_on_the_kernel() {
     let place = Place::new();
     if has("bpftool").is_none() {

@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Stat, fstat};
+use rustix::net::sockopt;
 
 use super::Installed;
-use crate::map::object::{OtherKind, Socket};
+use crate::map::object::{Object, OtherKind, Socket};
 use crate::sys::OpenFile;
 
 /// An inode of the system.
@@ -47,10 +48,16 @@ pub(super) fn get(installed: &Arc<Installed>, fd: BorrowedFd<'_>, stat: &Stat) -
     let found = known
         .iter()
         .find(|(of, by, _)| *of == inode && Arc::ptr_eq(by, installed));
+    let socket = describe(fd);
     let file = match found {
-        Some((_, _, file)) => file.clone(),
+        Some((_, _, file)) => {
+            if let Object::Other(object) = file.object() {
+                object.set_socket(socket);
+            }
+            file.clone()
+        }
         None => {
-            let file = installed.kernel.declare(OtherKind::Socket(describe(fd)));
+            let file = installed.kernel.declare(OtherKind::Socket(socket));
             known.push((inode, Arc::clone(installed), file.clone()));
             file
         }
@@ -68,16 +75,17 @@ fn describe(fd: BorrowedFd<'_>) -> Socket {
         address(fd, libc::getsockname),
         address(fd, libc::getpeername),
     );
-    let domain = option(fd, libc::SO_DOMAIN);
-    let family = Some(domain).filter(|&domain| domain != 0);
     Socket {
-        xdp: family == Some(libc::AF_XDP),
-        unix: family == Some(libc::AF_UNIX),
-        stream: option(fd, libc::SO_TYPE) == libc::SOCK_STREAM,
         bound: local.is_some_and(|port| port != 0),
         listening: option(fd, libc::SO_ACCEPTCONN) != 0,
         connected: peer.is_some(),
         reuseport: option(fd, libc::SO_REUSEPORT) != 0,
+        cookie: sockopt::socket_cookie(fd).unwrap_or(0),
+        ..Socket::made(
+            option(fd, libc::SO_DOMAIN),
+            option(fd, libc::SO_TYPE),
+            option(fd, libc::SO_PROTOCOL),
+        )
     }
 }
 

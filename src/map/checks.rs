@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Caller;
-use super::object::{Object, OtherKind, OtherObject, Prog, Socket};
+use super::object::{Object, OtherObject, Prog, Socket};
 use super::owner::Owner;
 use crate::abi::{AttachType, Errno, Fd, ProgType, Result, UpdateFlags};
 
@@ -142,7 +142,7 @@ pub(super) fn u32_at(value: &[u8], at: usize) -> u32 {
 /// Kernel: `net/socket.c:sockfd_lookup`.
 pub(super) fn socket(caller: &Caller<'_>, fd: Fd) -> Result<(Arc<OtherObject>, Socket)> {
     if let Object::Other(object) = caller.files.object(fd)?
-        && let OtherKind::Socket(socket) = object.kind
+        && let Some(socket) = object.socket()
     {
         return Ok((object, socket));
     }

@@ -102,10 +102,12 @@ pub struct OtherObject {
     pub id: u64,
     /// What it is.
     pub kind: OtherKind,
+    /// Of a socket: how it is now.
+    socket: Mutex<Socket>,
     ended: AtomicBool,
     /// Of a socket: which kind of map holds it.
     holder: Mutex<Holder>,
-    /// Of a socket: the number that maps show.
+    /// Of a socket without a number of its own: the one that maps show.
     cookie: OnceLock<u64>,
     /// Of a process: what it does on its way back to user space.
     works: Mutex<Vec<Work>>,
@@ -136,10 +138,20 @@ impl OtherObject {
             | OtherKind::Netns
             | OtherKind::Link => None,
         };
+        let socket = match kind {
+            OtherKind::Socket(socket) => socket,
+            OtherKind::File
+            | OtherKind::Cgroup1
+            | OtherKind::Pidfd
+            | OtherKind::Netns
+            | OtherKind::PerfEvent(_)
+            | OtherKind::Link => Socket::default(),
+        };
         Self {
             id,
             kind,
             event,
+            socket: Mutex::new(socket),
             ended: AtomicBool::new(false),
             holder: Mutex::new(Holder::Nobody),
             cookie: OnceLock::new(),
@@ -168,15 +180,12 @@ impl OtherObject {
 
     /// What it is as a socket, if it is one.
     pub fn socket(&self) -> Option<Socket> {
-        match self.kind {
-            OtherKind::Socket(socket) => Some(socket),
-            OtherKind::File
-            | OtherKind::Cgroup1
-            | OtherKind::Pidfd
-            | OtherKind::Netns
-            | OtherKind::PerfEvent(_)
-            | OtherKind::Link => None,
-        }
+        matches!(self.kind, OtherKind::Socket(_)).then(|| *self.socket.lock())
+    }
+
+    /// The socket is so from now on: bound, connected, and so on. False if it was so already.
+    pub fn set_socket(&self, socket: Socket) -> bool {
+        std::mem::replace(&mut *self.socket.lock(), socket) != socket
     }
 
     /// The perf event, if it is one.
@@ -186,7 +195,10 @@ impl OtherObject {
 
     /// The number that stands for a socket; `next` gives one when it is first asked for.
     pub(super) fn cookie(&self, next: impl FnOnce() -> u64) -> u64 {
-        *self.cookie.get_or_init(next)
+        match self.socket.lock().cookie {
+            0 => *self.cookie.get_or_init(next),
+            cookie => cookie,
+        }
     }
 
     /// A reuseport array holds it from now on; false if any map does.
@@ -252,6 +264,8 @@ pub struct Socket {
     pub xdp: bool,
     /// `AF_UNIX`
     pub unix: bool,
+    /// None of these, TCP and UDP: netlink, raw.
+    pub other: bool,
     /// `SOCK_STREAM`
     pub stream: bool,
     /// Bound to an address.
@@ -262,12 +276,34 @@ pub struct Socket {
     pub connected: bool,
     /// Bound with `SO_REUSEPORT`.
     pub reuseport: bool,
+    /// `SO_COOKIE`, the number that maps show; 0 for the next one of the emulated kernel.
+    pub cookie: u64,
 }
 
 impl Socket {
+    /// One that was just made: its `SO_DOMAIN`, `SO_TYPE` and `SO_PROTOCOL`.
+    pub fn made(domain: i32, kind: i32, protocol: i32) -> Self {
+        const AF_UNIX: i32 = 1;
+        const AF_INET: i32 = 2;
+        const AF_INET6: i32 = 10;
+        const AF_XDP: i32 = 44;
+        const SOCK_STREAM: i32 = 1;
+        /// TCP and UDP.
+        const KINDS: [(i32, i32); 2] = [(SOCK_STREAM, 6), (2, 17)];
+        let (unix, xdp) = (domain == AF_UNIX, domain == AF_XDP);
+        let internet = [AF_INET, AF_INET6].contains(&domain);
+        Self {
+            xdp,
+            unix,
+            other: !(unix || xdp || internet && KINDS.contains(&(kind, protocol))),
+            stream: kind == SOCK_STREAM,
+            ..Self::default()
+        }
+    }
+
     /// A socket of TCP.
     pub const fn is_tcp(self) -> bool {
-        self.stream && !self.unix && !self.xdp
+        self.stream && !self.unix && !self.xdp && !self.other
     }
 
     /// Programs can send data to it.

@@ -49,7 +49,7 @@ impl ReuseportSockarray {
 ///
 /// Kernel: `reuseport_array_update_check`.
 fn shares_a_port(socket: Socket) -> Result<()> {
-    if socket.unix || socket.xdp {
+    if socket.unix || socket.xdp || socket.other {
         return Err(Errno::ENOTSUPP);
     }
     let in_use = if socket.stream {

@@ -64,7 +64,7 @@ impl Sockmap {
 /// Kernel: `sock_map_sk_is_suitable`, `sock_map_sk_state_allowed`.
 fn is_suitable(socket: Socket) -> bool {
     match socket {
-        Socket { xdp: true, .. } => false,
+        Socket { xdp: true, .. } | Socket { other: true, .. } => false,
         Socket {
             unix: true, stream, ..
         } => !stream || socket.connected,

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::memory::TaskMem;
 use super::port::Port;
+use super::record::{holds_sockets, is_batch, is_elem};
 use super::server::Server;
 use super::table::Entry;
 use super::{mapping, task};
@@ -139,8 +140,11 @@ fn before(caller: &Caller<'_>, cmd: Cmd, attr: u64, mem: &TaskMem<'_>) {
             }
             server.follow_pins();
         }
-        // It may have had runs counted.
-        Cmd::PROG_TEST_RUN => server.settle(),
+        Cmd::PROG_TEST_RUN => {
+            // It may have had runs counted.
+            server.settle();
+            server.sockets.follow(server);
+        }
         Cmd::OBJ_PIN | Cmd::OBJ_GET => server.follow_pins(),
         Cmd::MAP_FREEZE => {
             let mut fd = [0; 4];
@@ -150,7 +154,27 @@ fn before(caller: &Caller<'_>, cmd: Cmd, attr: u64, mem: &TaskMem<'_>) {
                 mapping::drop_unmapped(server, &entry);
             }
         }
-        _ => {}
+        _ => {
+            let sockets = &server.sockets;
+            if sockets.are_many() || !sockets.is_empty() && is_of_sockets(caller, cmd, attr, mem) {
+                sockets.follow(server);
+            }
+        }
+    }
+}
+
+/// It asks a map that holds sockets.
+fn is_of_sockets(caller: &Caller<'_>, cmd: Cmd, attr: u64, mem: &TaskMem<'_>) -> bool {
+    let at = match cmd {
+        _ if is_elem(cmd) => 0,
+        _ if is_batch(cmd) => 36,
+        _ => return false,
+    };
+    let mut fd = [0; 4];
+    let read = mem.read(attr.wrapping_add(at), &mut fd);
+    match read.and_then(|()| caller.entry(Attr(&fd).u32(0))) {
+        Ok(Some(entry)) => entry.any_file().map_type().is_some_and(holds_sockets),
+        Ok(None) | Err(_) => false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the program has open besides emulated files, as maps see it: files, sockets, processes, cgroups.
+//! What the program has open besides emulated files, as maps see it: files, processes, cgroups, and [`sockets`](super::sockets).
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 
 use parking_lot::Mutex;
 use rustix::fs::FileType;
-use rustix::net::sockopt;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::placeholder::Inode;
@@ -14,7 +13,7 @@ use super::port::Port;
 use super::server::Server;
 use super::task::{self, TaskFile};
 use crate::abi::Fd;
-use crate::map::object::{OtherKind, Socket};
+use crate::map::object::OtherKind;
 use crate::sys::OpenFile;
 
 /// Objects that were met, so that the same is the same again.
@@ -25,8 +24,8 @@ pub(super) struct Foreign(Mutex<HashMap<What, OpenFile>>);
 enum What {
     File(Inode),
     Path,
-    Socket(Inode, u8),
-    Process(i32),
+    /// The number is -1 after it has ended.
+    Process(Inode, i32),
 }
 
 impl Foreign {
@@ -41,11 +40,11 @@ impl Foreign {
         let task = port.task();
         let access = server.tasks.access(task, fd);
         let file_type = FileType::from_raw_mode(file.mode);
-        let (what, kind) = if file_type == FileType::Socket {
-            let socket = socket_of(task, fd).unwrap_or_default();
-            let key = What::Socket(file.inode, bits(socket));
-            (key, OtherKind::Socket(socket))
-        } else if access == (false, false) {
+        if file_type == FileType::Socket {
+            let taken = taken(task, fd);
+            return server.sockets.file(server, file.inode.1, taken.as_ref());
+        }
+        let (what, kind) = if access == (false, false) {
             (What::Path, OtherKind::File)
         } else if file_type == FileType::Directory {
             let path = task::link(task, &format!("fd/{fd}")).unwrap_or_default();
@@ -55,7 +54,7 @@ impl Foreign {
             }
             (What::File(file.inode), OtherKind::File)
         } else if let Some(process) = process_behind(task, fd) {
-            (What::Process(process), OtherKind::Pidfd)
+            (What::Process(file.inode, process), OtherKind::Pidfd)
         } else if is_netns(task, fd) {
             (What::File(file.inode), OtherKind::Netns)
         } else {
@@ -64,9 +63,13 @@ impl Foreign {
         let mut known = self.0.lock();
         let new = || match what {
             What::Path => server.kernel.declare_path(),
-            What::File(_) | What::Socket(..) | What::Process(_) => server.kernel.declare(kind),
+            What::File(_) | What::Process(..) => server.kernel.declare(kind),
         };
-        known.entry(what).or_insert_with(new).clone()
+        let file = known.entry(what).or_insert_with(new);
+        if matches!(what, What::Process(_, -1)) {
+            server.kernel.end(file);
+        }
+        file.clone()
     }
 }
 
@@ -91,41 +94,4 @@ fn taken(task: i32, fd: Fd) -> Option<OwnedFd> {
     let process = task::process_of(task)?;
     let pidfd = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
     pidfd_getfd(&pidfd, fd.cast_signed(), PidfdGetfdFlags::empty()).ok()
-}
-
-fn socket_of(task: i32, fd: Fd) -> Option<Socket> {
-    let socket = taken(task, fd)?;
-    let domain = sockopt::socket_domain(&socket).ok()?;
-    let kind = sockopt::socket_type(&socket).ok()?;
-    let name = rustix::net::getsockname(&socket).ok();
-    let unnamed = name.is_none_or(|name| {
-        use rustix::net::SocketAddr;
-        match SocketAddr::try_from(name) {
-            Ok(SocketAddr::V4(addr)) => addr.port() == 0,
-            Ok(SocketAddr::V6(addr)) => addr.port() == 0,
-            _ => true,
-        }
-    });
-    Some(Socket {
-        xdp: domain == rustix::net::AddressFamily::from_raw(44),
-        unix: domain == rustix::net::AddressFamily::UNIX,
-        stream: kind == rustix::net::SocketType::STREAM,
-        bound: !unnamed,
-        listening: sockopt::socket_acceptconn(&socket).unwrap_or(false),
-        connected: rustix::net::getpeername(&socket).is_ok(),
-        reuseport: sockopt::socket_reuseport(&socket).unwrap_or(false),
-    })
-}
-
-fn bits(socket: Socket) -> u8 {
-    let of = [
-        socket.xdp,
-        socket.unix,
-        socket.stream,
-        socket.bound,
-        socket.listening,
-        socket.connected,
-        socket.reuseport,
-    ];
-    of.iter().fold(0, |bits, &bit| bits << 1 | u8::from(bit))
 }

@@ -45,6 +45,7 @@ mod ptrace;
 mod record;
 mod record_asked;
 mod server;
+mod sockets;
 mod spawn;
 mod table;
 mod task;

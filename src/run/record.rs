@@ -18,7 +18,7 @@ use super::table::Entry;
 use crate::Kernel;
 use crate::abi::{Attr, BatchAttr, Cmd, Errno, Fd, MapRequest, MapType, Result, UserMem};
 use crate::map::MapDef;
-use crate::map::object::{Object, OtherKind};
+use crate::map::object::{Object, OtherKind, Socket};
 use crate::sys::{Fds as _, FileKind, OpenFile};
 
 /// Room for an attr of any release.
@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) nr_cpus: u32,
     /// Names of files, by their ids.
     names: HashMap<u64, String>,
+    /// What sockets were at their last mention, by the ids of their files.
+    sockets: HashMap<u64, Socket>,
     /// How many names of an object were given.
     given: HashMap<FileKind, u32>,
     /// The names of each map, by its id: those of its open files, in order.
@@ -89,6 +91,7 @@ impl Recorder {
             out: BufWriter::new(file),
             nr_cpus: env.nr_cpus,
             names: HashMap::new(),
+            sockets: HashMap::new(),
             given: HashMap::new(),
             maps: HashMap::new(),
             gone: HashMap::new(),
@@ -273,6 +276,15 @@ impl Recorder {
         }
     }
 
+    /// A socket was closed.
+    pub(super) fn ended(&self, socket: &OpenFile) {
+        let mut state = self.0.lock();
+        state.sockets.remove(&socket.id());
+        if let Some(name) = state.names.remove(&socket.id()) {
+            state.line(&json!({ "op": "close", "map": name }), &json!({}));
+        }
+    }
+
     /// A pin was removed.
     pub(super) fn unlinked(&self, path: &str) {
         let name = path.rsplit('/').next();
@@ -301,17 +313,32 @@ fn declared(file: &OpenFile, name: &str) -> Value {
         OtherKind::PerfEvent(event) => {
             json!({ "op": "perf_event", "as": name, "kind": "bpf_output", "cpu": event.cpu })
         }
+        OtherKind::Pidfd if object.has_ended() => {
+            json!({ "op": "pidfd", "as": name, "of": "child" })
+        }
         OtherKind::Pidfd => json!({ "op": "pidfd", "as": name }),
-        OtherKind::Socket(socket) => json!({
-            "op": "socket", "as": name,
-            "family": if socket.unix { "unix" } else { "inet" },
-            "type": if socket.stream { "stream" } else { "dgram" },
-            "bind": socket.bound, "listen": socket.listening, "reuseport": socket.reuseport,
-        }),
+        OtherKind::Socket(met) => {
+            let mut declared = socket(object.socket().unwrap_or(*met));
+            declared["as"] = json!(name);
+            declared
+        }
         OtherKind::File | OtherKind::Cgroup1 | OtherKind::Netns | OtherKind::Link => {
             json!({ "op": "file", "as": name })
         }
     }
+}
+
+fn socket(socket: Socket) -> Value {
+    let family = match socket {
+        Socket { unix: true, .. } => "unix",
+        Socket { other: true, .. } => "netlink",
+        Socket { .. } => "inet",
+    };
+    json!({
+        "op": "socket", "family": family, "type": if socket.stream { "stream" } else { "dgram" },
+        "bind": socket.bound, "listen": socket.listening, "connected": socket.connected,
+        "reuseport": socket.reuseport,
+    })
 }
 
 /// A trace says so where such a call is left out.
@@ -351,8 +378,9 @@ impl State {
             FileKind::Cgroup(id) => ("cgroup", id),
             FileKind::Other(id) => ("file", id),
         };
-        if let Some(name) = self.names.get(&file.id()) {
-            return name.clone();
+        if let Some(name) = self.names.get(&file.id()).cloned() {
+            self.tell_socket(file, &name);
+            return name;
         }
         let number = self.given.entry(kind).or_insert(0);
         *number += 1;
@@ -364,10 +392,32 @@ impl State {
         match kind {
             FileKind::Map(id) => self.maps.entry(id).or_default().push(name.clone()),
             FileKind::Prog(id) => drop(self.progs.entry(id).or_insert_with(|| name.clone())),
-            FileKind::Other(_) => self.line(&declared(file, &name), &json!({})),
+            FileKind::Other(_) => {
+                let declared = declared(file, &name);
+                self.line(&declared, &json!({}));
+                self.tell_socket(file, &name);
+                if declared.get("of").is_some() {
+                    self.line(&json!({ "op": "child_exit", "pidfd": name }), &json!({}));
+                }
+            }
             FileKind::Link(_) | FileKind::Btf(_) | FileKind::Cgroup(_) => {}
         }
         name
+    }
+
+    /// Tells what a socket is by now, if that has changed.
+    fn tell_socket(&mut self, file: &OpenFile, name: &str) {
+        if let Object::Other(object) = file.object()
+            && let Some(now) = object.socket()
+            && self
+                .sockets
+                .insert(file.id(), now)
+                .is_some_and(|then| then != now)
+        {
+            let mut told = socket(now);
+            told["now"] = json!(name);
+            self.line(&told, &json!({}));
+        }
     }
 
     /// An fd as a trace has it: a name, or a number that is not open.

@@ -52,8 +52,7 @@ impl State {
             let elem = ElemAttr::decode(attr);
             put("flags", json!(elem.flags.bits()));
             let def = def.as_ref();
-            let key_size = def.map_or(0, |def| def.key_size as usize);
-            pointed(&mut put, "key", elem.key, key_size, mem);
+            self.key_asked(caller, &mut put, def, elem.key, mem);
             if cmd == Cmd::MAP_UPDATE_ELEM
                 || def.is_some_and(|def| def.map_type == MapType::BLOOM_FILTER)
             {
@@ -144,6 +143,35 @@ impl State {
                 put(field, self.fd(caller, attr.u32(at)));
             }
         }
+    }
+
+    /// The owner of a storage is an fd.
+    fn key_asked(
+        &mut self,
+        caller: &Caller<'_>,
+        put: &mut impl FnMut(&str, Value),
+        def: Option<&MapDef>,
+        addr: u64,
+        mem: &TaskMem<'_>,
+    ) {
+        let of_owners = def.is_some_and(|def| {
+            [
+                MapType::SK_STORAGE,
+                MapType::INODE_STORAGE,
+                MapType::TASK_STORAGE,
+                MapType::CGRP_STORAGE,
+            ]
+            .contains(&def.map_type)
+        });
+        let mut fd = [0; 4];
+        if of_owners
+            && mem.read(addr, &mut fd).is_ok()
+            && let Ok(file) = caller.get(Fd::from_ne_bytes(fd))
+        {
+            return put("key", json!({ "fd": self.name(&file) }));
+        }
+        let key_size = def.map_or(0, |def| def.key_size as usize);
+        pointed(put, "key", addr, key_size, mem);
     }
 
     fn value_asked(

@@ -22,6 +22,7 @@ use super::notice::Notices;
 use super::placeholder::open_again;
 use super::port::{Answer, Port, Syscall};
 use super::record::Recorder;
+use super::sockets::Sockets;
 use super::table::{Entry, Table};
 use super::task::{TaskFile, Tasks};
 use super::{epoll, mapping, paths, perf, poll};
@@ -36,6 +37,7 @@ pub(super) struct Server {
     pub(super) tasks: Tasks,
     pub(super) table: Table,
     pub(super) foreign: Foreign,
+    pub(super) sockets: Sockets,
     pub(super) bpffs: Bpffs,
     pub(super) cgroups: Cgroups,
     pub(super) notices: Notices,
@@ -72,6 +74,7 @@ impl Server {
             tasks: Tasks::default(),
             table: Table::new()?,
             foreign: Foreign::default(),
+            sockets: Sockets::default(),
             bpffs: Bpffs::new(pin_root)?,
             cgroups: Cgroups::default(),
             notices: Notices::default(),

@@ -70,14 +70,15 @@ impl Engine<'_> {
     }
 
     pub(super) fn socket(&mut self, o: Request<'_>) -> Outcome {
-        let (unix, inet6) = one_of(
+        let (unix, inet6, netlink) = one_of(
             o,
             "family",
             "inet",
             &[
-                ("inet", (false, false)),
-                ("inet6", (false, true)),
-                ("unix", (true, false)),
+                ("inet", (false, false, false)),
+                ("inet6", (false, true, false)),
+                ("unix", (true, false, false)),
+                ("netlink", (false, false, true)),
             ],
         )?;
         let connect = match o.text("connect")? {
@@ -87,13 +88,19 @@ impl Engine<'_> {
         let request = SocketRequest {
             unix,
             inet6,
+            netlink,
             stream: one_of(o, "type", "dgram", &[("dgram", false), ("stream", true)])?,
             cgroup: o.text("cgroup")?,
             bind: o.flag("bind")? || o.flag("listen")? || connect.is_some(),
             listen: o.flag("listen")?,
             connect,
             reuseport: o.flag("reuseport")?,
+            connected: o.flag("connected")? || connect.is_some(),
         };
+        if let Some(fd) = self.fd(o, "now")? {
+            self.world.change_socket(fd, &request)?;
+            return Ok(json!({}));
+        }
         let fd = self.world.open_socket(&request)?;
         self.adopt(o.need_text("as")?, fd, None)
     }

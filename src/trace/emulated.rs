@@ -247,19 +247,19 @@ impl World for Emulated {
     }
 
     fn open_socket(&mut self, request: &SocketRequest<'_>) -> Result<Fd> {
-        let socket = Socket {
-            xdp: false,
-            unix: request.unix,
-            stream: request.stream,
-            bound: request.bind,
-            listening: request.listen,
-            connected: request.connect.is_some(),
-            reuseport: request.reuseport,
-        };
+        let socket = as_asked(request);
         match request.cgroup {
             Some(cgroup) => self.kernel.open_in(self.cgroup(cgroup)?, socket),
             None => Ok(self.kernel.open(OtherKind::Socket(socket))),
         }
+    }
+
+    fn change_socket(&mut self, fd: Fd, request: &SocketRequest<'_>) -> Result<()> {
+        let Object::Other(object) = self.kernel.open_file(fd)?.object() else {
+            return Err(Errno::ENOTSOCK);
+        };
+        object.set_socket(as_asked(request));
+        Ok(())
     }
 
     fn open_pidfd(&mut self, child: bool) -> Result<Fd> {
@@ -481,5 +481,19 @@ impl World for Emulated {
 
     fn finish(&mut self) {
         // Nothing outlives the kernel.
+    }
+}
+
+fn as_asked(request: &SocketRequest<'_>) -> Socket {
+    Socket {
+        xdp: false,
+        unix: request.unix,
+        other: request.netlink,
+        stream: request.stream,
+        bound: request.bind,
+        listening: request.listen,
+        connected: request.connected,
+        reuseport: request.reuseport,
+        cookie: 0,
     }
 }

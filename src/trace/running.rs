@@ -169,9 +169,13 @@ impl Running {
     }
 
     fn socket(request: &SocketRequest<'_>, connect: Option<SocketAddrAny>) -> Result<OwnedFd> {
+        if request.connected && connect.is_none() {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let family = match request {
             SocketRequest { unix: true, .. } => AddressFamily::UNIX,
             SocketRequest { inet6: true, .. } => AddressFamily::INET6,
+            SocketRequest { netlink: true, .. } => AddressFamily::NETLINK,
             _ => AddressFamily::INET,
         };
         let kind = if request.stream {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Stop;
-use crate::abi::{AttachType, Bpf, Caps, Fd, MapType, PerfEvent, ProgType, Result};
+use crate::abi::{AttachType, Bpf, Caps, Errno, Fd, MapType, PerfEvent, ProgType, Result};
 
 /// What the engine has to know of a map to speak of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +46,8 @@ pub struct SocketRequest<'a> {
     pub unix: bool,
     /// `AF_INET6`
     pub inet6: bool,
+    /// `AF_NETLINK`
+    pub netlink: bool,
     /// `SOCK_STREAM`, else `SOCK_DGRAM`.
     pub stream: bool,
     /// The cgroup that it is made in.
@@ -56,6 +58,8 @@ pub struct SocketRequest<'a> {
     pub listen: bool,
     /// Connected to that listening socket.
     pub connect: Option<Fd>,
+    /// Connected, be it to nobody that is known.
+    pub connected: bool,
     /// `SO_REUSEPORT`, set before it is bound.
     pub reuseport: bool,
 }
@@ -372,6 +376,15 @@ pub trait World: fmt::Debug {
     ///
     /// What the system answers.
     fn open_socket(&mut self, request: &SocketRequest<'_>) -> Result<Fd>;
+
+    /// A socket is that from now on: bound, connected, and so on. The running kernel's sockets cannot be told so.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` by default; `EBADF`, `ENOTSOCK`.
+    fn change_socket(&mut self, _fd: Fd, _request: &SocketRequest<'_>) -> Result<()> {
+        Err(Errno::EOPNOTSUPP)
+    }
 
     /// A pidfd of this process, or of a new child that sleeps.
     ///

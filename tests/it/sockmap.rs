@@ -12,11 +12,13 @@ use crate::common::{BPF_ANY, BPF_EXIST, BPF_NOEXIST, NOT_OPEN, keys, map};
 const UDP: Socket = Socket {
     xdp: false,
     unix: false,
+    other: false,
     stream: false,
     bound: true,
     listening: false,
     connected: false,
     reuseport: true,
+    cookie: 0,
 };
 
 fn open(kernel: &Kernel, socket: Socket) -> Fd {
