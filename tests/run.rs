@@ -80,20 +80,25 @@ fn backends() -> &'static [&'static str] {
 #[test]
 fn a_static_program_sees_what_it_sees_on_the_kernel() {
     let place = Place::new();
-    let Some(program) = place.compiled("elements", &["-static"]) else {
-        return;
-    };
-    let mut outputs = Vec::new();
-    for backend in backends() {
-        let (out, err, status) = output(place.mapemu(&["--backend", backend]).arg(&program));
-        assert_eq!((err.as_str(), status), ("", 3), "{backend}");
-        assert!(out.contains("value 77"), "{backend}: {out}");
-        outputs.push(out);
-    }
-    assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]));
-    if has_host() {
-        let (host, ..) = output(Command::new(&program).current_dir(&place.0));
-        assert_eq!(outputs[0], host);
+    for (name, line) in [
+        ("elements", "value 77"),
+        ("machine", "3 runs, in some time: 1"),
+    ] {
+        let Some(program) = place.compiled(name, &["-static"]) else {
+            return;
+        };
+        let mut outputs = Vec::new();
+        for backend in backends() {
+            let (out, err, status) = output(place.mapemu(&["--backend", backend]).arg(&program));
+            assert_eq!((err.as_str(), status), ("", 3), "{backend}");
+            assert!(out.contains(line), "{backend}: {out}");
+            outputs.push(out);
+        }
+        assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]));
+        if has_host() {
+            let (host, ..) = output(Command::new(&program).current_dir(&place.0));
+            assert_eq!(outputs[0], host);
+        }
     }
 }
 

@@ -222,18 +222,6 @@ impl Hash {
         }
     }
 
-    /// Appends a value to `values`, as [`Hash::copy_out`] copies it.
-    fn append(&self, slot: u32, values: &mut Vec<u8>, flags: UpdateFlags) {
-        let at = self.slots.table.value_at(slot);
-        let _guard = self.guard(at, flags);
-        let from = values.len();
-        let size = self.value_size as usize;
-        self.slots.table.words().append_to(at, size, values);
-        if !self.fields.is_empty() {
-            self.fields.hide(&mut values[from..]);
-        }
-    }
-
     #[inline]
     fn guard(&self, value_at: usize, flags: UpdateFlags) -> Option<SpinGuard<'_>> {
         if !flags.contains(UpdateFlags::LOCK) {
@@ -439,8 +427,8 @@ impl MapOps for Hash {
 
     fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
         let flags = request.elem_flags;
-        let gone = read_buckets(&self.slots.table, request, |slot, values| {
-            self.append(slot, values, flags);
+        let gone = read_buckets(&self.slots.table, request, |slot, value| {
+            self.copy_out(slot, value, flags);
         });
         for &slot in &gone {
             drop(self.take_fields(slot));
@@ -515,44 +503,44 @@ pub(super) fn for_each(table: &Table, mut visit: impl FnMut(&[u8], u32) -> bool)
     calls
 }
 
-/// Reads buckets as the request says: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
+/// Reads buckets as the request says: keys, and values by `read_value(slot, value)`. The slots taken out, front to back, if
 /// the request deletes.
 ///
 /// Kernel: `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch`.
 pub(super) fn read_buckets(
     table: &Table,
     request: &mut BucketRequest,
-    mut read_value: impl FnMut(u32, &mut Vec<u8>),
+    mut read_value: impl FnMut(u32, &mut [u8]),
 ) -> Vec<u32> {
     let mut gone = Vec::new();
     while request.bucket < table.n_buckets() && request.wants_more() {
         let bucket = request.bucket;
         table.prefetch(bucket.saturating_add(AHEAD));
-        let before = (request.keys.len(), request.values.len());
-        let mut append = |front| {
-            request.keys.truncate(before.0);
-            request.values.truncate(before.1);
-            let (mut at, mut room) = (front, request.room);
-            while let Some(slot) = at {
-                room = room.checked_sub(1)?;
-                at = table.behind(slot);
-                table.append_key(slot, &mut request.keys);
-                read_value(slot, &mut request.values);
-            }
-            Some(room)
-        };
         let locked =
             (request.delete && table.front(bucket).is_some()).then(|| table.lock_bucket(bucket));
-        let room = match &locked {
-            Some(locked) => append(locked.front()),
-            None => table.read_bucket(bucket, append),
+        let mut read = |front| {
+            let (mut at, mut read) = (front, 0);
+            while let Some(slot) = at {
+                if read == request.room {
+                    return None;
+                }
+                at = table.behind(slot);
+                let (key, value) = request.elem(request.read + read);
+                table.read_key(slot, key);
+                read_value(slot, value);
+                read += 1;
+            }
+            Some(read)
         };
-        let Some(room) = room else {
-            request.keys.truncate(before.0);
-            request.values.truncate(before.1);
+        let fitted = match &locked {
+            Some(locked) => read(locked.front()),
+            None => table.read_bucket(bucket, read),
+        };
+        let Some(read) = fitted else {
             break;
         };
-        request.room = room;
+        request.read += read;
+        request.room -= read;
         request.bucket += 1;
         if let Some(mut locked) = locked {
             gone.extend(locked.places().map(|place| place.slot));

@@ -96,11 +96,22 @@ impl Bpffs {
     ///
     /// Those of path lookup; `EACCES` if it is no pin.
     pub(super) fn pinned(&self, path: &Path) -> Result<String> {
-        let found = fs::metadata(path).map_err(errno_of)?;
+        let found = fs::metadata(path).map_err(|error| self.not_found(path, errno_of(error)))?;
         let inode = (found.dev(), found.ino());
         let pins = self.pins.lock();
         let pin = pins.pins.iter().find(|pin| pin.inode == inode);
         Ok(pin.ok_or(Errno::EACCES)?.path.clone())
+    }
+
+    /// The errno of a lookup: in the bpffs a name with a dot that is missing is `EPERM`.
+    pub(super) fn not_found(&self, path: &Path, errno: Errno) -> Errno {
+        let name = path.file_name().unwrap_or_default();
+        let dotted = name.as_encoded_bytes().contains(&b'.') && self.has(path);
+        if dotted && errno == Errno::ENOENT {
+            Errno::EPERM
+        } else {
+            errno
+        }
     }
 
     /// A file for a new pin; where it is to be pinned in the kernel's bpffs.

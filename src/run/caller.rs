@@ -139,6 +139,8 @@ fn before(caller: &Caller<'_>, cmd: Cmd, attr: u64, mem: &TaskMem<'_>) {
             }
             server.follow_pins();
         }
+        // It may have had runs counted.
+        Cmd::PROG_TEST_RUN => server.settle(),
         Cmd::OBJ_PIN | Cmd::OBJ_GET => server.follow_pins(),
         Cmd::MAP_FREEZE => {
             let mut fd = [0; 4];

@@ -27,6 +27,7 @@ pub(super) const IOC_DISABLE: u32 = 0x2401;
 pub(super) const IOC_RESET: u32 = 0x2403;
 pub(super) const IOC_ID: u32 = 0x8008_2407;
 pub(super) const IOC_SET_BPF: u32 = 0x4004_2408;
+pub(super) const IOC_PAUSE_OUTPUT: u32 = 0x4004_2409;
 
 const NR: u32 = 0;
 const ARCH_AT: u32 = 4;
@@ -121,7 +122,14 @@ impl Filter {
         });
         filter.when(number(libc::SYS_ioctl), |ioctl| {
             ioctl.load(arg(1));
-            for request in [IOC_ENABLE, IOC_DISABLE, IOC_RESET, IOC_ID, IOC_SET_BPF] {
+            for request in [
+                IOC_ENABLE,
+                IOC_DISABLE,
+                IOC_RESET,
+                IOC_ID,
+                IOC_SET_BPF,
+                IOC_PAUSE_OUTPUT,
+            ] {
                 ioctl.when(request, |perf| perf.ret(ours));
             }
             ioctl.ret(libc::SECCOMP_RET_ALLOW);

@@ -57,6 +57,8 @@ impl Foreign {
             (What::File(file.inode), OtherKind::File)
         } else if let Some(process) = process_behind(task, fd) {
             (What::Process(process), OtherKind::Pidfd)
+        } else if is_netns(task, fd) {
+            (What::File(file.inode), OtherKind::Netns)
         } else {
             (What::File(file.inode), OtherKind::File)
         };
@@ -67,6 +69,11 @@ impl Foreign {
         };
         known.entry(what).or_insert_with(new).clone()
     }
+}
+
+fn is_netns(task: i32, fd: Fd) -> bool {
+    let link = task::link(task, &format!("fd/{fd}"));
+    link.is_ok_and(|link| link.as_os_str().as_encoded_bytes().starts_with(b"net:["))
 }
 
 /// The process that a pidfd means.

@@ -29,6 +29,7 @@ mod epoll;
 mod filter;
 mod foreign;
 mod front;
+mod machine;
 mod mapping;
 mod memory;
 mod notice;

@@ -308,7 +308,7 @@ fn declared(file: &OpenFile, name: &str) -> Value {
             "type": if socket.stream { "stream" } else { "dgram" },
             "bind": socket.bound, "listen": socket.listening, "reuseport": socket.reuseport,
         }),
-        OtherKind::File | OtherKind::Cgroup1 | OtherKind::Link => {
+        OtherKind::File | OtherKind::Cgroup1 | OtherKind::Netns | OtherKind::Link => {
             json!({ "op": "file", "as": name })
         }
     }

@@ -16,6 +16,7 @@ use super::cgroups::Cgroups;
 use super::child;
 use super::filter::ARCH;
 use super::foreign::Foreign;
+use super::machine;
 use super::memory::TaskMem;
 use super::notice::Notices;
 use super::placeholder::open_again;
@@ -58,6 +59,10 @@ impl Server {
         };
         let truth = std::fs::read_to_string("/sys/devices/system/cpu/possible");
         kernel.run_programs_with(Arc::new(Interpreter));
+        // A trace is replayed where there is `lo` only.
+        if trace.is_none() {
+            machine::interfaces().for_each(|ifindex| kernel.add_interface(ifindex));
+        }
         let recorder = trace.map(|file| Recorder::new(file, &kernel));
         Ok(Self {
             recorder: recorder.transpose()?,
@@ -155,6 +160,11 @@ impl Server {
         mem: &mut TaskMem<'_>,
     ) -> Result<u32> {
         let Some(recorder) = &self.recorder else {
+            // In a trace time stands still, so that its replay finds the same values.
+            if matches!(cmd, Cmd::PROG_LOAD | Cmd::PROG_TEST_RUN) {
+                let passed = machine::now_ns().saturating_sub(self.kernel.env().now_ns());
+                self.kernel.advance(passed);
+            }
             return self.kernel.bpf_in(caller, cmd, attr, size, mem);
         };
         // What was closed is closed in the trace, too, before anything new gets its name.

@@ -232,38 +232,33 @@ impl Batch<'_> {
         if bucket >= n_buckets {
             return Err(Errno::ENOENT);
         }
-        let mut request = BucketRequest {
-            bucket,
-            room: self.attr.count as usize,
-            one: delete,
-            delete,
-            elem_flags: self.attr.elem_flags,
-            keys: Vec::new(),
-            values: Vec::new(),
-        };
+        let room = self.attr.count as usize;
+        let mut request =
+            BucketRequest::new(bucket, room, self.target.key_size(), self.value_size());
+        request.one = delete;
+        request.delete = delete;
+        request.elem_flags = self.attr.elem_flags;
         let mut done = 0;
         while request.bucket < n_buckets {
             let before = (request.bucket, request.room);
             self.target.buckets(&mut request);
-            if request.keys.is_empty() && request.bucket < n_buckets {
+            if request.read == 0 && request.bucket < n_buckets {
                 // What does not fit is for the next call.
                 break;
             }
             let (keys, values) = (self.key_addr(done), self.value_addr(done));
-            let fits = mem.may_write(keys, request.keys.len())
-                && mem.may_write(values, request.values.len());
+            let fits = mem.may_write(keys, request.keys().len())
+                && mem.may_write(values, request.values().len());
             if fits || request.one {
-                mem.write(keys, &request.keys)?;
-                mem.write(values, &request.values)?;
-                let read = request.keys.len() / self.target.key_size();
-                done += u32::try_from(read).expect("no more than there is room for");
+                mem.write(keys, request.keys())?;
+                mem.write(values, request.values())?;
+                done += u32::try_from(request.read).expect("no more than there is room for");
             } else {
                 // Again, bucket by bucket, to see how far it goes.
                 (request.bucket, request.room) = before;
                 request.one = true;
             }
-            request.keys.clear();
-            request.values.clear();
+            request.read = 0;
         }
         mem.write(self.attr.out_batch, &request.bucket.to_ne_bytes())?;
         self.done = done;
