@@ -68,15 +68,6 @@ impl PerfAttr {
         }
     }
 
-    /// Programs are attached to such events: tracepoints, breakpoints, and those whose numbers are given later (kprobes,
-    /// uprobes, …).
-    pub fn is_for_attaching(&self) -> bool {
-        const TRACEPOINT: u32 = 2;
-        const BREAKPOINT: u32 = 5;
-        const FIRST_DYNAMIC: u32 = 6;
-        matches!(self.kind, TRACEPOINT | BREAKPOINT | FIRST_DYNAMIC..)
-    }
-
     /// Programs write to such events.
     pub fn is_bpf_output(&self) -> bool {
         const SOFTWARE: u32 = 1;

@@ -9,14 +9,15 @@
 use std::ffi::{CStr, c_long, c_void};
 use std::ptr;
 
-use super::hooks_fds::{close, close_range, dup2, dup3, ioctl};
+use super::hooks_fds::{close, close_fd, close_range, dup2, dup3, ioctl};
 use super::hooks_files::{
-    access, mkdir, open, open64, openat, openat64, prlimit, prlimit64, readlink, readlinkat,
-    setrlimit, setrlimit64, statfs, statfs64, statx, unlink,
+    access, getrlimit, getrlimit64, mkdir, mkdirat, open, open64, openat, openat64, prlimit,
+    prlimit64, readlink, readlinkat, rmdir, setrlimit, setrlimit64, statfs, statfs64, statx,
+    unlink, unlinkat,
 };
-use super::hooks_memory::{mmap, mmap64, munmap};
+use super::hooks_memory::{mmap, mmap64, mremap, munmap};
 use super::hooks_threads::pthread_create;
-use super::hooks_wait::{epoll_pwait, epoll_wait, poll, ppoll};
+use super::hooks_wait::{epoll_pwait, epoll_pwait2, epoll_wait, poll, ppoll, pselect, select};
 use super::memory::ProcessMem;
 use super::raw::{answer, as_int, raw, returned};
 use super::{caller, perf};
@@ -48,7 +49,7 @@ unsafe extern "C" fn syscall(
             }
         }
         // SAFETY: the caller's promise.
-        libc::SYS_close => return c_long::from(unsafe { close(as_int(a)) }),
+        libc::SYS_close => return c_long::from(unsafe { close_fd(as_int(a)) }),
         // SAFETY: the caller's promise.
         libc::SYS_dup3 => return c_long::from(unsafe { dup3(as_int(a), as_int(b), as_int(c)) }),
         libc::SYS_close_range => {
@@ -99,11 +100,15 @@ const ALL: &[(&CStr, *const c_void)] = &[
     (c"mmap", mmap as *const c_void),
     (c"mmap64", mmap64 as *const c_void),
     (c"munmap", munmap as *const c_void),
+    (c"mremap", mremap as *const c_void),
     (c"ioctl", ioctl as *const c_void),
     (c"epoll_wait", epoll_wait as *const c_void),
     (c"epoll_pwait", epoll_pwait as *const c_void),
+    (c"epoll_pwait2", epoll_pwait2 as *const c_void),
     (c"poll", poll as *const c_void),
     (c"ppoll", ppoll as *const c_void),
+    (c"select", select as *const c_void),
+    (c"pselect", pselect as *const c_void),
     (c"open", open as *const c_void),
     (c"open64", open64 as *const c_void),
     (c"openat", openat as *const c_void),
@@ -115,7 +120,12 @@ const ALL: &[(&CStr, *const c_void)] = &[
     (c"statx", statx as *const c_void),
     (c"access", access as *const c_void),
     (c"mkdir", mkdir as *const c_void),
+    (c"mkdirat", mkdirat as *const c_void),
     (c"unlink", unlink as *const c_void),
+    (c"rmdir", rmdir as *const c_void),
+    (c"unlinkat", unlinkat as *const c_void),
+    (c"getrlimit", getrlimit as *const c_void),
+    (c"getrlimit64", getrlimit64 as *const c_void),
     (c"setrlimit", setrlimit as *const c_void),
     (c"setrlimit64", setrlimit64 as *const c_void),
     (c"prlimit", prlimit as *const c_void),

@@ -137,6 +137,27 @@ impl Bpffs {
             None => Err(Errno::ENOENT),
         }
     }
+
+    /// Removes a directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bpffs::dir`]; `ENOTDIR` for a pin; `ENOTEMPTY`; `EBUSY` for the root.
+    fn remove_dir(&mut self, names: &[String]) -> Result<()> {
+        let Some((name, parents)) = names.split_last() else {
+            return Err(Errno::EBUSY);
+        };
+        let dir = self.dir(parents)?;
+        match dir.get(name) {
+            Some(Node::Dir(inside)) if inside.is_empty() => {
+                dir.remove(name);
+                Ok(())
+            }
+            Some(Node::Dir(_)) => Err(Errno::ENOTEMPTY),
+            Some(Node::Pin(_)) => Err(Errno::ENOTDIR),
+            None => Err(Errno::ENOENT),
+        }
+    }
 }
 
 /// The answer to something new at a path outside of the bpffs.
@@ -258,6 +279,19 @@ impl Kernel {
                 self.inner.bpffs.lock().add(&names, dir)
             }
             Place::Outside(path) => Err(outside_new(&path)),
+        }
+    }
+
+    /// rmdir(2) in the bpffs.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` or `ENOTDIR` of the path; `ENOTEMPTY`; `EBUSY` for the bpffs itself; `EPERM` outside of it.
+    pub fn rmdir(&self, path: &str) -> Result<()> {
+        match Place::of(path)? {
+            Place::Inside(names) => self.inner.bpffs.lock().remove_dir(&names),
+            Place::Outside(path) if Path::new(&path).exists() => Err(Errno::EPERM),
+            Place::Outside(_) => Err(Errno::ENOENT),
         }
     }
 

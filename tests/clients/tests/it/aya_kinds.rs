@@ -19,7 +19,7 @@ use crate::{OBJECT, kernel, kernel_with_programs};
 static KINDS: &[u8] = include_bytes!("../../objects/kinds.bpf.o");
 
 /// The map of that name, of an object that is loaded.
-fn take<T: TryFrom<Map, Error = MapError>>(name: &str) -> T {
+pub(crate) fn take<T: TryFrom<Map, Error = MapError>>(name: &str) -> T {
     let mut object = Ebpf::load(KINDS).unwrap();
     object
         .take_map(name)

@@ -16,7 +16,7 @@ use aya::{Ebpf, EbpfLoader};
 use crate::{OBJECT, SOON, kernel_with_programs};
 
 /// The object, loaded, with its directory of pins.
-fn load(step: u32, pins: &std::path::Path) -> Ebpf {
+pub(crate) fn load(step: u32, pins: &std::path::Path) -> Ebpf {
     let mut object = EbpfLoader::new()
         .default_map_pin_directory(pins)
         .override_global("step", &step, true)
@@ -28,7 +28,7 @@ fn load(step: u32, pins: &std::path::Path) -> Ebpf {
 }
 
 /// A packet that begins with that byte comes in.
-fn packet(object: &Ebpf, first: u8) -> u32 {
+pub(crate) fn packet(object: &Ebpf, first: u8) -> u32 {
     let count: &Xdp = object.program("count").unwrap().try_into().unwrap();
     let mut data = [0; 64];
     data[0] = first;
@@ -41,14 +41,22 @@ fn packet(object: &Ebpf, first: u8) -> u32 {
 
 /// Waits until the fd can be read.
 fn wait(fd: &impl AsRawFd) -> bool {
+    wait_for(fd, i32::try_from(SOON.as_millis()).unwrap())
+}
+
+/// The fd can be read.
+pub(crate) fn is_ready(fd: &impl AsRawFd) -> bool {
+    wait_for(fd, 0)
+}
+
+fn wait_for(fd: &impl AsRawFd, timeout_ms: i32) -> bool {
     let mut polled = libc::pollfd {
         fd: fd.as_raw_fd(),
         events: libc::POLLIN,
         revents: 0,
     };
-    let soon = i32::try_from(SOON.as_millis()).unwrap();
     // SAFETY: it is one.
-    unsafe { libc::poll(&raw mut polled, 1, soon) == 1 && polled.revents & libc::POLLIN != 0 }
+    unsafe { libc::poll(&raw mut polled, 1, timeout_ms) == 1 && polled.revents & libc::POLLIN != 0 }
 }
 
 #[test]

@@ -9,10 +9,12 @@ use mapemu::interpose::{Interposed, Run, install};
 mod aya_kinds;
 mod aya_maps;
 mod aya_objects;
+mod fds;
 mod libbpf_maps;
 mod libbpf_objects;
 mod process;
 mod tokio_ring;
+mod waiting;
 
 /// Programs and maps, compiled.
 static OBJECT: &[u8] = include_bytes!("../../objects/clients.bpf.o");
