@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "functions of the C library")]
 
 use std::ffi::{CStr, c_long, c_void};
+use std::mem::MaybeUninit;
 use std::ptr;
 
 use super::hooks_fds::{close, close_fd, close_range, dup2, dup3, ioctl};
@@ -20,7 +21,7 @@ use super::hooks_threads::pthread_create;
 use super::hooks_wait::{epoll_pwait, epoll_pwait2, epoll_wait, poll, ppoll, pselect, select};
 use super::memory::ProcessMem;
 use super::raw::{answer, as_int, raw, returned};
-use super::{caller, perf};
+use super::{caller, files, perf};
 use crate::abi::Cmd;
 
 /// syscall(3): aya and libbpf call bpf(2) and perf_event_open(2) by it.
@@ -80,14 +81,32 @@ pub(super) fn keep() {
 /// Looks whether the C library's names lead here.
 #[track_caller]
 pub(super) fn assert_active() {
+    // In a library the linker may have put other functions in the place of ours, too; not in the place of one without a name.
+    let here = origin(keep as *const c_void).dli_fbase;
     for (name, ours) in ALL {
         // SAFETY: a name that ends with NUL.
         let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-        assert!(
-            found.is_null() || ptr::eq(found, *ours),
-            "mapemu: {name:?} of this program leads elsewhere: something else takes its place, as a sanitizer does"
-        );
+        let origin = origin(found);
+        if !found.is_null() && !(ptr::eq(found, *ours) && ptr::eq(origin.dli_fbase, here)) {
+            // SAFETY: null, or the name of a file that is loaded.
+            let file = unsafe { files::path(origin.dli_fname) };
+            let file = file.unwrap_or_default().display();
+            panic!(
+                "mapemu: {name:?} leads to {file}, and not to mapemu. Either the program was linked so that its libraries do not \
+                 see mapemu's functions (--exclude-libs, a version script): link it without that, or statically. Or {file} \
+                 takes their place, as a sanitizer does, or a library in LD_PRELOAD: do without it, or load it after mapemu"
+            );
+        }
     }
+}
+
+/// The program or library that has that address.
+fn origin(address: *const c_void) -> libc::Dl_info {
+    let mut info = MaybeUninit::zeroed();
+    // SAFETY: there is room for it.
+    unsafe { libc::dladdr(address, info.as_mut_ptr()) };
+    // SAFETY: zeros are one, and so is what was written.
+    unsafe { info.assume_init() }
 }
 
 /// The functions by name.

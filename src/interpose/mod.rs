@@ -220,6 +220,7 @@ impl Interposed {
 /// # Panics
 ///
 /// If they do not, with advice.
+#[track_caller]
 pub fn assert_active() {
     hooks::assert_active();
 }
