@@ -43,6 +43,7 @@ use rustix::fs::stat;
 use crate::Kernel;
 use crate::abi::Errno;
 use crate::sys::OpenFile;
+use crate::vm::Interpreter;
 use bpffs::Bpffs;
 use play::Plays;
 pub use play::Run;
@@ -94,6 +95,7 @@ fn begin(kernel: Kernel) -> Option<Arc<Installed>> {
     hooks::keep();
     process::begin();
     kernel.env().refuse_with(refuse);
+    kernel.run_programs_with(Arc::new(Interpreter));
     Some(Arc::new(Installed {
         kernel,
         bpffs: OnceLock::new(),
@@ -193,8 +195,8 @@ impl Interposed {
         Ok(dir)
     }
 
-    /// What the program of that name does, in Rust: called for each `BPF_PROG_TEST_RUN` of it, and by [`Interposed::fire`]; it
-    /// gives what the program returns. Nothing with `MAPEMU=off`: the program itself runs.
+    /// What the program of that name does, in Rust, in place of its instructions: called for each `BPF_PROG_TEST_RUN` of it, and
+    /// by [`Interposed::fire`]; it gives what the program returns. Nothing with `MAPEMU=off`: the program itself runs.
     pub fn play(&self, name: &str, play: impl Fn(&mut Run<'_>) -> u32 + Send + Sync + 'static) {
         if let Some(installed) = self.installed() {
             installed.plays.add(name, Arc::new(play));

@@ -14,7 +14,7 @@ use aya::programs::{KProbe, Xdp};
 use aya::util::nr_cpus;
 
 use crate::aya_maps::errno;
-use crate::{OBJECT, kernel, kernel_with_programs};
+use crate::{OBJECT, kernel};
 
 static KINDS: &[u8] = include_bytes!("../../objects/kinds.bpf.o");
 
@@ -61,7 +61,7 @@ fn lru_percpu_hash_evicts() {
 
 #[test]
 fn array_of_programs() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = aya::EbpfLoader::new()
         .default_map_pin_directory(kernel.pin_dir().unwrap())
         .load(OBJECT)

@@ -13,7 +13,7 @@ use aya::programs::{
 use aya::util::online_cpus;
 use aya::{Ebpf, EbpfLoader};
 
-use crate::{OBJECT, SOON, kernel_with_programs};
+use crate::{OBJECT, SOON, kernel};
 
 /// The object, loaded, with its directory of pins.
 pub(crate) fn load(step: u32, pins: &std::path::Path) -> Ebpf {
@@ -61,7 +61,7 @@ fn wait_for(fd: &impl AsRawFd, timeout_ms: i32) -> bool {
 
 #[test]
 fn program_counts_in_the_maps_that_user_space_reads() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let object = load(3, &kernel.pin_dir().unwrap());
     for first in [7, 7, 9] {
         assert_eq!(packet(&object, first), 2, "XDP_PASS");
@@ -77,7 +77,7 @@ fn program_counts_in_the_maps_that_user_space_reads() {
 
 #[test]
 fn consumer_of_a_ring_buffer_sleeps_until_there_is_something() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
     let (tell, told) = mpsc::channel();
@@ -110,7 +110,7 @@ fn consumer_of_a_ring_buffer_sleeps_until_there_is_something() {
 
 #[test]
 fn no_wakeup_is_lost() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
     let (tell, told) = mpsc::channel();
@@ -130,7 +130,7 @@ fn no_wakeup_is_lost() {
 
 #[test]
 fn samples_come_through_perf_buffers() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut samples = PerfEventArray::try_from(object.take_map("samples").unwrap()).unwrap();
     let cpus = online_cpus().unwrap();
@@ -159,7 +159,7 @@ fn samples_come_through_perf_buffers() {
 
 #[test]
 fn object_finds_the_map_that_another_pinned() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let pins = kernel.pin_dir().unwrap();
     let mut first = load(1, &pins);
     let mut shared: Array<_, u64> = first.take_map("shared").unwrap().try_into().unwrap();
@@ -175,7 +175,7 @@ fn object_finds_the_map_that_another_pinned() {
 
 #[test]
 fn program_is_attached_to_a_cgroup() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let cgroup = File::open(kernel.cgroup_dir().unwrap()).unwrap();
     let egress: &mut CgroupSkb = object.program_mut("egress").unwrap().try_into().unwrap();
@@ -198,7 +198,7 @@ fn program_is_attached_to_a_cgroup() {
 
 #[test]
 fn what_cannot_be_attached_is_refused() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     if kernel.kernel().is_none() {
         return;
     }

@@ -13,8 +13,8 @@ use libbpf_rs::{MapCore, MapFlags};
 
 use crate::aya_kinds::take;
 use crate::aya_objects::{is_ready, load, packet};
+use crate::kernel;
 use crate::process::{get, map, set};
-use crate::{kernel, kernel_with_programs};
 
 /// The C library's own function of that name, which mapemu does not see.
 fn unseen(name: &CStr) -> *mut c_void {
@@ -67,7 +67,7 @@ fn number_that_became_another_file_unseen_is_no_map() {
 
 #[test]
 fn nothing_is_read_from_a_file_that_has_a_rings_number_now() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
     packet(&object, 1);
@@ -84,7 +84,7 @@ fn nothing_is_read_from_a_file_that_has_a_rings_number_now() {
 
 #[test]
 fn ring_is_known_by_a_number_that_was_not_closed() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
     let fd = ring.as_raw_fd();

@@ -8,11 +8,11 @@ use std::ptr;
 use aya::maps::RingBuf;
 
 use crate::aya_objects::{load, packet};
-use crate::{kernel, kernel_with_programs};
+use crate::kernel;
 
 #[test]
 fn all_calls_that_wait_see_the_same() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
     let calls: [(&str, fn(RawFd) -> i32); 6] = [
