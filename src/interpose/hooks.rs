@@ -13,8 +13,8 @@ use std::ptr;
 use super::hooks_fds::{close, close_fd, close_range, dup2, dup3, ioctl};
 use super::hooks_files::{
     access, getrlimit, getrlimit64, mkdir, mkdirat, open, open64, openat, openat64, prlimit,
-    prlimit64, readlink, readlinkat, rmdir, setrlimit, setrlimit64, statfs, statfs64, statx,
-    unlink, unlinkat,
+    prlimit64, readlink, readlinkat, rename, rmdir, setrlimit, setrlimit64, statfs, statfs64,
+    statx, unlink, unlinkat,
 };
 use super::hooks_memory::{mmap, mmap64, mremap, munmap};
 use super::hooks_threads::pthread_create;
@@ -87,7 +87,8 @@ pub(super) fn assert_active() {
         // SAFETY: a name that ends with NUL.
         let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
         let origin = origin(found);
-        if !found.is_null() && !(ptr::eq(found, *ours) && ptr::eq(origin.dli_fbase, here)) {
+        let is_ours = ptr::eq(found, *ours) && ptr::eq(origin.dli_fbase, here);
+        if !found.is_null() && !is_ours {
             // SAFETY: null, or the name of a file that is loaded.
             let file = unsafe { files::path(origin.dli_fname) };
             let file = file.unwrap_or_default().display();
@@ -141,6 +142,7 @@ const ALL: &[(&CStr, *const c_void)] = &[
     (c"mkdir", mkdir as *const c_void),
     (c"mkdirat", mkdirat as *const c_void),
     (c"unlink", unlink as *const c_void),
+    (c"rename", rename as *const c_void),
     (c"rmdir", rmdir as *const c_void),
     (c"unlinkat", unlinkat as *const c_void),
     (c"getrlimit", getrlimit as *const c_void),

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "functions of the C library")]
 
-use std::ffi::{c_char, c_int, c_long, c_uint};
+use std::ffi::{OsStr, c_char, c_int, c_long, c_uint};
 use std::ptr;
 
 use super::own::cancellation_point;
@@ -361,6 +361,27 @@ pub(super) unsafe extern "C" fn setrlimit(resource: c_int, new: *const libc::rli
 pub(super) unsafe extern "C" fn setrlimit64(resource: c_int, new: *const libc::rlimit) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { prlimit(0, resource, new, ptr::null_mut()) }
+}
+
+/// rename(2)
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
+    // SAFETY: the caller's promise.
+    let target = unsafe { files::path(to) }.and_then(OsStr::to_str);
+    if let Some(target) = target
+        // SAFETY: the caller's promise.
+        && let Some(changed) = unsafe { changed(from, |kernel, from| kernel.rename(from, target)) }
+    {
+        return changed;
+    }
+    let here = libc::AT_FDCWD.into();
+    let args = [here, address(from), here, address(to), 0, 0];
+    // SAFETY: the caller's promise.
+    returned_int(unsafe { raw(libc::SYS_renameat2, args) })
 }
 
 /// getrlimit(2)

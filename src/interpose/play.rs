@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::memory::ProcessMem;
 use super::Installed;
+use super::memory::ProcessMem;
 use crate::abi::{Attr, Errno, Fd, OBJ_NAME_LEN, Result, UserMem};
 use crate::helper::Prog;
 use crate::map::Map;

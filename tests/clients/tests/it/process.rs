@@ -463,8 +463,48 @@ fn directories_of_pins_are_made_and_removed() {
     assert_eq!(errno(fs::remove_dir(&dir)), Some(libc::ENOTEMPTY));
     assert_eq!(errno(fs::remove_dir(&pin)), Some(libc::ENOTDIR));
     assert_eq!(errno(fs::remove_file(&dir)), Some(libc::EISDIR));
-    map.unpin(&pin).unwrap();
+    let (moved, other) = (dir.join("moved"), dir.join("other"));
+    fs::rename(&pin, &moved).unwrap();
+    assert_eq!(errno(fs::rename(&pin, &moved)), Some(libc::ENOENT));
+    assert_eq!(
+        errno(fs::rename(&moved, dir.join("a.b"))),
+        Some(libc::EPERM)
+    );
+    assert_eq!(
+        errno(fs::rename(&dir, dir.join("within"))),
+        Some(libc::EINVAL)
+    );
+    fs::create_dir(&other).unwrap();
+    assert_eq!(errno(fs::rename(&moved, &other)), Some(libc::EISDIR));
+    assert_eq!(errno(fs::rename(&other, &moved)), Some(libc::ENOTDIR));
+    fs::remove_dir(&other).unwrap();
+    assert!(MapHandle::from_pinned_path(&moved).is_ok());
+    fs::remove_file(&moved).unwrap();
     fs::remove_dir(&dir).unwrap();
     assert_eq!(errno(fs::remove_dir(&dir)), Some(libc::ENOENT));
     drop(kernel);
+}
+
+#[test]
+fn pin_is_where_its_file_is() {
+    let kernel = kernel();
+    let dir = kernel.pin_dir().unwrap();
+    let names = ["pin", "moved", "below/again"].map(|name| dir.join(name));
+    let [pin, moved, again] = &names;
+    let mut map = map();
+    map.pin(pin).unwrap();
+    fs::rename(pin, moved).unwrap();
+    assert!(MapHandle::from_pinned_path(pin).is_err());
+    assert!(MapHandle::from_pinned_path(moved).is_ok());
+    let mut other = self::map();
+    other.pin(pin).unwrap();
+    fs::create_dir(dir.join("below")).unwrap();
+    fs::rename(moved, again).unwrap();
+    set(&map, 7);
+    let found = |path| get(&MapHandle::from_pinned_path(path).unwrap());
+    assert_eq!((found(again), found(pin)), (7, 0));
+    fs::rename(again, pin).unwrap();
+    assert_eq!(found(pin), 7, "it replaces the other");
+    fs::remove_file(pin).unwrap();
+    assert!(MapHandle::from_pinned_path(pin).is_err());
 }
