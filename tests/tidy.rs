@@ -19,8 +19,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("typed", &["abi", "calls"]),
     ("object", &["abi", "calls", "btf"]),
     // It answers system calls: files and mappings by `sys`; whom a perf event's memory waits for by `map`; a program that is
-    // played by `helper`; what cannot be done is refused by `env`.
-    ("interpose", &["abi", "sys", "map", "env", "helper"]),
+    // played by `helper`, and one that is run by `vm`; what cannot be done is refused by `env`.
+    ("interpose", &["abi", "sys", "map", "env", "helper", "vm"]),
     (
         "trace",
         &["abi", "calls", "sys", "helper", "map", "env", "host"],

@@ -61,6 +61,7 @@ errnos! {
     EFAULT = 14, "a bad address";
     EBUSY = 16, "in use";
     EEXIST = 17, "exists already";
+    EXDEV = 18, "another file system";
     ENODEV = 19, "no such device";
     ENOTDIR = 20, "not a directory";
     EISDIR = 21, "a directory";

@@ -81,18 +81,6 @@ impl PerfAttr {
         }
     }
 
-    /// Programs are attached to such events: tracepoints, kprobes and uprobes. The running kernel says what the numbers of
-    /// the last two are.
-    pub fn is_for_attaching(&self) -> bool {
-        const TRACEPOINT: u32 = 2;
-        let is = |probe: &str| {
-            let path = format!("/sys/bus/event_source/devices/{probe}/type");
-            let kind = std::fs::read_to_string(path).ok();
-            kind.and_then(|kind| kind.trim().parse().ok()) == Some(self.kind)
-        };
-        self.kind == TRACEPOINT || is("kprobe") || is("uprobe")
-    }
-
     /// Programs write to such events.
     pub fn is_bpf_output(&self) -> bool {
         const SOFTWARE: u32 = 1;

@@ -153,6 +153,17 @@ impl Env {
         }
     }
 
+    /// Programs are attached to perf events of that type (`PERF_TYPE_*`): tracepoints, and those that the running system has
+    /// numbers for (kprobes and uprobes). Others are counters of the machine.
+    pub fn is_for_attaching(&self, perf_type: u32) -> bool {
+        const TRACEPOINT: u32 = 2;
+        let told = |source| {
+            std::fs::read_to_string(format!("/sys/bus/event_source/devices/{source}/type"))
+        };
+        let is_that = |source| told(source).is_ok_and(|told| told.trim().parse() == Ok(perf_type));
+        perf_type == TRACEPOINT || is_that("kprobe") || is_that("uprobe")
+    }
+
     /// From here on `refuse` is called where a panic would name what cannot be emulated: for a front end whose callers cannot
     /// be unwound. It names it, and gives the errno.
     pub fn refuse_with(&self, refuse: fn(fmt::Arguments<'_>) -> Errno) {

@@ -1,10 +1,12 @@
 //! A directory in which objects can be pinned: of the system's files, with the emulated bpffs behind it.
 //!
-//! A pin is an empty file there, so that it is listed, looked at and removed as any other. One whose file is gone is taken out
-//! of the emulated bpffs before anybody can tell: at the next command that a pin matters to.
+//! A pin is an empty file there, so that it is listed, looked at, moved and removed as any other. One whose file is elsewhere or gone
+//! follows it in the emulated bpffs before anybody can tell: at the next command that a pin matters to.
 
+use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -19,8 +21,16 @@ const ROOT: &str = "/sys/fs/bpf";
 #[derive(Debug)]
 pub(super) struct Bpffs {
     dir: PathBuf,
-    /// The pins: their files, and their paths in the emulated bpffs.
-    pins: Mutex<Vec<(PathBuf, String)>>,
+    pins: Mutex<Vec<Pin>>,
+}
+
+#[derive(Debug)]
+struct Pin {
+    /// Its file, where it was last.
+    file: PathBuf,
+    inode: u64,
+    /// Its path in the emulated bpffs.
+    path: String,
 }
 
 impl Bpffs {
@@ -42,17 +52,37 @@ impl Bpffs {
         Some(format!("{ROOT}/{}", below.to_str()?))
     }
 
-    /// The emulated bpffs has the directories, and has no pins but those whose files are there.
+    /// The emulated bpffs has no pins but those whose files are there, where they are.
     pub(super) fn follow(&self, kernel: &Kernel) {
         let mut pins = self.pins.lock();
-        let all = std::mem::take(&mut *pins);
-        let is_there = |(file, _): &(PathBuf, String)| fs::symlink_metadata(file).is_ok();
-        let (there, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(is_there);
-        *pins = there;
-        drop(pins);
-        for (_, path) in gone {
+        let is_there = |pin: &Pin| inode(&pin.file).is_ok_and(|inode| inode == pin.inode);
+        if pins.iter().all(is_there) {
+            return;
+        }
+        let mut found = HashMap::new();
+        find(&self.dir, &mut found);
+        let gone: Vec<_> = pins
+            .extract_if(.., |pin| !found.contains_key(&pin.inode))
+            .collect();
+        // First those, as others may be in their places.
+        for pin in gone {
             // It may be gone there too.
-            let _ = kernel.unlink(&path);
+            let _ = kernel.unlink(&pin.path);
+        }
+        for pin in pins.iter_mut().filter(|pin| !is_there(pin)) {
+            if let Some(file) = found.remove(&pin.inode) {
+                self.moved(kernel, pin, file);
+            }
+        }
+    }
+
+    /// The file of a pin is there now.
+    fn moved(&self, kernel: &Kernel, pin: &mut Pin, file: PathBuf) {
+        self.make_parents(kernel, &file);
+        if let Some(path) = self.inside(&file)
+            && kernel.rename(&pin.path, &path).is_ok()
+        {
+            (pin.file, pin.path) = (file, path);
         }
     }
 
@@ -76,12 +106,17 @@ impl Bpffs {
     /// Those of the system.
     pub(super) fn pinned(&self, kernel: &Kernel, file: &Path, path: String) -> Result<()> {
         let made = OpenOptions::new().write(true).create_new(true).open(file);
-        if let Err(error) = made {
-            let _ = kernel.unlink(&path);
-            return Err(super::raw::errno_of(error));
+        match made.and_then(|_| inode(file)) {
+            Ok(inode) => {
+                let file = file.to_owned();
+                self.pins.lock().push(Pin { file, inode, path });
+                Ok(())
+            }
+            Err(error) => {
+                let _ = kernel.unlink(&path);
+                Err(super::raw::errno_of(error))
+            }
         }
-        self.pins.lock().push((file.to_owned(), path));
-        Ok(())
     }
 }
 
@@ -89,6 +124,22 @@ impl Drop for Bpffs {
     fn drop(&mut self) {
         // Nobody is there to be told.
         let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn inode(file: &Path) -> io::Result<u64> {
+    Ok(fs::symlink_metadata(file)?.ino())
+}
+
+/// The files below a directory, by their inodes. What cannot be read is not there.
+fn find(dir: &Path, found: &mut HashMap<u64, PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            find(&path, found);
+        } else if let Ok(inode) = inode(&path) {
+            found.insert(inode, path);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use rustix::fs::{MemfdFlags, SeekFrom, memfd_create, seek};
 
 use super::raw::errno_of;
 use super::{Installed, process, table, threads};
+use crate::Kernel;
 use crate::abi::Result;
 use crate::sys::FileKind;
 
@@ -168,14 +169,11 @@ pub(super) fn mode(path: &OsStr) -> Option<Result<u32>> {
     }))
 }
 
-/// mkdir(2) in the emulated bpffs.
-pub(super) fn mkdir(path: &OsStr) -> Option<Result<()>> {
+/// A change of the emulated bpffs; `None` for other paths.
+pub(super) fn change(
+    path: &OsStr,
+    change: impl FnOnce(&Kernel, &str) -> Result<()>,
+) -> Option<Result<()>> {
     let (installed, path) = in_bpffs(path)?;
-    Some(installed.kernel.mkdir(path))
-}
-
-/// unlink(2) in the emulated bpffs.
-pub(super) fn unlink(path: &OsStr) -> Option<Result<()>> {
-    let (installed, path) = in_bpffs(path)?;
-    Some(installed.kernel.unlink(path))
+    Some(change(&installed.kernel, path))
 }

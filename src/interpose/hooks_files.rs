@@ -2,11 +2,13 @@
 
 #![expect(unsafe_code, reason = "functions of the C library")]
 
-use std::ffi::{c_char, c_int, c_long, c_uint};
+use std::ffi::{OsStr, c_char, c_int, c_long, c_uint};
 use std::ptr;
 
+use super::own::cancellation_point;
 use super::raw::{address, answer, as_int, raw, returned, returned_int};
-use super::{files, process, threads};
+use super::{files, limit, process, threads};
+use crate::Kernel;
 use crate::abi::Result;
 
 /// open(2)
@@ -15,7 +17,7 @@ use crate::abi::Result;
 ///
 /// That of the system call.
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn open(
+pub(super) unsafe extern "C-unwind" fn open(
     path: *const c_char,
     flags: c_int,
     mode: libc::mode_t,
@@ -30,7 +32,7 @@ pub(super) unsafe extern "C" fn open(
 ///
 /// That of the system call.
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn open64(
+pub(super) unsafe extern "C-unwind" fn open64(
     path: *const c_char,
     flags: c_int,
     mode: libc::mode_t,
@@ -45,7 +47,7 @@ pub(super) unsafe extern "C" fn open64(
 ///
 /// That of the system call.
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn openat64(
+pub(super) unsafe extern "C-unwind" fn openat64(
     dir: c_int,
     path: *const c_char,
     flags: c_int,
@@ -61,12 +63,13 @@ pub(super) unsafe extern "C" fn openat64(
 ///
 /// That of the system call.
 #[unsafe(no_mangle)]
-pub(super) unsafe extern "C" fn openat(
+pub(super) unsafe extern "C-unwind" fn openat(
     dir: c_int,
     path: *const c_char,
     flags: c_int,
     mode: libc::mode_t,
 ) -> c_int {
+    cancellation_point();
     // SAFETY: the caller's promise.
     if unsafe { files::may_be_ours(path) }
         // SAFETY: as above.
@@ -247,6 +250,24 @@ unsafe fn mode_of(path: *const c_char) -> Option<Result<u32>> {
     files::mode(unsafe { files::path(path) }?)
 }
 
+/// What a change of the emulated bpffs returns; `None` for other paths.
+///
+/// # Safety
+///
+/// The path is null or ends with a NUL.
+unsafe fn changed(
+    path: *const c_char,
+    change: impl FnOnce(&Kernel, &str) -> Result<()>,
+) -> Option<c_int> {
+    // SAFETY: the caller's promise.
+    if !unsafe { files::may_be_ours(path) } {
+        return None;
+    }
+    // SAFETY: as above.
+    let result = files::change(unsafe { files::path(path) }?, change)?;
+    Some(as_int(answer(result.map(|()| 0))))
+}
+
 /// mkdir(2)
 ///
 /// # Safety
@@ -255,14 +276,25 @@ unsafe fn mode_of(path: *const c_char) -> Option<Result<u32>> {
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn mkdir(path: *const c_char, mode: libc::mode_t) -> c_int {
     // SAFETY: the caller's promise.
-    if unsafe { files::may_be_ours(path) }
-        // SAFETY: as above.
-        && let Some(path) = unsafe { files::path(path) }
-        && let Some(result) = files::mkdir(path)
-    {
-        return as_int(answer(result.map(|()| 0)));
+    unsafe { mkdirat(libc::AT_FDCWD, path, mode) }
+}
+
+/// mkdirat(2)
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn mkdirat(
+    dir: c_int,
+    path: *const c_char,
+    mode: libc::mode_t,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    if let Some(changed) = unsafe { changed(path, Kernel::mkdir) } {
+        return changed;
     }
-    let args = [libc::AT_FDCWD.into(), address(path), mode.into(), 0, 0, 0];
+    let args = [dir.into(), address(path), mode.into(), 0, 0, 0];
     // SAFETY: the caller's promise.
     returned_int(unsafe { raw(libc::SYS_mkdirat, args) })
 }
@@ -275,14 +307,36 @@ pub(super) unsafe extern "C" fn mkdir(path: *const c_char, mode: libc::mode_t) -
 #[unsafe(no_mangle)]
 pub(super) unsafe extern "C" fn unlink(path: *const c_char) -> c_int {
     // SAFETY: the caller's promise.
-    if unsafe { files::may_be_ours(path) }
-        // SAFETY: as above.
-        && let Some(path) = unsafe { files::path(path) }
-        && let Some(result) = files::unlink(path)
-    {
-        return as_int(answer(result.map(|()| 0)));
+    unsafe { unlinkat(libc::AT_FDCWD, path, 0) }
+}
+
+/// rmdir(2)
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn rmdir(path: *const c_char) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { unlinkat(libc::AT_FDCWD, path, libc::AT_REMOVEDIR) }
+}
+
+/// unlinkat(2)
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn unlinkat(dir: c_int, path: *const c_char, flags: c_int) -> c_int {
+    let remove = match flags {
+        libc::AT_REMOVEDIR => Kernel::rmdir,
+        _ => Kernel::unlink,
+    };
+    // SAFETY: the caller's promise.
+    if let Some(changed) = unsafe { changed(path, remove) } {
+        return changed;
     }
-    let args = [libc::AT_FDCWD.into(), address(path), 0, 0, 0, 0];
+    let args = [dir.into(), address(path), flags.into(), 0, 0, 0];
     // SAFETY: the caller's promise.
     returned_int(unsafe { raw(libc::SYS_unlinkat, args) })
 }
@@ -307,6 +361,49 @@ pub(super) unsafe extern "C" fn setrlimit(resource: c_int, new: *const libc::rli
 pub(super) unsafe extern "C" fn setrlimit64(resource: c_int, new: *const libc::rlimit) -> c_int {
     // SAFETY: the caller's promise.
     unsafe { prlimit(0, resource, new, ptr::null_mut()) }
+}
+
+/// rename(2)
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn rename(from: *const c_char, to: *const c_char) -> c_int {
+    // SAFETY: the caller's promise.
+    let target = unsafe { files::path(to) }.and_then(OsStr::to_str);
+    if let Some(target) = target
+        // SAFETY: the caller's promise.
+        && let Some(changed) = unsafe { changed(from, |kernel, from| kernel.rename(from, target)) }
+    {
+        return changed;
+    }
+    let here = libc::AT_FDCWD.into();
+    let args = [here, address(from), here, address(to), 0, 0];
+    // SAFETY: the caller's promise.
+    returned_int(unsafe { raw(libc::SYS_renameat2, args) })
+}
+
+/// getrlimit(2)
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn getrlimit(resource: c_int, old: *mut libc::rlimit) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { prlimit(0, resource, ptr::null(), old) }
+}
+
+/// getrlimit64(3): the same, as limits have 64 bits.
+///
+/// # Safety
+///
+/// That of the system call.
+#[unsafe(no_mangle)]
+pub(super) unsafe extern "C" fn getrlimit64(resource: c_int, old: *mut libc::rlimit) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { prlimit(0, resource, ptr::null(), old) }
 }
 
 /// prlimit64(3): the same, as limits have 64 bits.
@@ -349,7 +446,11 @@ pub(super) unsafe extern "C" fn prlimit(
         // SAFETY: the caller's promise, of either limit.
         unsafe { raw(libc::SYS_prlimit64, args) }
     };
+    // It is another for a moment where a file is made.
+    let settled = (resource.cast_unsigned() == libc::RLIMIT_NOFILE && process::is_interposed())
+        .then(limit::settled);
     let mut ret = set(new);
+    drop(settled);
     if ret == -c_long::from(libc::EPERM)
         && resource.cast_unsigned() == libc::RLIMIT_MEMLOCK
         && process::is_interposed()

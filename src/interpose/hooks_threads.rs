@@ -75,16 +75,8 @@ fn libc_pthread_create() -> PthreadCreate {
 /// The C library's own function.
 #[cfg(not(target_feature = "crt-static"))]
 fn libc_pthread_create() -> PthreadCreate {
-    use std::ptr;
-    use std::sync::atomic::{AtomicPtr, Ordering};
-    static FOUND: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-    let mut found = FOUND.load(Ordering::Relaxed);
-    if found.is_null() {
-        // SAFETY: a name that ends with NUL.
-        found = unsafe { libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr()) };
-        assert!(!found.is_null(), "the C library has threads");
-        FOUND.store(found, Ordering::Relaxed);
-    }
-    // SAFETY: the function of that name has that type.
-    unsafe { std::mem::transmute::<*mut c_void, PthreadCreate>(found) }
+    static OWN: super::own::Own = super::own::Own::new(c"pthread_create");
+    // SAFETY: it has the type of ours.
+    let own = unsafe { OWN.like(pthread_create as PthreadCreate) };
+    own.expect("the C library has threads")
 }

@@ -1,16 +1,14 @@
-//! mmap(2) and munmap(2) of emulated files: the memory that is behind them, mapped for real.
+//! mmap(2), mremap(2) and munmap(2) of emulated files: the memory that is behind them, mapped for real.
 //!
 //! What is granted counts as long as any part of it is mapped. Mappings of all else are told from those by their address alone.
 
 #![expect(unsafe_code, reason = "mappings")]
 
-use std::collections::BTreeMap;
+use std::cell::Cell;
 use std::ffi::{c_int, c_long};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::process;
 use super::raw::{errno_of, raw};
@@ -18,11 +16,56 @@ use super::table::Entry;
 use crate::abi::{Errno, MapRequest, MapType, Prot, Result};
 use crate::sys::Granted;
 
-/// What is mapped, by its first address: the address after it, and what was granted.
-static MAPPED: Mutex<BTreeMap<usize, (usize, Arc<Granted>)>> = Mutex::new(BTreeMap::new());
+/// What is mapped. An allocator may map and unmap its own memory by these hooks: nothing is allocated or dropped while this is
+/// locked, and to wait for it takes no memory either.
+static MAPPED: Mutex<Option<Arc<[Mapped]>>> = Mutex::new(None);
+
+/// A part of what was granted: from its first address to the one after it.
+#[derive(Clone, Debug)]
+pub(super) struct Mapped {
+    first: usize,
+    end: usize,
+    granted: Arc<Granted>,
+}
 
 /// All that was ever mapped lies from the first to the second.
 static BOUNDS: [AtomicUsize; 2] = [AtomicUsize::new(usize::MAX), AtomicUsize::new(0)];
+
+thread_local! {
+    /// This thread has the lock: who comes again is the handler of a signal.
+    static HAS_LOCK: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `f` with what is mapped; `None` where a signal came meanwhile. It neither allocates nor drops anything.
+fn locked<T>(f: impl FnOnce(&mut Option<Arc<[Mapped]>>) -> T) -> Option<T> {
+    if HAS_LOCK.replace(true) {
+        return None;
+    }
+    let mut mapped = MAPPED.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = f(&mut mapped);
+    drop(mapped);
+    HAS_LOCK.set(false);
+    Some(found)
+}
+
+/// Puts another table in the place of what is there, as `f` makes it of that; what else it gives.
+fn change<T>(f: impl Fn(&[Mapped]) -> (Vec<Mapped>, T)) -> Option<T> {
+    loop {
+        let seen = locked(|mapped| mapped.as_ref().map(Arc::clone))?;
+        let (new, found) = f(seen.as_deref().unwrap_or_default());
+        let mut new = Some(Arc::from(new));
+        let changed = locked(|mapped| {
+            let same = mapped.as_ref().map(Arc::as_ptr) == seen.as_ref().map(Arc::as_ptr);
+            if same {
+                std::mem::swap(mapped, &mut new);
+            }
+            same
+        })?;
+        if changed {
+            return Some(found);
+        }
+    }
+}
 
 /// The arguments of mmap(2), but the file.
 #[derive(Clone, Copy)]
@@ -44,49 +87,81 @@ pub(super) fn may_have(addr: usize, len: usize) -> bool {
 /// What lies there, which is about to be unmapped. It is taken out first: afterwards another thread may have mapped
 /// something else there.
 #[inline(always)]
-pub(super) fn before_unmap(addr: usize, len: usize) -> Option<Pieces> {
-    (may_have(addr, len) && process::is_interposed()).then(|| take(addr, len))
+pub(super) fn before_unmap(addr: usize, len: usize) -> Option<Vec<Mapped>> {
+    (may_have(addr, len) && has(addr, len) && process::is_interposed()).then(|| take(addr, len))
 }
 
 /// What was taken out is gone, or is still there.
 #[inline(always)]
-pub(super) fn after_unmap(taken: Option<Pieces>, gone: bool) {
-    if let Some(pieces) = taken.filter(|_| !gone) {
-        MAPPED.lock().extend(pieces);
+pub(super) fn after_unmap(taken: Option<Vec<Mapped>>, gone: bool) {
+    if let Some(taken) = taken.filter(|_| !gone) {
+        put(&taken);
     }
 }
 
-/// What lay there is not mapped any more.
-fn forget(addr: usize, len: usize) {
-    drop(take(addr, len));
+/// What was taken out lies elsewhere, if it was moved: from where, to where, and how much of it.
+#[inline(always)]
+pub(super) fn after_move(taken: Option<Vec<Mapped>>, moved: Option<(usize, usize, usize)>) {
+    let Some(mut taken) = taken else {
+        return;
+    };
+    if let Some((from, to, len)) = moved {
+        for piece in &mut taken {
+            piece.first = piece.first - from + to;
+            piece.end = (piece.end - from + to).min(to + whole_pages(len));
+        }
+        taken.retain(|piece| piece.first < piece.end);
+    }
+    put(&taken);
 }
 
-/// Where each piece begins, where it ends, and what it is of.
-pub(super) type Pieces = Vec<(usize, (usize, Arc<Granted>))>;
-
+/// Something of ours lies there.
 #[cold]
-fn take(addr: usize, len: usize) -> Pieces {
-    let end = addr.saturating_add(len.next_multiple_of(crate::abi::PAGE_SIZE));
-    let mut mapped = MAPPED.lock();
-    let first: Vec<usize> = mapped
-        .range(..end)
-        .filter(|(_, (last, _))| *last > addr)
-        .map(|(&first, _)| first)
-        .collect();
-    let mut gone = Vec::new();
-    for first in first {
-        let (last, granted) = mapped.remove(&first).expect("found just now");
-        if first < addr {
-            mapped.insert(first, (addr, Arc::clone(&granted)));
+fn has(addr: usize, len: usize) -> bool {
+    let end = addr.saturating_add(whole_pages(len));
+    let overlaps = |piece: &Mapped| piece.first < end && piece.end > addr;
+    let any = locked(|mapped| mapped.iter().flat_map(|mapped| mapped.iter()).any(overlaps));
+    any.unwrap_or(false)
+}
+
+fn whole_pages(len: usize) -> usize {
+    len.checked_next_multiple_of(crate::abi::PAGE_SIZE)
+        .unwrap_or(usize::MAX)
+}
+
+/// Takes out what lies there. To drop it may drop a map.
+fn take(addr: usize, len: usize) -> Vec<Mapped> {
+    let end = addr.saturating_add(whole_pages(len));
+    let taken = change(|mapped| {
+        let (mut left, mut taken) = (Vec::new(), Vec::new());
+        for piece in mapped {
+            let part = |first: usize, end: usize| Mapped {
+                first,
+                end,
+                granted: Arc::clone(&piece.granted),
+            };
+            let (from, to) = (piece.first.max(addr), piece.end.min(end));
+            if from >= to {
+                left.push(piece.clone());
+                continue;
+            }
+            taken.push(part(from, to));
+            left.extend((piece.first < from).then(|| part(piece.first, from)));
+            left.extend((to < piece.end).then(|| part(to, piece.end)));
         }
-        if last > end {
-            mapped.insert(end, (last, Arc::clone(&granted)));
-        }
-        gone.push((first.max(addr), (last.min(end), granted)));
+        (left, taken)
+    });
+    taken.unwrap_or_default()
+}
+
+/// Those pieces are mapped.
+fn put(pieces: &[Mapped]) {
+    let [lowest, highest] = &BOUNDS;
+    for piece in pieces {
+        lowest.fetch_min(piece.first, Ordering::AcqRel);
+        highest.fetch_max(piece.end, Ordering::AcqRel);
     }
-    drop(mapped);
-    // Dropped when no lock is held: a map may go with it.
-    gone
+    change(|mapped| ([mapped, pieces].concat(), ()));
 }
 
 /// Maps an emulated file.
@@ -125,13 +200,13 @@ pub(super) unsafe fn map(entry: &Entry, mut of: Arguments) -> Result<usize> {
     // SAFETY: the caller's promise.
     let addr = unsafe { map_pieces(of, &memory, &pieces, granted.size()) }?;
     let end = addr + granted.size();
-    if may_have(addr, end - addr) {
-        forget(addr, end - addr);
-    }
-    let [lowest, highest] = &BOUNDS;
-    lowest.fetch_min(addr, Ordering::AcqRel);
-    highest.fetch_max(end, Ordering::AcqRel);
-    MAPPED.lock().insert(addr, (end, Arc::new(granted)));
+    // What lay there is not mapped any more.
+    drop(before_unmap(addr, granted.size()));
+    put(&[Mapped {
+        first: addr,
+        end,
+        granted: Arc::new(granted),
+    }]);
     // A perf event has nobody to wake before it is mapped.
     entry.follow();
     Ok(addr)

@@ -16,8 +16,11 @@ mod hooks_files;
 mod hooks_memory;
 mod hooks_threads;
 mod hooks_wait;
+mod limit;
 mod mapping;
 mod memory;
+mod numbers;
+mod own;
 mod perf;
 mod placeholder;
 mod play;
@@ -40,6 +43,7 @@ use rustix::fs::stat;
 use crate::Kernel;
 use crate::abi::Errno;
 use crate::sys::OpenFile;
+use crate::vm::Interpreter;
 use bpffs::Bpffs;
 use play::Plays;
 pub use play::Run;
@@ -91,6 +95,7 @@ fn begin(kernel: Kernel) -> Option<Arc<Installed>> {
     hooks::keep();
     process::begin();
     kernel.env().refuse_with(refuse);
+    kernel.run_programs_with(Arc::new(Interpreter));
     Some(Arc::new(Installed {
         kernel,
         bpffs: OnceLock::new(),
@@ -190,8 +195,8 @@ impl Interposed {
         Ok(dir)
     }
 
-    /// What the program of that name does, in Rust: called for each `BPF_PROG_TEST_RUN` of it, and by [`Interposed::fire`]; it
-    /// gives what the program returns. Nothing with `MAPEMU=off`: the program itself runs.
+    /// What the program of that name does, in Rust, in place of its instructions: called for each `BPF_PROG_TEST_RUN` of it, and
+    /// by [`Interposed::fire`]; it gives what the program returns. Nothing with `MAPEMU=off`: the program itself runs.
     pub fn play(&self, name: &str, play: impl Fn(&mut Run<'_>) -> u32 + Send + Sync + 'static) {
         if let Some(installed) = self.installed() {
             installed.plays.add(name, Arc::new(play));
@@ -217,6 +222,7 @@ impl Interposed {
 /// # Panics
 ///
 /// If they do not, with advice.
+#[track_caller]
 pub fn assert_active() {
     hooks::assert_active();
 }

@@ -1,11 +1,10 @@
 //! perf_event_open(2) and the ioctls of perf events, as far as programs write to them.
 
 use std::ffi::{c_int, c_long, c_ulong};
-use std::sync::Arc;
 
 use super::memory::ProcessMem;
-use super::table::{self, Entry};
-use super::{caller, notice, process, threads};
+use super::raw::as_int;
+use super::{caller, notice, process, table, threads};
 use crate::abi::{Errno, PerfAttr, Result, UserMem};
 use crate::map::object::{Object, OtherKind};
 
@@ -26,7 +25,7 @@ pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Optio
         return Some(Err(Errno::EFAULT));
     }
     let attr = PerfAttr::decode(&bytes);
-    if attr.is_for_attaching() {
+    if installed.kernel.env().is_for_attaching(attr.kind) {
         let kind = attr.kind;
         notice(format_args!(
             "perf events of type {kind} do not fire: perf_event_open is refused with EOPNOTSUPP"
@@ -62,31 +61,34 @@ pub(super) fn is_ioctl(request: c_ulong) -> bool {
     matches!(request, ENABLE | DISABLE | ID | SET_BPF | PAUSE_OUTPUT)
 }
 
-/// The answer of ioctl(2) of an emulated file; `ENOTTY` is the answer of the placeholder, too.
+/// The answer of ioctl(2) where an emulated file has to do with it, as the event or as the program.
 pub(super) fn ioctl(
-    entry: &Arc<Entry>,
+    fd: c_int,
     request: c_ulong,
     argument: c_long,
     mem: &mut ProcessMem,
-) -> Result<u32> {
-    let object = entry.file.object();
-    let event = match &object {
-        Object::Other(object) => object.perf_event(),
-        Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) => None,
-    };
-    let event = event.ok_or(Errno::ENOTTY)?;
-    match request {
-        ENABLE => event.enable(true),
-        DISABLE => event.enable(false),
-        PAUSE_OUTPUT => event.pause(argument != 0)?,
-        ID => mem.write(argument.cast_unsigned(), &event.id.to_ne_bytes())?,
-        SET_BPF => {
-            notice(format_args!(
-                "programs of perf events do not run: PERF_EVENT_IOC_SET_BPF is refused with EOPNOTSUPP"
-            ));
-            return Err(Errno::EOPNOTSUPP);
-        }
-        _ => return Err(Errno::ENOTTY),
+) -> Option<Result<u32>> {
+    if request == SET_BPF && (table::get(fd).is_some() || table::get(as_int(argument)).is_some()) {
+        notice(format_args!(
+            "programs of perf events do not run: PERF_EVENT_IOC_SET_BPF is refused with EOPNOTSUPP"
+        ));
+        return Some(Err(Errno::EOPNOTSUPP));
     }
-    Ok(0)
+    let entry = table::get(fd)?;
+    Some(caller::answered(|| {
+        let object = entry.file.object();
+        let event = match &object {
+            Object::Other(object) => object.perf_event(),
+            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) => None,
+        };
+        let event = event.ok_or(Errno::ENOTTY)?;
+        match request {
+            ENABLE => event.enable(true),
+            DISABLE => event.enable(false),
+            PAUSE_OUTPUT => event.pause(argument != 0)?,
+            ID => mem.write(argument.cast_unsigned(), &event.id.to_ne_bytes())?,
+            _ => return Err(Errno::ENOTTY),
+        }
+        Ok(0)
+    }))
 }

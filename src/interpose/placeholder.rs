@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, Timespec, fstat};
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
+use rustix::pipe::fcntl_setpipe_size;
 
+use super::limit;
 use crate::abi::PAGE_SIZE;
 
 /// The device of all pipes; 0 as long as there was none.
@@ -40,13 +41,9 @@ pub(super) struct Placeholder {
 impl Placeholder {
     /// The caller's end, which is closed on exec, and ours. One that is read is not ready.
     pub(super) fn new(theirs: End) -> io::Result<(OwnedFd, Self)> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        let stat = fstat(&read)?;
+        let (fd, ours) = limit::pipe(theirs)?;
+        let stat = fstat(&fd)?;
         PIPES.store(stat.st_dev, Ordering::Relaxed);
-        let (fd, ours) = match theirs {
-            End::Read => (read, write),
-            End::Write => (write, read),
-        };
         let placeholder = Self {
             inode: stat.st_ino,
             ours,
@@ -86,7 +83,8 @@ impl Placeholder {
                 self.make_ready();
                 *ready = true;
             }
-            State::NotReady if *ready => {
+            // Nothing is read from a file that has its number by now.
+            State::NotReady if *ready && pipe_inode(theirs) == Some(self.inode) => {
                 match self.theirs {
                     End::Read => empty(theirs),
                     End::Write => while rustix::io::write(theirs, &[0; PAGE_SIZE]).is_ok() {},

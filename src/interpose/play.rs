@@ -1,5 +1,5 @@
-//! Programs are not run here; they are played: a closure that is registered under a program's name does in Rust what it does,
-//! with the same maps, by the helpers.
+//! Programs can be played: a closure that is registered under a program's name does in Rust what it does, with the same maps, by
+//! the helpers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::Installed;
 use super::memory::ProcessMem;
-use super::{Installed, notice};
 use crate::abi::{Attr, Errno, Fd, OBJ_NAME_LEN, Result, UserMem};
 use crate::helper::Prog;
 use crate::map::Map;
@@ -144,13 +144,7 @@ pub(super) fn test_run(
     let Object::Prog(loaded) = file.object() else {
         return None;
     };
-    let Some(play) = installed.plays.get(&loaded.name) else {
-        let name = &loaded.name;
-        notice(format_args!(
-            "nothing is played for program {name}: see Interposed::play"
-        ));
-        return None;
-    };
+    let play = installed.plays.get(&loaded.name)?;
     Some(played(&play, &loaded, attr, addr, mem))
 }
 

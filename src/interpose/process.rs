@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::notice;
 
-/// A number that is 1 in the process that installed a kernel, and 0 in its children: they have copies of the emulated
+/// A number that is the process's in the process that installed a kernel, and 0 in its children: they have copies of the emulated
 /// kernels, which nobody else sees.
 static HERE: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 
@@ -32,7 +32,7 @@ fn page() -> *mut AtomicU32 {
     unsafe { libc::madvise(page, len, libc::MADV_WIPEONFORK) };
     let here = page.cast::<AtomicU32>();
     // SAFETY: it is a page of zeros, which is never unmapped.
-    unsafe { &*here }.store(1, Ordering::Release);
+    unsafe { &*here }.store(std::process::id(), Ordering::Release);
     here
 }
 
@@ -43,6 +43,14 @@ pub(super) fn is_interposed() -> bool {
     // SAFETY: it is null, or points into the page of `begin`, which is never unmapped.
     let here = unsafe { here.as_ref() };
     here.is_some_and(|here| here.load(Ordering::Relaxed) != 0)
+}
+
+/// As [`is_interposed`], and it is no child of vfork(2) either: such a child has the memory of its parent. Asks the system.
+pub(super) fn is_this() -> bool {
+    let here = HERE.load(Ordering::Acquire);
+    // SAFETY: as in `is_interposed`.
+    let here = unsafe { here.as_ref() };
+    here.is_some_and(|here| here.load(Ordering::Relaxed) == std::process::id())
 }
 
 /// As [`is_interposed`], of a call that a child would make in vain: it is told.

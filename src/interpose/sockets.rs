@@ -6,37 +6,24 @@ use std::ffi::c_int;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::net::sockopt;
 
 use super::Installed;
+use super::numbers::Numbers;
 use crate::map::object::{Object, OtherKind, Socket};
 use crate::sys::OpenFile;
 
 /// An inode of the system.
-type Inode = (u64, u64);
+pub(super) type Inode = (u64, u64);
 
 /// The sockets that kernels know.
 static KNOWN: Mutex<Vec<(Inode, Arc<Installed>, OpenFile)>> = Mutex::new(Vec::new());
 
-/// One bit for each of the first numbers: it was that of a socket that is known. Asked on the way of every close(2).
-static NUMBERS: [AtomicU64; 1024] = [const { AtomicU64::new(0) }; 1024];
-
-/// The word and the bit of a number.
-#[inline(always)]
-fn bit(fd: RawFd) -> Option<(&'static AtomicU64, u64)> {
-    let at = usize::try_from(fd).ok()?;
-    Some((NUMBERS.get(at / 64)?, 1 << (at % 64)))
-}
-
-/// The number may be that of a socket that a kernel knows. No lock is taken.
-#[inline(always)]
-pub(super) fn may_be_known(fd: RawFd) -> bool {
-    bit(fd).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
-}
+/// Their numbers, as far as they were seen.
+pub(super) static NUMBERS: Numbers = Numbers::new();
 
 /// The socket, as that kernel knows it; `None` if it is none.
 pub(super) fn get(installed: &Arc<Installed>, fd: BorrowedFd<'_>, stat: &Stat) -> Option<OpenFile> {
@@ -63,9 +50,7 @@ pub(super) fn get(installed: &Arc<Installed>, fd: BorrowedFd<'_>, stat: &Stat) -
         }
     };
     drop(known);
-    if let Some((word, bit)) = bit(fd.as_raw_fd()) {
-        word.fetch_or(bit, Ordering::AcqRel);
-    }
+    NUMBERS.add(fd.as_raw_fd());
     Some(file)
 }
 
@@ -120,11 +105,9 @@ fn address(
     (ret == 0).then_some(port)
 }
 
-/// A number that may be that of a socket is about to be closed: the inode, if it is.
-#[cold]
+/// A number of a socket, if it was not used again, is about to be closed: the inode.
 pub(super) fn before_close(fd: RawFd) -> Option<Inode> {
-    let (word, bit) = bit(fd)?;
-    word.fetch_and(!bit, Ordering::AcqRel);
+    NUMBERS.remove(fd);
     // SAFETY: if it is not open, fstat(2) says so; it is not kept.
     let stat = fstat(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
     Some((stat.st_dev, stat.st_ino))
@@ -155,9 +138,7 @@ fn mark_others(inode: Inode) -> bool {
         if found.is_ok_and(|stat| (stat.st_dev, stat.st_ino) == inode) {
             any = true;
             let fd = number.file_name().to_str().and_then(|fd| fd.parse().ok());
-            if let Some((word, bit)) = fd.and_then(bit) {
-                word.fetch_or(bit, Ordering::AcqRel);
-            }
+            fd.into_iter().for_each(|fd| NUMBERS.add(fd));
         }
     }
     any

@@ -1,20 +1,20 @@
 //! The fds of this process that lead to emulated files, of all kernels.
 //!
 //! A number is known from the call that made it, or by its inode when it is first met (dup(2), a socket that passed it on).
-//! It is forgotten when it is closed: [`close`] and its kin are ours. An emulated file is open until the last fd of its
-//! placeholder is closed, whoever does that.
-//!
-//! Invariant: a number that is in the table is open. Whoever holds the table's lock can use it.
+//! It is forgotten when it is closed: [`close`] and its kin are ours. Who closes it by a system call of their own is not seen:
+//! so what a number is, is asked of the system at each use. An emulated file is open until the last fd of its placeholder is
+//! closed, whoever does that.
 
-#![expect(unsafe_code, reason = "numbers of fds that the table says are open")]
+#![expect(unsafe_code, reason = "numbers of fds that come from outside")]
 
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, RawFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::{Mutex, RwLock};
 
+use super::numbers::{self, Numbers};
 use super::placeholder::{End, Placeholder, State, pipe_inode};
 use super::raw::errno_of;
 use super::{Installed, wait};
@@ -30,9 +30,8 @@ pub(super) struct Entry {
     pub(super) wakes: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
 
-/// One bit for each of the first numbers: it is in the table. Asked on the way of every close(2) and mmap(2).
-static OURS: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
-const WORDS: usize = 1024;
+/// The numbers that are in the table.
+pub(super) static OURS: Numbers = Numbers::new();
 
 /// Emulated files that are open.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
@@ -40,44 +39,45 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 /// Those that can be waited for.
 static WAITED_FOR: AtomicUsize = AtomicUsize::new(0);
 
-static BY_FD: RwLock<Vec<Option<Arc<Entry>>>> = RwLock::new(Vec::new());
+/// By number. Nothing is allocated where one of its locks is held.
+static BY_FD: [RwLock<Option<Arc<Entry>>>; numbers::COUNT] =
+    [const { RwLock::new(None) }; numbers::COUNT];
 static BY_INODE: LazyLock<Mutex<HashMap<u64, Arc<Entry>>>> = LazyLock::new(Mutex::default);
 
-/// The word and the bit of a number.
-#[inline(always)]
-fn bit(fd: RawFd) -> Option<(&'static AtomicU64, u64)> {
-    let at = usize::try_from(fd).ok()?;
-    Some((OURS.get(at / 64)?, 1 << (at % 64)))
-}
-
-/// The number is in the table. No lock is taken.
-#[inline(always)]
-pub(super) fn has(fd: RawFd) -> bool {
-    bit(fd).is_some_and(|(word, bit)| word.load(Ordering::Acquire) & bit != 0)
+/// The place of a number in the table.
+fn place(fd: RawFd) -> Option<&'static RwLock<Option<Arc<Entry>>>> {
+    BY_FD.get(usize::try_from(fd).ok()?)
 }
 
 /// The emulated file behind a number.
 #[inline]
 pub(super) fn get(fd: RawFd) -> Option<Arc<Entry>> {
-    if !has(fd) {
-        return find(fd);
-    }
-    let numbers = BY_FD.read();
-    let place = numbers.get(usize::try_from(fd).ok()?)?;
-    place.as_ref().map(Arc::clone)
-}
-
-/// A number that is not in the table: by its inode.
-#[cold]
-fn find(fd: RawFd) -> Option<Arc<Entry>> {
     if fd < 0 || OPEN.load(Ordering::Acquire) == 0 {
         return None;
     }
     // SAFETY: if it is not open, fstat(2) says so; it is not kept.
-    let inode = pipe_inode(unsafe { BorrowedFd::borrow_raw(fd) })?;
-    let entry = BY_INODE.lock().get(&inode).map(Arc::clone)?;
-    insert(fd, &entry);
-    Some(entry)
+    let inode = pipe_inode(unsafe { BorrowedFd::borrow_raw(fd) });
+    if OURS.has(fd) {
+        let known = place(fd)?.read();
+        if let Some(entry) = known
+            .as_ref()
+            .filter(|entry| Some(entry.placeholder.inode) == inode)
+        {
+            return Some(Arc::clone(entry));
+        }
+    }
+    find(fd, inode)
+}
+
+/// A number that the table does not have, or has for another file: by its inode.
+#[cold]
+fn find(fd: RawFd, inode: Option<u64>) -> Option<Arc<Entry>> {
+    let entry = inode.and_then(by_inode);
+    match &entry {
+        Some(entry) => insert(fd, entry),
+        None => drop(forget(fd)),
+    }
+    entry
 }
 
 /// The emulated file of a placeholder.
@@ -85,47 +85,26 @@ pub(super) fn by_inode(inode: u64) -> Option<Arc<Entry>> {
     BY_INODE.lock().get(&inode).map(Arc::clone)
 }
 
+/// Such high numbers as have no place are found by their inode each time.
 fn insert(fd: RawFd, entry: &Arc<Entry>) {
-    let (Some((word, bit)), Ok(at)) = (bit(fd), usize::try_from(fd)) else {
-        // Such high numbers are found by their inode each time.
-        return;
-    };
-    let mut numbers = BY_FD.write();
-    if numbers.len() <= at {
-        numbers.resize(at + 1, None);
+    if let Some(place) = place(fd) {
+        let before = place.write().replace(Arc::clone(entry));
+        OURS.add(fd);
+        drop(before);
     }
-    let before = numbers[at].replace(Arc::clone(entry));
-    word.fetch_or(bit, Ordering::AcqRel);
-    drop(numbers);
-    drop(before);
 }
 
 /// Forgets a number, which is about to be closed.
-#[cold]
 pub(super) fn forget(fd: RawFd) -> Option<Arc<Entry>> {
-    let (word, bit) = bit(fd)?;
-    let mut numbers = BY_FD.write();
-    word.fetch_and(!bit, Ordering::AcqRel);
-    numbers.get_mut(usize::try_from(fd).ok()?)?.take()
-}
-
-/// Forgets all numbers from `first` to `last`, which are about to be closed.
-pub(super) fn forget_range(first: Fd, last: Fd) -> Vec<Arc<Entry>> {
-    let end = u32::try_from(WORDS * 64).expect("a small number");
-    let known = (first..=last.min(end - 1)).map(u32::cast_signed);
-    known.filter(|&fd| has(fd)).filter_map(forget).collect()
+    OURS.remove(fd);
+    place(fd)?.write().take()
 }
 
 /// Forgets the numbers of a file that is closed: those that were closed where it was not seen.
 fn forget_all(entry: &Arc<Entry>) {
-    let mut numbers = BY_FD.write();
-    for (fd, number) in (0..).zip(numbers.iter_mut()) {
-        // Dropped under the lock: the caller has the entry yet.
-        if number.take_if(|of| Arc::ptr_eq(of, entry)).is_some()
-            && let Some((word, bit)) = bit(fd)
-        {
-            word.fetch_and(!bit, Ordering::AcqRel);
-        }
+    for place in OURS.all().filter_map(place) {
+        // Its bit goes when the number is next looked at. The caller has the entry yet: nothing is dropped under the lock.
+        place.write().take_if(|of| Arc::ptr_eq(of, entry));
     }
 }
 
@@ -204,26 +183,14 @@ pub(super) fn waited_for() -> bool {
     WAITED_FOR.load(Ordering::Acquire) > 0
 }
 
-/// Calls `f` with that number and its file, if it is one of ours. It stays open meanwhile.
+/// Calls `f` with that number and its file, if it is one of ours. Nobody closes it meanwhile, unless it is not seen.
 pub(super) fn with(fd: RawFd, f: impl FnOnce(BorrowedFd<'_>, &Entry)) {
-    let numbers = BY_FD.read();
-    let entry = usize::try_from(fd)
-        .ok()
-        .and_then(|at| numbers.get(at)?.as_ref());
-    if let Some(entry) = entry {
-        // SAFETY: it is in the table, whose lock is held: it is open.
+    let Some(place) = place(fd).filter(|_| OURS.has(fd)) else {
+        return;
+    };
+    if let Some(entry) = place.read().as_ref() {
+        // SAFETY: it is in the table, whose lock is held; if it was closed all the same, system calls say so.
         f(unsafe { BorrowedFd::borrow_raw(fd) }, entry);
-    }
-}
-
-/// Calls `f` with all numbers and their files. They stay open meanwhile.
-pub(super) fn for_each(mut f: impl FnMut(BorrowedFd<'_>, &Entry)) {
-    let numbers = BY_FD.read();
-    for (fd, entry) in (0..).zip(numbers.iter()) {
-        if let Some(entry) = entry {
-            // SAFETY: it is in the table, whose lock is held: it is open.
-            f(unsafe { BorrowedFd::borrow_raw(fd) }, entry);
-        }
     }
 }
 

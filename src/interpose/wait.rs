@@ -6,7 +6,7 @@
 use std::os::fd::{BorrowedFd, RawFd};
 
 use super::placeholder::State;
-use super::table::{self, Entry};
+use super::table::{self, Entry, OURS};
 use crate::abi::PollEvents;
 use crate::map::object::Object;
 use crate::map::perf_event::Event;
@@ -16,16 +16,14 @@ use crate::sys::OpenFile;
 #[inline]
 pub(super) fn before_epoll() {
     if table::waited_for() {
-        table::for_each(refresh);
+        OURS.all().for_each(before_poll);
     }
 }
 
 /// Before somebody waits for that fd.
 #[inline]
 pub(super) fn before_poll(fd: RawFd) {
-    if table::has(fd) {
-        table::with(fd, refresh);
-    }
+    table::with(fd, refresh);
 }
 
 fn refresh(fd: BorrowedFd<'_>, entry: &Entry) {

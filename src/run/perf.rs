@@ -17,7 +17,7 @@ pub(super) fn open(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
         return Answer::Returns(Err(Errno::EFAULT));
     }
     let attr = PerfAttr::decode(&bytes);
-    if attr.is_for_attaching() {
+    if server.kernel.env().is_for_attaching(attr.kind) {
         let kind = attr.kind;
         server.notices.refuse(format_args!(
             "perf events of type {kind} (probes, tracepoints) do not fire: perf_event_open is refused with EOPNOTSUPP"

@@ -135,6 +135,56 @@ impl Bpffs {
             None => Err(not_found(name)),
         }
     }
+
+    /// Removes a directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bpffs::dir`]; `ENOTDIR` for a pin; `ENOTEMPTY`; `EBUSY` for the root.
+    fn remove_dir(&mut self, names: &[String]) -> Result<()> {
+        let Some((name, parents)) = names.split_last() else {
+            return Err(Errno::EBUSY);
+        };
+        let dir = self.dir(parents)?;
+        match dir.get(name) {
+            Some(Node::Dir(inside)) if inside.is_empty() => {
+                dir.remove(name);
+                Ok(())
+            }
+            Some(Node::Dir(_)) => Err(Errno::ENOTEMPTY),
+            Some(Node::Pin(_)) => Err(Errno::ENOTDIR),
+            None => Err(Errno::ENOENT),
+        }
+    }
+
+    /// Moves a pin or a directory; what was there before.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Bpffs::dir`]; `EINVAL` into itself; `EISDIR`, `ENOTDIR` or `ENOTEMPTY` if what is there cannot be replaced by it;
+    /// `EPERM` for a new name with a dot; `EBUSY` for the root.
+    fn rename(&mut self, from: &[String], to: &[String]) -> Result<Option<Node>> {
+        let (Some((old, old_parents)), Some((new, new_parents))) =
+            (from.split_last(), to.split_last())
+        else {
+            return Err(Errno::EBUSY);
+        };
+        let moved = self.dir(old_parents)?.get(old).ok_or(Errno::ENOENT)?;
+        let is_dir = matches!(moved, Node::Dir(_));
+        if to.len() > from.len() && to.starts_with(from) {
+            return Err(Errno::EINVAL);
+        }
+        match self.dir(new_parents)?.get(new) {
+            Some(_) if from == to => return Ok(None),
+            Some(Node::Pin(_)) if is_dir => return Err(Errno::ENOTDIR),
+            Some(Node::Dir(_)) if !is_dir => return Err(Errno::EISDIR),
+            Some(Node::Dir(inside)) if !inside.is_empty() => return Err(Errno::ENOTEMPTY),
+            None if new.contains('.') => return Err(Errno::EPERM),
+            Some(_) | None => {}
+        }
+        let moved = self.dir(old_parents)?.remove(old).ok_or(Errno::ENOENT)?;
+        Ok(self.dir(new_parents)?.insert(new.clone(), moved))
+    }
 }
 
 /// The answer to a name that is missing: `EPERM` if there is a dot in it, else `ENOENT`.
@@ -268,6 +318,35 @@ impl Kernel {
             }
             Place::Outside(path) => Err(outside_new(&path)),
         }
+    }
+
+    /// rmdir(2) in the bpffs.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` or `ENOTDIR` of the path; `ENOTEMPTY`; `EBUSY` for the bpffs itself; `EPERM` outside of it.
+    pub fn rmdir(&self, path: &str) -> Result<()> {
+        match Place::of(path)? {
+            Place::Inside(names) => self.inner.bpffs.lock().remove_dir(&names),
+            Place::Outside(path) if Path::new(&path).exists() => Err(Errno::EPERM),
+            Place::Outside(_) => Err(Errno::ENOENT),
+        }
+    }
+
+    /// rename(2) in the bpffs.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` or `ENOTDIR` of the paths; `EINVAL` of a directory into itself; `EISDIR`, `ENOTDIR` or `ENOTEMPTY` of what is to be
+    /// replaced; `EPERM` for a new name with a dot; `EBUSY` for the bpffs itself; `EXDEV` to or from elsewhere.
+    pub fn rename(&self, from: &str, to: &str) -> Result<()> {
+        let (Place::Inside(from), Place::Inside(to)) = (Place::of(from)?, Place::of(to)?) else {
+            return Err(Errno::EXDEV);
+        };
+        // Dropped when no lock is held: a map may go with it.
+        let replaced = self.inner.bpffs.lock().rename(&from, &to)?;
+        drop(replaced);
+        Ok(())
     }
 
     /// Whether a path in the bpffs is a directory, or a pin.

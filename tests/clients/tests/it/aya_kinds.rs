@@ -14,12 +14,12 @@ use aya::programs::{KProbe, Xdp};
 use aya::util::nr_cpus;
 
 use crate::aya_maps::errno;
-use crate::{OBJECT, kernel, kernel_with_programs};
+use crate::{OBJECT, kernel};
 
 static KINDS: &[u8] = include_bytes!("../../objects/kinds.bpf.o");
 
 /// The map of that name, of an object that is loaded.
-fn take<T: TryFrom<Map, Error = MapError>>(name: &str) -> T {
+pub(crate) fn take<T: TryFrom<Map, Error = MapError>>(name: &str) -> T {
     let mut object = Ebpf::load(KINDS).unwrap();
     object
         .take_map(name)
@@ -61,7 +61,7 @@ fn lru_percpu_hash_evicts() {
 
 #[test]
 fn array_of_programs() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = aya::EbpfLoader::new()
         .default_map_pin_directory(kernel.pin_dir().unwrap())
         .load(OBJECT)

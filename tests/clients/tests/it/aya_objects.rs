@@ -13,10 +13,10 @@ use aya::programs::{
 use aya::util::online_cpus;
 use aya::{Ebpf, EbpfLoader};
 
-use crate::{OBJECT, SOON, kernel_with_programs};
+use crate::{OBJECT, SOON, kernel};
 
 /// The object, loaded, with its directory of pins.
-fn load(step: u32, pins: &std::path::Path) -> Ebpf {
+pub(crate) fn load(step: u32, pins: &std::path::Path) -> Ebpf {
     let mut object = EbpfLoader::new()
         .default_map_pin_directory(pins)
         .override_global("step", &step, true)
@@ -28,7 +28,7 @@ fn load(step: u32, pins: &std::path::Path) -> Ebpf {
 }
 
 /// A packet that begins with that byte comes in.
-fn packet(object: &Ebpf, first: u8) -> u32 {
+pub(crate) fn packet(object: &Ebpf, first: u8) -> u32 {
     let count: &Xdp = object.program("count").unwrap().try_into().unwrap();
     let mut data = [0; 64];
     data[0] = first;
@@ -41,19 +41,27 @@ fn packet(object: &Ebpf, first: u8) -> u32 {
 
 /// Waits until the fd can be read.
 fn wait(fd: &impl AsRawFd) -> bool {
+    wait_for(fd, i32::try_from(SOON.as_millis()).unwrap())
+}
+
+/// The fd can be read.
+pub(crate) fn is_ready(fd: &impl AsRawFd) -> bool {
+    wait_for(fd, 0)
+}
+
+fn wait_for(fd: &impl AsRawFd, timeout_ms: i32) -> bool {
     let mut polled = libc::pollfd {
         fd: fd.as_raw_fd(),
         events: libc::POLLIN,
         revents: 0,
     };
-    let soon = i32::try_from(SOON.as_millis()).unwrap();
     // SAFETY: it is one.
-    unsafe { libc::poll(&raw mut polled, 1, soon) == 1 && polled.revents & libc::POLLIN != 0 }
+    unsafe { libc::poll(&raw mut polled, 1, timeout_ms) == 1 && polled.revents & libc::POLLIN != 0 }
 }
 
 #[test]
 fn program_counts_in_the_maps_that_user_space_reads() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let object = load(3, &kernel.pin_dir().unwrap());
     for first in [7, 7, 9] {
         assert_eq!(packet(&object, first), 2, "XDP_PASS");
@@ -69,7 +77,7 @@ fn program_counts_in_the_maps_that_user_space_reads() {
 
 #[test]
 fn consumer_of_a_ring_buffer_sleeps_until_there_is_something() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
     let (tell, told) = mpsc::channel();
@@ -102,7 +110,7 @@ fn consumer_of_a_ring_buffer_sleeps_until_there_is_something() {
 
 #[test]
 fn no_wakeup_is_lost() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
     let (tell, told) = mpsc::channel();
@@ -122,7 +130,7 @@ fn no_wakeup_is_lost() {
 
 #[test]
 fn samples_come_through_perf_buffers() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut samples = PerfEventArray::try_from(object.take_map("samples").unwrap()).unwrap();
     let cpus = online_cpus().unwrap();
@@ -151,7 +159,7 @@ fn samples_come_through_perf_buffers() {
 
 #[test]
 fn object_finds_the_map_that_another_pinned() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let pins = kernel.pin_dir().unwrap();
     let mut first = load(1, &pins);
     let mut shared: Array<_, u64> = first.take_map("shared").unwrap().try_into().unwrap();
@@ -167,7 +175,7 @@ fn object_finds_the_map_that_another_pinned() {
 
 #[test]
 fn program_is_attached_to_a_cgroup() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let cgroup = File::open(kernel.cgroup_dir().unwrap()).unwrap();
     let egress: &mut CgroupSkb = object.program_mut("egress").unwrap().try_into().unwrap();
@@ -190,7 +198,7 @@ fn program_is_attached_to_a_cgroup() {
 
 #[test]
 fn what_cannot_be_attached_is_refused() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     if kernel.kernel().is_none() {
         return;
     }

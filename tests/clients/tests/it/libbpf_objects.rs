@@ -13,7 +13,7 @@ use libbpf_rs::{
     ProgramInput, RingBufferBuilder, UserRingBuffer,
 };
 
-use crate::{OBJECT, SOON, kernel_with_programs};
+use crate::{OBJECT, SOON, kernel};
 
 fn load(pins: &std::path::Path) -> Object {
     let mut open = ObjectBuilder::default()
@@ -73,7 +73,7 @@ fn variable(object: &Object, section: &str) -> *mut u32 {
 
 #[test]
 fn variables_are_shared_memory() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(&kernel.pin_dir().unwrap());
     assert_eq!(packet(&mut object, 1), 2, "XDP_PASS");
     let total = variable(&object, ".bss");
@@ -101,7 +101,7 @@ fn variables_are_shared_memory() {
 
 #[test]
 fn ring_buffer_is_polled() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(&kernel.pin_dir().unwrap());
     let seen = RefCell::new(Vec::new());
     let events = map(&object, "events");
@@ -137,7 +137,7 @@ fn ring_buffer_is_polled() {
 
 #[test]
 fn perf_buffer_is_polled() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let mut object = load(&kernel.pin_dir().unwrap());
     let seen = RefCell::new(Vec::new());
     let samples = map(&object, "samples");
@@ -159,7 +159,7 @@ fn perf_buffer_is_polled() {
 
 #[test]
 fn program_is_attached_to_a_cgroup() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let object = load(&kernel.pin_dir().unwrap());
     let cgroup = File::open(kernel.cgroup_dir().unwrap()).unwrap();
     let egress = object
@@ -174,7 +174,7 @@ fn program_is_attached_to_a_cgroup() {
 
 #[test]
 fn user_ring_buffer_takes_samples() {
-    let _kernel = kernel_with_programs();
+    let _kernel = kernel();
     let opts = bpf_map_create_opts {
         sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
         ..Default::default()

@@ -14,7 +14,7 @@ use mapemu::interpose::{install, is_off};
 use crate::kernel;
 
 /// A map of one element, `0: 0`.
-fn map() -> MapHandle {
+pub(crate) fn map() -> MapHandle {
     let opts = bpf_map_create_opts {
         sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
         ..Default::default()
@@ -22,12 +22,12 @@ fn map() -> MapHandle {
     MapHandle::create(MapType::Array, Some("one"), 4, 4, 1, &opts).unwrap()
 }
 
-fn set(map: &MapHandle, value: u32) {
+pub(crate) fn set(map: &MapHandle, value: u32) {
     map.update(&[0; 4], &value.to_ne_bytes(), MapFlags::ANY)
         .unwrap();
 }
 
-fn get(map: &MapHandle) -> u32 {
+pub(crate) fn get(map: &MapHandle) -> u32 {
     let value = map.lookup(&[0; 4], MapFlags::ANY).unwrap().unwrap();
     u32::from_ne_bytes(value.try_into().unwrap())
 }
@@ -390,4 +390,121 @@ fn threads_make_and_close_maps_at_once() {
         }
     });
     assert_eq!(get(&shared), 199);
+}
+
+#[test]
+fn perf_events_that_are_none_of_ours_are_the_systems() {
+    let _kernel = kernel();
+    let opened = |perf_type: u32, config: u64| {
+        let mut attr = [0_u64; 16];
+        attr[0] = u64::from(perf_type) | 128 << 32;
+        attr[1] = config;
+        // Not in the kernel, not in a hypervisor.
+        attr[5] = 1 << 5 | 1 << 6;
+        // SAFETY: the attr is one of perf_event_open(2).
+        let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), 0, -1, -1, 0) };
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error().raw_os_error().unwrap());
+        }
+        // SAFETY: it was just made.
+        Ok(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd as i32) })
+    };
+    let (no_such_type, task_clock) = (opened(4242, 0), opened(1, 1));
+    let refused = |answer: &Result<OwnedFd, i32>| matches!(answer, Err(libc::EACCES));
+    assert!(no_such_type.as_ref().err() == Some(&libc::ENOENT) || refused(&no_such_type));
+    assert!(task_clock.is_ok() || refused(&task_clock));
+}
+
+#[test]
+fn mapping_that_is_moved_is_the_maps_yet() {
+    const MMAPABLE: u32 = 1 << 10;
+    let _kernel = kernel();
+    let opts = bpf_map_create_opts {
+        sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
+        map_flags: MMAPABLE,
+        ..Default::default()
+    };
+    let map = MapHandle::create(MapType::Array, Some("moved"), 4, 8, 1024, &opts).unwrap();
+    let (fd, none) = (map.as_fd().as_raw_fd(), std::ptr::null_mut());
+    let write = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new mapping, at no address that anybody has.
+    let at = unsafe { libc::mmap(none, 8192, write, libc::MAP_SHARED, fd, 0) };
+    assert_ne!(at, libc::MAP_FAILED);
+    // SAFETY: nobody has an address in it, here and below.
+    let grown = unsafe { libc::mremap(at, 4096, 8192, libc::MREMAP_MAYMOVE) };
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    assert_eq!((grown, errno), (libc::MAP_FAILED, Some(libc::EFAULT)));
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::mremap(at, 8192, 4096, 0) }, at);
+    // SAFETY: a new mapping, to be replaced.
+    let to = unsafe {
+        let nothing = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        libc::mmap(none, 4096, libc::PROT_NONE, nothing, -1, 0)
+    };
+    let moving = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::mremap(at, 4096, 4096, moving, to) }, to);
+    assert!(map.freeze().is_err(), "it can be written yet");
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::munmap(to, 4096) }, 0);
+    map.freeze().unwrap();
+}
+
+#[test]
+fn directories_of_pins_are_made_and_removed() {
+    let kernel = kernel();
+    let dir = std::path::PathBuf::from(format!("/sys/fs/bpf/dir_{}", std::process::id()));
+    let pin = dir.join("pin");
+    let errno = |result: std::io::Result<()>| result.unwrap_err().raw_os_error();
+    fs::create_dir(&dir).unwrap();
+    assert_eq!(errno(fs::create_dir(&dir)), Some(libc::EEXIST));
+    let mut map = map();
+    map.pin(&pin).unwrap();
+    assert_eq!(errno(fs::remove_dir(&dir)), Some(libc::ENOTEMPTY));
+    assert_eq!(errno(fs::remove_dir(&pin)), Some(libc::ENOTDIR));
+    assert_eq!(errno(fs::remove_file(&dir)), Some(libc::EISDIR));
+    let (moved, other) = (dir.join("moved"), dir.join("other"));
+    fs::rename(&pin, &moved).unwrap();
+    assert_eq!(errno(fs::rename(&pin, &moved)), Some(libc::ENOENT));
+    assert_eq!(
+        errno(fs::rename(&moved, dir.join("a.b"))),
+        Some(libc::EPERM)
+    );
+    assert_eq!(
+        errno(fs::rename(&dir, dir.join("within"))),
+        Some(libc::EINVAL)
+    );
+    fs::create_dir(&other).unwrap();
+    assert_eq!(errno(fs::rename(&moved, &other)), Some(libc::EISDIR));
+    assert_eq!(errno(fs::rename(&other, &moved)), Some(libc::ENOTDIR));
+    fs::remove_dir(&other).unwrap();
+    assert!(MapHandle::from_pinned_path(&moved).is_ok());
+    fs::remove_file(&moved).unwrap();
+    fs::remove_dir(&dir).unwrap();
+    assert_eq!(errno(fs::remove_dir(&dir)), Some(libc::ENOENT));
+    drop(kernel);
+}
+
+#[test]
+fn pin_is_where_its_file_is() {
+    let kernel = kernel();
+    let dir = kernel.pin_dir().unwrap();
+    let names = ["pin", "moved", "below/again"].map(|name| dir.join(name));
+    let [pin, moved, again] = &names;
+    let mut map = map();
+    map.pin(pin).unwrap();
+    fs::rename(pin, moved).unwrap();
+    assert!(MapHandle::from_pinned_path(pin).is_err());
+    assert!(MapHandle::from_pinned_path(moved).is_ok());
+    let mut other = self::map();
+    other.pin(pin).unwrap();
+    fs::create_dir(dir.join("below")).unwrap();
+    fs::rename(moved, again).unwrap();
+    set(&map, 7);
+    let found = |path| get(&MapHandle::from_pinned_path(path).unwrap());
+    assert_eq!((found(again), found(pin)), (7, 0));
+    fs::rename(again, pin).unwrap();
+    assert_eq!(found(pin), 7, "it replaces the other");
+    fs::remove_file(pin).unwrap();
+    assert!(MapHandle::from_pinned_path(pin).is_err());
 }

@@ -9,7 +9,7 @@ use aya::maps::RingBuf;
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use tokio::io::unix::AsyncFd;
 
-use crate::{OBJECT, SOON, kernel_with_programs};
+use crate::{OBJECT, SOON, kernel};
 
 #[tokio::test]
 async fn ring_buffer_is_awaited() {
@@ -23,7 +23,7 @@ async fn ring_buffer_is_awaited_by_many_threads() {
 }
 
 async fn consume() {
-    let kernel = kernel_with_programs();
+    let kernel = kernel();
     let pins = kernel.pin_dir().unwrap();
     let mut object = EbpfLoader::new()
         .default_map_pin_directory(pins)
