@@ -279,3 +279,35 @@ fn a_browser_shows_the_report() {
     // A page of one colour would be a tenth of this.
     assert!(png.len() > 40_000, "{} bytes", png.len());
 }
+
+/// What `mapemu-guest` is told, and that its end is this program's: here a script stands for it.
+#[cfg(unix)]
+#[test]
+fn another_kernel_is_asked_by_the_program_that_starts_the_machine() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = folder("in_vm");
+    let guest = folder.join("mapemu-guest");
+    fs::write(&guest, "#!/bin/sh\necho \"$@\"\nexit 1\n").expect("a script");
+    fs::set_permissions(&guest, fs::Permissions::from_mode(0o755)).expect("its mode");
+    let run = |path: &Path| {
+        let output = Command::new(env!("CARGO_BIN_EXE_mapemu"))
+            .args(["conform", "--in-vm", "--release", "6.1.192"])
+            .args(["--types", "hash,queue", "--steps", "7", "--shard", "1/2"])
+            .args(["--json", "r.json"])
+            .env("PATH", path)
+            .current_dir(&folder)
+            .output();
+        said(&output.expect("the program"))
+    };
+    let (code, out, _) = run(&folder);
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        out,
+        "random --release 6.1.192 --out . --json r.json -- --steps=7 --seed=0 --types=hash,queue --shard=1/2\n"
+    );
+    let (code, _, err) = run(Path::new("/nowhere"));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("cargo install --path guest"), "{err}");
+    let without = conform(&folder, &["--in-vm"]);
+    assert_eq!(said(&without).0, Some(2), "the release has to be named");
+}

@@ -80,20 +80,88 @@ fn backends() -> &'static [&'static str] {
 #[test]
 fn a_static_program_sees_what_it_sees_on_the_kernel() {
     let place = Place::new();
-    let Some(program) = place.compiled("elements", &["-static"]) else {
+    for (name, line) in [
+        ("elements", "value 77"),
+        ("machine", "3 runs, in some time: 1"),
+    ] {
+        let Some(program) = place.compiled(name, &["-static"]) else {
+            return;
+        };
+        let mut outputs = Vec::new();
+        for backend in backends() {
+            let (out, err, status) = output(place.mapemu(&["--backend", backend]).arg(&program));
+            assert_eq!((err.as_str(), status), ("", 3), "{backend}");
+            assert!(out.contains(line), "{backend}: {out}");
+            outputs.push(out);
+        }
+        assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]));
+        if has_host() {
+            let (host, ..) = output(Command::new(&program).current_dir(&place.0));
+            assert_eq!(outputs[0], host);
+        }
+    }
+}
+
+/// Whatever the backend, the output is that on the kernel, which ends with that line.
+#[track_caller]
+fn answers_as_the_kernel(name: &str, last: &str) {
+    let place = Place::new();
+    let Some(program) = place.compiled(name, &["-pthread"]) else {
         return;
     };
-    let mut outputs = Vec::new();
+    let of = |backend: &str| output(place.mapemu(&["--backend", backend]).arg(&program)).0;
+    let expected = if has_host() {
+        output(&mut Command::new(&program)).0
+    } else {
+        of("notify")
+    };
+    assert_eq!(expected.lines().last(), Some(last));
     for backend in backends() {
-        let (out, err, status) = output(place.mapemu(&["--backend", backend]).arg(&program));
-        assert_eq!((err.as_str(), status), ("", 3), "{backend}");
-        assert!(out.contains("value 77"), "{backend}: {out}");
-        outputs.push(out);
+        similar(&of(backend), &expected);
     }
-    assert!(outputs.windows(2).all(|pair| pair[0] == pair[1]));
-    if has_host() {
-        let (host, ..) = output(Command::new(&program).current_dir(&place.0));
-        assert_eq!(outputs[0], host);
+}
+
+#[test]
+fn waiting_for_maps_is_as_on_the_kernel() {
+    answers_as_the_kernel("waits", "until it is written: waited, epoll_wait: 1 ");
+}
+
+#[test]
+fn tasks_of_all_kinds_have_maps_as_on_the_kernel() {
+    answers_as_the_kernel("tasks", "exec of a thread: 0, 1");
+}
+
+#[test]
+fn programs_in_namespaces_and_on_their_own_file_systems_are_answered() {
+    let place = Place::new();
+    let (Some(program), Some(fuse)) = (
+        place.compiled("elements", &["-static"]),
+        place.compiled("fuse", &["-pthread"]),
+    ) else {
+        return;
+    };
+    let (_, refused, _) = output(place.ordinary("unshare").args(["-rm", "true"]));
+    if !refused.is_empty() {
+        return missing("a user namespace").unwrap_or_default();
+    }
+    let (expected, ..) = output(place.mapemu(&[]).arg(&program));
+    for backend in backends() {
+        for namespaces in [["-r", "--"], ["-rpf", "--mount-proc"]] {
+            let mut command = place.mapemu(&["--backend", backend]);
+            let (out, ..) = output(command.arg("unshare").args(namespaces).arg(&program));
+            similar(&out, &expected);
+        }
+        // It is served by the program itself, which waits for mapemu while it serves.
+        let mut command = place.mapemu(&["--backend", backend]);
+        let (out, err, status) = output(command.args(["unshare", "-rm"]).arg(&fuse));
+        if status == 77 {
+            return missing(&err).unwrap_or_default();
+        }
+        assert!(
+            out.contains("poll: 2 \n") && out.ends_with("openat: 0 \n"),
+            "{backend}: {out}"
+        );
+        fs::remove_dir(place.path("mounted")).expect("it is there");
     }
 }
 
@@ -498,6 +566,62 @@ fn a_daemon_is_answered_and_not_waited_for() {
 }
 
 #[test]
+fn limits_names_and_counters_are_as_on_the_kernel() {
+    let place = Place::new();
+    let Some(corners) = place.compiled("corners", &["-static"]) else {
+        return;
+    };
+    for corner in ["memlock", "reopen", "perf"] {
+        let outputs = backends().iter().map(|backend| {
+            // Under ptrace, an event that counts is refused, and named.
+            let (out, err, _) = output(
+                place
+                    .mapemu(&["--backend", backend])
+                    .arg(&corners)
+                    .arg(corner),
+            );
+            assert!(
+                err.is_empty() || *backend == "ptrace" && corner == "perf",
+                "{err}"
+            );
+            (out, err.is_empty())
+        });
+        let outputs: Vec<_> = outputs.filter(|(_, silent)| *silent).collect();
+        for (out, _) in &outputs {
+            let expected = if has_host() {
+                output(Command::new(&corners).arg(corner)).0
+            } else {
+                outputs[0].0.clone()
+            };
+            similar(out, &expected);
+        }
+    }
+}
+
+#[test]
+fn the_file_system_of_pins_answers_as_the_kernel_s() {
+    let place = Place::new();
+    if has("bpftool").is_none() {
+        return;
+    }
+    for (backend, all) in [("notify", ""), ("ptrace", "all")] {
+        if !backends().contains(&backend) {
+            continue;
+        }
+        let mut command = place.mapemu(&["--backend", backend]);
+        let (out, err, _) = output(command.args(["sh", "bpffs.sh", all]));
+        assert_eq!(err, "");
+        if has_host() {
+            // The kernel's own has two files in it.
+            let host = on_host(&place, &format!("sh bpffs.sh {all}"));
+            let lines = host.lines().filter(|line| !line.ends_with("s.debug"));
+            let host: Vec<&str> = lines.collect();
+            similar(&out, &host.join("\n"));
+        }
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_said() {
     let place = Place::new();
     let Some(corners) = place.compiled("corners", &["-static"]) else {
@@ -546,6 +670,13 @@ fn a_supervisor_or_a_filter_around_is_said() {
         (125, true),
         "{err}"
     );
+    // Processes whose /proc is not there.
+    let mut command = place.ordinary("unshare");
+    let mapemu = place.path("mapemu");
+    let (_, err, status) = output(command.arg("-Urpf").arg(mapemu).args(["run", "--", "true"]));
+    if !err.contains("unshare") {
+        assert_eq!((status, err.contains("mount it")), (125, true), "{err}");
+    }
     // A container.
     let mut command = place.ordinary(&refuse);
     let (_, err, status) = output(

@@ -32,8 +32,14 @@ pub const SCENARIOS: &str = "/scenarios";
 /// Arguments of `mapemu`, a line each: that is run then, and no scenario.
 pub const ARGUMENTS: &str = "/arguments";
 
+/// Where it leaves files.
+pub const LEFT: &str = "/out";
+
 /// A scenario that takes longer is ended; the processor is emulated, and slow.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// How often it is told that a program without a limit goes on.
+const ALIVE: Duration = Duration::from_secs(20);
 
 /// Does everything; the machine ends with it.
 pub fn run() -> ExitCode {
@@ -54,7 +60,10 @@ fn record_all() -> io::Result<()> {
     let port = Port::open().map_err(|error| at("ports", error))?;
     if let Ok(arguments) = fs::read_to_string(ARGUMENTS) {
         port.begin("mapemu");
-        let (status, output) = call(arguments.lines(), None)?;
+        let (status, output) = call(arguments.lines(), None, &port)?;
+        for file in fs::read_dir(LEFT)?.flatten() {
+            port.file(&file.file_name().to_string_lossy(), &fs::read(file.path())?);
+        }
         port.got("mapemu", &status, &output);
     }
     let mut files: Vec<_> = fs::read_dir(SCENARIOS)?
@@ -70,7 +79,7 @@ fn record_all() -> io::Result<()> {
             .into_owned();
         port.begin(&name);
         let arguments = [Path::new("record"), Path::new("--any-size"), &file];
-        let (status, output) = call(arguments, Some(LIMIT))?;
+        let (status, output) = call(arguments, Some(LIMIT), &port)?;
         port.got(&name, &status, &output);
     }
     port.end();
@@ -114,13 +123,16 @@ fn at(path: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{path}: {error}"))
 }
 
-/// Runs `mapemu`; how it ended, and its output.
+/// Runs `mapemu`; how it ended, and its output. Without a limit the host is told again and again that it goes on.
 fn call<A: AsRef<OsStr>>(
     arguments: impl IntoIterator<Item = A>,
     limit: Option<Duration>,
+    port: &Port,
 ) -> io::Result<(String, Vec<u8>)> {
     let mut child = Command::new("/init")
         .args(arguments)
+        // Nobody looks at how far it is, and each byte to the console takes its time.
+        .env("TERM", "dumb")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -129,8 +141,13 @@ fn call<A: AsRef<OsStr>>(
         let mut output = Vec::new();
         pipe.read_to_end(&mut output).map(|_| output)
     });
-    let begun = Instant::now();
+    let pause = Duration::from_millis(limit.map_or(50, |_| 2));
+    let (begun, mut told) = (Instant::now(), Instant::now());
     let status = loop {
+        if limit.is_none() && told.elapsed() > ALIVE {
+            port.alive();
+            told = Instant::now();
+        }
         match child.try_wait()? {
             Some(status) => {
                 break status
@@ -142,7 +159,7 @@ fn call<A: AsRef<OsStr>>(
                 child.wait()?;
                 break "time".to_owned();
             }
-            None => thread::sleep(Duration::from_millis(2)),
+            None => thread::sleep(pause),
         }
     };
     let output = reader

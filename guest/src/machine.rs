@@ -9,13 +9,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::archive::Archive;
-use crate::init::ARGUMENTS;
+use crate::init::{ARGUMENTS, LEFT};
 use crate::port::{EXIT, Said, heard};
 use crate::{Scenario, say};
 
-/// All scenarios take minutes.
-const LIMIT: Duration = Duration::from_secs(1800);
-/// A machine that says nothing for so long hangs, unless it runs one program only.
+/// A machine that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_secs(240);
 /// How often a machine is started that did not come to its end.
 const STARTS: usize = 5;
@@ -59,17 +57,26 @@ pub fn record(
     Ok(traces)
 }
 
-/// Runs `mapemu` with these arguments in the machine: how it ended, and what it printed.
-pub fn call(
-    work: &Path,
-    kernel: &Path,
-    cpus: u32,
-    arguments: &[String],
-) -> Result<(String, Vec<u8>), String> {
+/// What came of a program.
+pub struct Called {
+    /// How it ended: its status, or `signal`.
+    pub status: String,
+    /// What it printed.
+    pub output: Vec<u8>,
+    /// Files that it left in [`LEFT`]: name, content.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+/// Runs `mapemu` with these arguments in the machine.
+pub fn call(work: &Path, kernel: &Path, cpus: u32, arguments: &[String]) -> Result<Called, String> {
     let mut said = run(work, kernel, cpus, &[], arguments)?;
     let ended = said.ended.pop();
     let (_, status, output) = ended.ok_or("the machine ended before its program")?;
-    Ok((status, output))
+    Ok(Called {
+        status,
+        output,
+        files: said.files,
+    })
 }
 
 /// Starts the machine once, and hears it to its end.
@@ -108,8 +115,7 @@ fn run(
     let mut machine = qemu
         .spawn()
         .map_err(|error| format!("qemu-system-x86_64: {error}"))?;
-    let begun = Instant::now();
-    let mut heard_last = (0, begun);
+    let mut heard_last = (0, Instant::now());
     loop {
         let ended = machine.try_wait().map_err(|error| error.to_string())?;
         if ended.is_some() {
@@ -119,8 +125,7 @@ fn run(
         if length != heard_last.0 {
             heard_last = (length, Instant::now());
         }
-        let hangs = arguments.is_empty() && heard_last.1.elapsed() > SILENCE;
-        if begun.elapsed() > LIMIT || hangs {
+        if heard_last.1.elapsed() > SILENCE {
             machine
                 .kill()
                 .and_then(|()| machine.wait())
@@ -151,8 +156,8 @@ fn write_initrd(path: &Path, scenarios: &[&Scenario], arguments: &[String]) -> s
         fs::create_dir_all(folder)?;
     }
     let mut archive = Archive::new(BufWriter::new(File::create(path)?));
-    for folder in ["bin", "proc", "sys", "dev", "tmp", "scenarios"] {
-        archive.folder(folder)?;
+    for folder in ["bin", "proc", "sys", "dev", "tmp", "scenarios", LEFT] {
+        archive.folder(folder.trim_start_matches('/'))?;
     }
     archive.file("init", &fs::read(std::env::current_exe()?)?)?;
     // A process that scenarios have as a child.

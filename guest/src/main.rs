@@ -11,6 +11,7 @@ mod kernels;
 mod machine;
 mod port;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
@@ -18,6 +19,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use mapemu::trace::Trace as Recording;
+
+use crate::init::LEFT;
 
 /// Scenarios on other kernels.
 #[derive(Debug, Parser)]
@@ -85,6 +89,15 @@ struct Random {
     /// A release of the recordings, or the package of another kernel.
     #[arg(long, value_name = "R")]
     release: String,
+    /// Directory for what differs, each difference a trace.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// Writes what came of it as one HTML file.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Writes what came of it as JSON, for `mapemu conform --merge`.
+    #[arg(long, value_name = "FILE.json")]
+    json: Option<PathBuf>,
     /// Arguments of `mapemu conform`, such as `--steps 10000`.
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
@@ -130,21 +143,36 @@ fn say(text: &str) {
 /// A scenario: its name, and its text.
 type Scenario = (String, Vec<u8>);
 
-/// Those of the recordings whose names begin as asked.
-fn scenarios(only: &[String]) -> Vec<Scenario> {
-    let recorded = mapemu::cli::recorded().iter();
-    let ours = recorded
-        .clone()
-        .find(|recorded| recorded.release == "6.18.44")
-        .expect("it has all scenarios");
-    let all = ours.families().flat_map(|family| ours.traces(family));
-    all.filter(|(name, _)| only.is_empty() || only.iter().any(|start| name.starts_with(start)))
+/// Those of the recordings whose names begin as asked: the ones that all releases have, with all their steps, and those of
+/// that release alone. Scenarios are for so many CPUs.
+fn scenarios(release: &str, shared: &Shared) -> Vec<Scenario> {
+    let of = |release: &str| {
+        let mut recorded = mapemu::cli::recorded().iter();
+        let recorded = recorded.find(|recorded| recorded.release == release);
+        let families = recorded.into_iter().flat_map(|recorded| {
+            let families = recorded.families();
+            families.flat_map(|family| recorded.traces(family))
+        });
+        families.collect::<BTreeMap<_, _>>()
+    };
+    let mut all = of(release);
+    all.extend(of("6.18.44"));
+    let asked = |name: &str| {
+        shared.only.is_empty() || shared.only.iter().any(|start| name.starts_with(start))
+    };
+    all.into_iter()
+        .filter(|(name, text)| {
+            let cpus = Recording::parse(text)
+                .ok()
+                .and_then(|trace| trace.header.cpus);
+            asked(name) && cpus.is_none_or(|cpus| cpus == shared.cpus)
+        })
         .collect()
 }
 
 fn record(trace: &Trace) -> Result<(), String> {
     let scenarios = if trace.files.is_empty() {
-        scenarios(&trace.shared.only)
+        scenarios(&trace.release, &trace.shared)
     } else {
         let read = |file: &PathBuf| {
             let name = file.file_stem().unwrap_or_default().to_string_lossy();
@@ -183,25 +211,51 @@ fn compare_all(compare: &Compare) -> Result<bool, String> {
     };
     let mut same = true;
     for release in asked {
-        let scenarios = scenarios(&compare.shared.only);
-        let kernel = kernels::fetch(&compare.shared.work, release)?;
         let shared = &compare.shared;
+        let scenarios = scenarios(release, shared);
+        let kernel = kernels::fetch(&shared.work, release)?;
         let recorded = machine::record(&shared.work, &kernel, shared.cpus, &scenarios)?;
         same &= compare::with_recordings(release, &scenarios, &recorded)?;
     }
     Ok(same)
 }
 
+/// Names of what `mapemu conform` leaves in the machine, beside what differs.
+const REPORT: &str = "report.html";
+const JSON: &str = "result.json";
+
 /// Whether both answer alike; what differs is printed.
 fn compare_random_runs(random: &Random) -> Result<bool, String> {
     let shared = &random.shared;
     let kernel = kernels::fetch(&shared.work, &random.release)?;
-    let own = ["conform", "--no-recordings", "--out", "/tmp"].map(str::to_owned);
-    let arguments: Vec<String> = own.into_iter().chain(random.arguments.clone()).collect();
-    let (status, output) = machine::call(&shared.work, &kernel, shared.cpus, &arguments)?;
-    let printed = io::stdout().write_all(&output);
+    let mut arguments = ["conform", "--no-recordings", "--out", LEFT]
+        .map(str::to_owned)
+        .to_vec();
+    for (option, asked, name) in [
+        ("--report", &random.report, REPORT),
+        ("--json", &random.json, JSON),
+    ] {
+        if asked.is_some() {
+            arguments.extend([option.to_owned(), format!("{LEFT}/{name}")]);
+        }
+    }
+    arguments.extend(random.arguments.clone());
+    let called = machine::call(&shared.work, &kernel, shared.cpus, &arguments)?;
+    for (name, content) in &called.files {
+        let path = match name.as_str() {
+            REPORT => random.report.clone(),
+            JSON => random.json.clone(),
+            name => Some(random.out.join(name)),
+        };
+        let path = path.ok_or_else(|| format!("nobody asked for {name}"))?;
+        fs::write(&path, content).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    let there = format!("{LEFT}/");
+    let here = random.out.join("").display().to_string();
+    let output = String::from_utf8_lossy(&called.output).replace(&there, &here);
+    let printed = io::stdout().write_all(output.as_bytes());
     printed.map_err(|error| error.to_string())?;
-    match status.as_str() {
+    match called.status.as_str() {
         "0" => Ok(true),
         "1" => Ok(false),
         status => Err(format!("mapemu conform ended with {status}")),

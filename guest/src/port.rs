@@ -1,7 +1,8 @@
 //! How the guest talks: bytes to the port of QEMU's debug console, which needs no driver.
 //!
 //! What is said is a line `begin NAME`, then, when the scenario has ended, `got NAME STATUS BYTES` and the bytes: what was
-//! written to standard output, packed with zstd. At the end there is a line `end`.
+//! written to standard output, packed with zstd. `file NAME BYTES` and the bytes is a file that it left, `alive` says that it
+//! goes on. At the end there is a line `end`.
 
 use std::arch::asm;
 use std::io::{self, Read};
@@ -32,11 +33,24 @@ impl Port {
         self.say(CONSOLE, format!("begin {name}\n").as_bytes());
     }
 
+    /// It goes on.
+    pub fn alive(&self) {
+        self.say(CONSOLE, b"alive\n");
+    }
+
     /// It has ended.
     pub fn got(&self, name: &str, status: &str, output: &[u8]) {
-        let packed = compress_to_vec(output, CompressionLevel::Fastest);
-        let line = format!("got {name} {status} {}\n", packed.len());
-        self.say(CONSOLE, line.as_bytes());
+        self.packed(&format!("got {name} {status}"), output);
+    }
+
+    /// It left a file.
+    pub fn file(&self, name: &str, bytes: &[u8]) {
+        self.packed(&format!("file {name}"), bytes);
+    }
+
+    fn packed(&self, what: &str, bytes: &[u8]) {
+        let packed = compress_to_vec(bytes, CompressionLevel::Fastest);
+        self.say(CONSOLE, format!("{what} {}\n", packed.len()).as_bytes());
         self.say(CONSOLE, &packed);
     }
 
@@ -67,6 +81,8 @@ impl Port {
 pub struct Said {
     /// Scenarios that ended: name, status, output.
     pub ended: Vec<(String, String, Vec<u8>)>,
+    /// Files that were left: name, content.
+    pub files: Vec<(String, Vec<u8>)>,
     /// The one that began last, if it did not end.
     pub under_way: Option<String>,
     /// It came to its end.
@@ -84,25 +100,33 @@ pub fn heard(bytes: &[u8]) -> Said {
         match words[..] {
             ["begin", name] => said.under_way = Some(name.to_owned()),
             ["got", name, status, size] => {
-                let Some(packed) = size.parse().ok().and_then(|size: usize| rest.get(..size))
-                else {
+                let Some(output) = unpacked(&mut rest, size) else {
                     return said;
                 };
-                rest = &rest[packed.len()..];
-                let mut output = Vec::new();
-                let unpacked = StreamingDecoder::new(packed)
-                    .ok()
-                    .and_then(|mut decoder| decoder.read_to_end(&mut output).ok());
-                if unpacked.is_some() {
-                    said.ended
-                        .push((name.to_owned(), status.to_owned(), output));
-                    said.under_way = None;
-                }
+                said.ended
+                    .push((name.to_owned(), status.to_owned(), output));
+                said.under_way = None;
+            }
+            ["file", name, size] => {
+                let Some(content) = unpacked(&mut rest, size) else {
+                    return said;
+                };
+                said.files.push((name.to_owned(), content));
             }
             ["end"] => said.whole = true,
-            // What the firmware says.
+            // That it goes on; what the firmware says.
             _ => {}
         }
     }
     said
+}
+
+/// Takes so many bytes, and unpacks them; nothing if they are not all there.
+fn unpacked(rest: &mut &[u8], size: &str) -> Option<Vec<u8>> {
+    let (packed, behind) = rest.split_at_checked(size.parse().ok()?)?;
+    *rest = behind;
+    let mut bytes = Vec::new();
+    let mut decoder = StreamingDecoder::new(packed).ok()?;
+    decoder.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }

@@ -12,6 +12,7 @@ mod mocks;
 use std::env;
 
 use mapemu::conform::{Chance, Family, Generator, Op};
+use mapemu::env::LINUX_6_18_44;
 use mapemu::trace::{Answer, Emulated, Engine, Header, Options, Running, World, answer_or_name};
 
 use call::{Answered, Call, Spec};
@@ -165,7 +166,7 @@ fn answer(engine: &mut Engine<'_>, op: &Op) -> serde_json::Value {
 /// One run; none if its map is not asked for.
 fn run(family: &Family, seed: u64, plan: Plan, score: &mut Score) {
     let mut chance = Chance::new(seed);
-    let mut generator = Generator::new(family, chance.number(), 2);
+    let mut generator = Generator::new(family, chance.number(), 2, LINUX_6_18_44);
     // More than one operation: BTF comes before.
     let [create] = generator.setup() else { return };
     let create = create.clone();

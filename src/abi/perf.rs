@@ -6,7 +6,7 @@ use super::Attr;
 
 /// What a perf event is opened with: a software event of all processes on one CPU, as of `struct perf_event_attr`.
 ///
-/// Programs write to events of [`PerfEvent::BPF_OUTPUT`]: raw samples, and nothing else in them (`PERF_SAMPLE_RAW`).
+/// Programs write to events of [`PerfEvent::BPF_OUTPUT`]: raw samples (`PERF_SAMPLE_RAW`), and at most the time with them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PerfEvent {
     /// What it counts: `PERF_COUNT_SW_*`.
@@ -17,6 +17,10 @@ pub struct PerfEvent {
     pub disabled: bool,
     /// When who waits for it is woken.
     pub wakeup: Wakeup,
+    /// `PERF_SAMPLE_TIME`: samples begin with the time.
+    pub timed: bool,
+    /// `write_backward`: each record lies before the last one.
+    pub backward: bool,
 }
 
 /// When a perf event wakes those who wait for it: at half of the buffer in any case but that of another watermark.
@@ -39,9 +43,16 @@ impl PerfEvent {
             cpu,
             disabled: false,
             wakeup: Wakeup::Events(1),
+            timed: false,
+            backward: false,
         }
     }
 }
+
+/// `PERF_SAMPLE_TIME`
+const SAMPLE_TIME: u64 = 1 << 2;
+/// `PERF_SAMPLE_RAW`
+const SAMPLE_RAW: u64 = 1 << 10;
 
 /// What is looked at of a `struct perf_event_attr`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +60,7 @@ pub struct PerfAttr {
     /// `PERF_TYPE_*`
     pub kind: u32,
     config: u64,
+    samples: u64,
     bits: u64,
     wakeup: u32,
 }
@@ -63,18 +75,22 @@ impl PerfAttr {
         Self {
             kind: attr.u32(0),
             config: attr.u64(8),
+            samples: attr.u64(24),
             bits: attr.u64(40),
             wakeup: attr.u32(48),
         }
     }
 
-    /// Programs are attached to such events: tracepoints, breakpoints, and those whose numbers are given later (kprobes,
-    /// uprobes, …).
+    /// Programs are attached to such events: tracepoints, kprobes and uprobes. The running kernel says what the numbers of
+    /// the last two are.
     pub fn is_for_attaching(&self) -> bool {
         const TRACEPOINT: u32 = 2;
-        const BREAKPOINT: u32 = 5;
-        const FIRST_DYNAMIC: u32 = 6;
-        matches!(self.kind, TRACEPOINT | BREAKPOINT | FIRST_DYNAMIC..)
+        let is = |probe: &str| {
+            let path = format!("/sys/bus/event_source/devices/{probe}/type");
+            let kind = std::fs::read_to_string(path).ok();
+            kind.and_then(|kind| kind.trim().parse().ok()) == Some(self.kind)
+        };
+        self.kind == TRACEPOINT || is("kprobe") || is("uprobe")
     }
 
     /// Programs write to such events.
@@ -83,10 +99,18 @@ impl PerfAttr {
         (self.kind, self.config) == (SOFTWARE, PerfEvent::BPF_OUTPUT)
     }
 
+    /// Its records have more in them, or less, than raw samples with or without the time.
+    pub fn has_other_records(&self) -> bool {
+        const WITH_IDS: u64 = 1 << 18;
+        let timed = self.samples == SAMPLE_RAW | SAMPLE_TIME && self.bits & WITH_IDS == 0;
+        self.samples != SAMPLE_RAW && !timed
+    }
+
     /// The event, on that CPU.
     pub fn event(&self, cpu: u32) -> PerfEvent {
         const DISABLED: u64 = 1;
         const WATERMARK: u64 = 1 << 14;
+        const WRITE_BACKWARD: u64 = 1 << 27;
         PerfEvent {
             config: self.config,
             cpu,
@@ -96,6 +120,8 @@ impl PerfAttr {
             } else {
                 Wakeup::Events(self.wakeup)
             },
+            timed: self.samples & SAMPLE_TIME != 0,
+            backward: self.bits & WRITE_BACKWARD != 0,
         }
     }
 }

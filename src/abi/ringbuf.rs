@@ -51,6 +51,8 @@ pub mod ringbuf_query {
     pub const CONS_POS: u64 = 2;
     /// `BPF_RB_PROD_POS`: the producer's position.
     pub const PROD_POS: u64 = 3;
+    /// `BPF_RB_OVERWRITE_POS`: where the oldest record is, of a ring that overwrites.
+    pub const OVERWRITE_POS: u64 = 4;
 }
 
 /// Bytes that a record of `len` bytes of data takes on the ring.

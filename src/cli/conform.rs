@@ -13,43 +13,46 @@ use super::about::{About, Against, Shard, cpu_model, now, recorded_release, runn
 use super::args::{Exit, Shared};
 use super::evidence::Evidence;
 use super::outcome::Outcome;
-use super::{differences, replay, report};
+use super::{differences, in_vm, replay, report};
 use crate::conform::{Case, Chance, Difference, FAMILIES, Family, Step, Worlds};
 
 /// Arguments of `mapemu conform`.
 #[derive(Debug, Args)]
 pub(super) struct Conform {
     #[command(flatten)]
-    shared: Shared,
+    pub(super) shared: Shared,
     /// Types of maps to compare, such as hash,array. Default: all that are compared.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    types: Vec<String>,
+    pub(super) types: Vec<String>,
     /// Number of operations, over all types.
     #[arg(long, value_name = "N", default_value_t = 100_000)]
-    steps: usize,
+    pub(super) steps: usize,
     /// Number of runs that they are spread over, each with a new map. Default: one for each 400 operations.
     #[arg(long, value_name = "N")]
-    cases: Option<usize>,
+    pub(super) cases: Option<usize>,
     /// Only the I-th of N parts of these runs, by their seeds: all N parts together are the whole, wherever they ran.
     #[arg(long, value_name = "I/N")]
-    shard: Option<Shard>,
+    pub(super) shard: Option<Shard>,
     /// What the emulator is compared with. Default: the recordings, then the running kernel where it may be asked.
     #[arg(long, value_name = "WHAT")]
     against: Option<Against>,
     /// Directory for what differs, each difference a trace.
     #[arg(long, value_name = "DIR", default_value = ".")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// Only random runs, no recordings.
     #[arg(long, conflicts_with = "against")]
     no_recordings: bool,
+    /// Only random runs, beside the kernel of --release, which the program `mapemu-guest` starts in a virtual machine.
+    #[arg(long, requires = "release", conflicts_with_all = ["against", "no_recordings"])]
+    in_vm: bool,
     /// Writes what came of it as one HTML file.
     #[arg(long, value_name = "FILE.html")]
-    report: Option<PathBuf>,
+    pub(super) report: Option<PathBuf>,
     /// Writes what came of it as JSON, for --merge.
     #[arg(long, value_name = "FILE.json")]
-    json: Option<PathBuf>,
+    pub(super) json: Option<PathBuf>,
     /// Runs nothing, and adds up what --json wrote of several shards.
-    #[arg(long, value_name = "FILE.json", num_args = 1.., conflicts_with_all = ["types", "cases", "shard", "against", "no_recordings"])]
+    #[arg(long, value_name = "FILE.json", num_args = 1.., conflicts_with_all = ["types", "cases", "shard", "against", "no_recordings", "in_vm"])]
     merge: Vec<PathBuf>,
 }
 
@@ -61,7 +64,9 @@ const MOST_SHOWN: usize = 3;
 
 /// Runs the command.
 pub(super) fn run(conform: &Conform) -> Exit {
-    let ended = if conform.merge.is_empty() {
+    let ended = if conform.in_vm {
+        in_vm::run(conform)
+    } else if conform.merge.is_empty() {
         run_all(conform)
     } else {
         merge(conform)

@@ -8,6 +8,7 @@ mod diff;
 mod differences;
 mod evidence;
 mod histogram;
+mod in_vm;
 mod memory;
 mod outcome;
 mod plot;

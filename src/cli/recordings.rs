@@ -115,7 +115,7 @@ recorded! {
 
 recorded! {
     LINUX_6_12_117, "6.12.117",
-    "array" "cgroup-storage" "command" "command-attr" "create" "create-order" "hash-of-maps" "lock" "lru" "other"
+    "array" "cgroup-storage" "command" "command-attr" "create" "create-order" "hash-of-maps" "helper" "lock" "lru" "other"
     "ringbuf"
 }
 
@@ -132,7 +132,7 @@ recorded! {
 
 recorded! {
     LINUX_6_19_14, "6.19.14",
-    "cgroup-storage" "command" "create" "lru" "lru-percpu" "other-create" "percpu-hash" "ringbuf"
+    "array" "cgroup-storage" "command" "create" "lru" "lru-percpu" "other-create" "percpu-hash" "ringbuf"
 }
 
 recorded! {
@@ -143,7 +143,7 @@ recorded! {
 
 recorded! {
     LINUX_7_3_4, "7.3.4",
-    "array" "cgroup-storage" "command" "command-batch" "command-flags" "create" "create-order" "lock" "lru" "lru-percpu" "other" "other-create" "percpu-hash" "ringbuf"
+    "array" "cgroup-storage" "command" "command-batch" "command-flags" "create" "create-order" "hash" "helper" "lock" "lru" "lru-percpu" "other" "other-create" "percpu-hash" "ringbuf"
 }
 
 const RECORDED: &[Recorded] = &[

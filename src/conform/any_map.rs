@@ -177,10 +177,10 @@ impl Asked {
             "map_peek_elem",
             "map_lookup_percpu_elem",
         ]);
-        // Socket filters, traffic control, XDP; some maps go with one type only, the first program's.
+        // Socket filters, traffic control, XDP, sockets of cgroups; some maps go with one type only, the first program's.
         let prog_type = match self.shows_programs {
             true => 3,
-            false => *chance.pick(&[1, 3, 6]),
+            false => *chance.pick(&[1, 3, 6, 8]),
         };
         let op = self.on("helper").with("helper", helper);
         let op = op

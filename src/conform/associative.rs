@@ -1,4 +1,4 @@
-//! Maps of keys and values: hashes, arrays, LRU hashes, tries, per CPU or not.
+//! Maps of keys and values: hashes, arrays, LRU hashes, tries, per CPU or not, arrays of instructions.
 
 use serde_json::{Value, json};
 
@@ -26,6 +26,9 @@ const FLAGS: &[(usize, u64)] = &[
     (1, u64::MAX),
 ];
 
+/// Bytes of a value of an array of instructions.
+const INSN_VALUE: usize = 16;
+
 /// A map, and the keys that its operations use.
 #[derive(Debug)]
 pub(super) struct Associative {
@@ -45,7 +48,10 @@ pub(super) struct Associative {
 }
 
 const fn is_array(map_type: MapType) -> bool {
-    matches!(map_type, MapType::ARRAY | MapType::PERCPU_ARRAY)
+    matches!(
+        map_type,
+        MapType::ARRAY | MapType::PERCPU_ARRAY | MapType::INSN_ARRAY
+    )
 }
 
 const fn is_lru(map_type: MapType) -> bool {
@@ -105,7 +111,10 @@ fn trie_keys(chance: &mut Chance, len: usize, max_entries: usize) -> Vec<Vec<u8>
 /// Flags of a map to be made.
 fn map_flags(map_type: MapType, chance: &mut Chance) -> MapFlags {
     let mut flags = MapFlags::empty();
-    if map_type == MapType::LPM_TRIE {
+    if map_type == MapType::INSN_ARRAY {
+        return flags;
+    }
+    if matches!(map_type, MapType::LPM_TRIE | MapType::RHASH) {
         flags |= MapFlags::NO_PREALLOC;
     } else if !is_array(map_type) {
         flags |= MapFlags::ZERO_SEED;
@@ -134,7 +143,7 @@ fn field_of(
     value_size: &mut usize,
     chance: &mut Chance,
 ) -> Option<(Field, usize)> {
-    let may_lock = matches!(map_type, MapType::HASH | MapType::ARRAY);
+    let may_lock = matches!(map_type, MapType::HASH | MapType::RHASH | MapType::ARRAY);
     let may_have_timer = may_lock || map_type == MapType::LRU_HASH;
     if !may_have_timer || !chance.one_in(4) {
         return None;
@@ -155,6 +164,8 @@ impl Associative {
         let max_entries = match is_lru(map_type) && chance.one_in(3) {
             // Around the number of places that a CPU takes at once.
             true => *chance.pick(&[127, 128, 129, 200, 300]),
+            // The order of more is random.
+            false if map_type == MapType::RHASH => 1,
             false => *chance.weighted(&[(2, 1), (2, 2), (3, 5), (3, 8), (2, 17), (1, 64)]),
         };
         let key_size = match map_type {
@@ -168,7 +179,10 @@ impl Associative {
             _ if array => array_keys(max_entries),
             _ => hash_keys(chance, key_size, max_entries),
         };
-        let mut value_size = size(chance);
+        let mut value_size = match map_type {
+            MapType::INSN_ARRAY => INSN_VALUE,
+            _ => size(chance),
+        };
         let flags = map_flags(map_type, chance);
         if map_type == MapType::PERCPU_HASH && flags.contains(MapFlags::NO_PREALLOC) {
             // What lies between a value's end and a multiple of 8 is what was in that memory before: anything.
@@ -222,9 +236,24 @@ impl Associative {
         }
     }
 
-    /// A value with a lock that is not held.
+    /// Flags. One CPU's value of a new key leaves the others as they are: in memory that is not the map's own, anything.
+    fn flags(&self, chance: &mut Chance) -> u64 {
+        match *chance.weighted(FLAGS) {
+            8 if self.map_type == MapType::PERCPU_HASH && !self.preallocated => 0,
+            flags => flags,
+        }
+    }
+
+    /// A value; in that of an instruction the kernel fills in what is behind the number.
     fn value(&self, chance: &mut Chance, len: usize) -> Vec<u8> {
-        chance.bytes(len)
+        let mut value = chance.bytes(len);
+        if self.map_type == MapType::INSN_ARRAY
+            && !chance.one_in(6)
+            && let Some(found) = value.get_mut(4..12)
+        {
+            found.fill(0);
+        }
+        value
     }
 
     // --- system calls -----------------------------------------------------------------------------------------------
@@ -251,11 +280,11 @@ impl Associative {
         match command {
             "map_update_elem" => {
                 op = op.bytes("value", &self.value(chance, self.user_size()));
-                op = op.number("flags", *chance.weighted(FLAGS));
+                op = op.number("flags", self.flags(chance));
             }
             // Few flags are taken here.
             "map_lookup_elem" | "map_lookup_and_delete_elem" if chance.one_in(5) => {
-                op = op.number("flags", *chance.weighted(FLAGS));
+                op = op.number("flags", self.flags(chance));
             }
             "map_delete_elem" if chance.one_in(20) => op = op.with("flags", 1),
             _ => {}
@@ -311,7 +340,7 @@ impl Associative {
             }
         }
         if chance.one_in(8) {
-            op = op.number("elem_flags", *chance.weighted(FLAGS));
+            op = op.number("elem_flags", self.flags(chance));
         }
         if chance.one_in(40) {
             op = op.with("flags", 1);

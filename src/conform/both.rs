@@ -1,7 +1,7 @@
 //! The running kernel beside the emulated one.
 
 use super::pair::{TwoWorlds, Worlds};
-use crate::env::Release;
+use crate::env::{LINUX_6_18_44, Release};
 use crate::host::{Host, Unavailable};
 use crate::trace::{Emulated, Header, Options, Running};
 
@@ -55,6 +55,12 @@ fn running_release() -> Option<String> {
 }
 
 impl Worlds for Both {
+    fn release(&self) -> &'static Release {
+        let name = self.options.release.as_deref();
+        let taken = name.and_then(|name| Release::take(name).ok());
+        taken.map_or(LINUX_6_18_44, |taken| taken.release)
+    }
+
     fn worlds(&self) -> Result<TwoWorlds, String> {
         let emulated =
             Emulated::new(&self.header, &self.options).map_err(|unfit| unfit.to_string())?;

@@ -60,7 +60,7 @@ pub fn run_numbers(
     tell: &mut dyn FnMut(&Op, &Step, Took),
 ) -> Result<Option<Vec<Op>>, Stopped> {
     let (mut right, mut wrong) = worlds.worlds().map_err(Stopped)?;
-    let mut generator = Generator::new(family, setup, right.bpf().nr_cpus());
+    let mut generator = Generator::new(family, setup, right.bpf().nr_cpus(), worlds.release());
     let mut pair = Pair::new(&mut *right, &mut *wrong, family);
     let mut done = Vec::with_capacity(numbers.len());
     let mut does = |op: Op, generator: &mut Generator| -> Result<bool, Stopped> {

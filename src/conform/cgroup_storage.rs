@@ -39,6 +39,8 @@ pub(super) struct CgroupStorage {
     value_size: usize,
     /// Of each program, its place in [`KINDS`].
     kinds: Vec<usize>,
+    /// Nothing is behind the last key; else there are bytes that say nothing, and nobody asks for them.
+    walks: bool,
 }
 
 impl CgroupStorage {
@@ -98,6 +100,7 @@ impl CgroupStorage {
             nr_cpus: facts.nr_cpus as usize,
             value_size,
             kinds,
+            walks: facts.release.cgroup_storage_walk_ends,
         };
         (setup, own)
     }
@@ -116,6 +119,16 @@ impl CgroupStorage {
         key
     }
 
+    /// All keys, or the first one.
+    fn walk(&self) -> Op {
+        let op = if self.walks {
+            "walk"
+        } else {
+            "map_get_next_key"
+        };
+        Op::new(op).with("map", MAP)
+    }
+
     fn elem(&self, chance: &mut Chance) -> Op {
         let commands = &[
             (8, "map_update_elem"),
@@ -130,7 +143,7 @@ impl CgroupStorage {
         if command == "map_lookup_batch" {
             return op.with("count", 2);
         }
-        if command != "map_get_next_key" || !chance.one_in(3) {
+        if command != "map_get_next_key" || !chance.one_in(3) && self.walks {
             op = op.with("key", self.key(chance));
         }
         if command == "map_update_elem" {
@@ -229,7 +242,7 @@ impl Operations for CgroupStorage {
             "attach" => self.attach(chance),
             "trigger" => self.trigger(chance),
             "test_run" => self.test_run(chance),
-            "walk" => Op::new("walk").with("map", MAP),
+            "walk" => self.walk(),
             "set_cpu" => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),
             "info" => Op::new("obj_get_info_by_fd").with("map", MAP),
             "cgroup" => Self::cgroup_op(chance),
@@ -238,7 +251,7 @@ impl Operations for CgroupStorage {
     }
 
     fn check(&self) -> Vec<Op> {
-        let mut check = vec![Op::new("walk").with("map", MAP)];
+        let mut check = vec![self.walk()];
         for (cgroup, _) in CGROUPS {
             for kind in &self.kinds {
                 let key = json!({ "cgroup": cgroup, "attach_type": KINDS[*kind].2 });

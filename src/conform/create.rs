@@ -111,12 +111,16 @@ fn with_btf(map_type: MapType, chance: &mut Chance) -> Op {
         1 => (btf::LONG_TYPE, 8),
         _ => (btf::KEY_TYPE, sizes[0]),
     };
+    let max_entries = match *chance.pick(&[0, 1, 2, 4096]) {
+        4096 if map_type == MapType::CPUMAP => 64,
+        other => other,
+    };
     let op = Op::new("map_create")
         .with("as", MADE)
         .with("type", map_type.0)
         .number("key_size", key_size)
         .number("value_size", sizes[1])
-        .number("max_entries", *chance.pick(&[0, 1, 2, 4096]))
+        .number("max_entries", max_entries)
         .number("map_flags", *chance.pick(&[0, 1, 1 << 7, 1 << 10]))
         .with("btf", name)
         .number("btf_key_type_id", key_type)
@@ -148,8 +152,8 @@ impl Operations for Create {
         }
         let value_size = *chance.weighted(VALUE_SIZES);
         let max_entries = *chance.weighted(MAX_ENTRIES);
-        // The running kernel is asked for small maps only.
-        let max_entries = if value_size >= 1024 {
+        // The running kernel is asked for small maps only; how many CPUs it was built for is no matter of its release.
+        let max_entries = if value_size >= 1024 || self.map_type == MapType::CPUMAP {
             max_entries.min(64)
         } else {
             max_entries

@@ -15,6 +15,7 @@ use super::objects::Objects;
 use super::ringbuf::{Ringbuf, UserRingbuf};
 use super::{Chance, Op};
 use crate::abi::MapType;
+use crate::env::Release;
 
 /// A type of map, with all that its operations need around it.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,7 @@ type Make = fn(&Facts, &mut Chance) -> (Vec<Op>, Box<dyn Operations>);
 pub(super) struct Facts {
     pub(super) map_type: MapType,
     pub(super) nr_cpus: u32,
+    pub(super) release: &'static Release,
 }
 
 /// The operations of one run.
@@ -117,7 +119,8 @@ families! {
     "cgrp_storage" CGRP_STORAGE Objects, share 2, ids true;
     "arena" ARENA Arena, share 2, ids false;
     "struct_ops" STRUCT_OPS Create, share 1, ids true;
-    "insn_array" INSN_ARRAY Create, share 1, ids true;
+    "insn_array" INSN_ARRAY Associative, share 1, ids false;
+    "rhash" RHASH Associative, share 2, ids false;
     "create" UNSPEC Create, share 4, ids true;
 }
 
@@ -136,11 +139,13 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Operations on a map of that family, whose attributes come from `seed`, on kernels with so many possible CPUs.
-    pub fn new(family: &Family, seed: u64, nr_cpus: u32) -> Self {
+    /// Operations on a map of that family, whose attributes come from `seed`, on kernels of that release with so many possible
+    /// CPUs.
+    pub fn new(family: &Family, seed: u64, nr_cpus: u32, release: &'static Release) -> Self {
         let facts = Facts {
             map_type: MapType::UNSPEC,
             nr_cpus,
+            release,
         };
         let (setup, operations) = (family.make)(&facts, &mut Chance::new(seed));
         Self { setup, operations }

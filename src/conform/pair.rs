@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Family, Op};
+use crate::env::{LINUX_6_18_44, Release};
 use crate::trace::{Answer, Broken, Engine, World, answer_or_name, answers_match};
 
 /// Makes the two kernels of a run, new ones each time: first the one that is right by definition.
@@ -16,6 +17,11 @@ pub trait Worlds {
     ///
     /// Why one cannot be had, in words.
     fn worlds(&self) -> Result<TwoWorlds, String>;
+
+    /// The release that they are.
+    fn release(&self) -> &'static Release {
+        LINUX_6_18_44
+    }
 }
 
 /// Two kernels, each with all that is around its maps.

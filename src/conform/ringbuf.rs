@@ -6,11 +6,14 @@ use super::associative::MAP;
 use super::family::{Facts, Operations};
 use super::op::hex;
 use super::{Chance, Op};
+use crate::abi::MapFlags;
 
 /// A ring buffer.
 #[derive(Debug)]
 pub(super) struct Ringbuf {
     size: usize,
+    /// Old records go where there is no room: a reader finds what is there by chance.
+    overwrites: bool,
 }
 
 impl Ringbuf {
@@ -21,8 +24,16 @@ impl Ringbuf {
             .name()
             .unwrap_or_default()
             .to_ascii_lowercase();
+        let overwrites = chance.one_in(8);
+        let flags = match overwrites {
+            true => MapFlags::RB_OVERWRITE,
+            false => MapFlags::empty(),
+        };
         let create = Op::new("map_create").with("as", MAP).with("type", name);
-        (vec![create.with("max_entries", size)], Self { size })
+        let create = create
+            .with("max_entries", size)
+            .number("map_flags", flags.bits().into());
+        (vec![create], Self { size, overwrites })
     }
 
     /// A program: records are reserved, then submitted or discarded.
@@ -65,6 +76,10 @@ impl Operations for Ringbuf {
     fn next(&mut self, chance: &mut Chance) -> Op {
         match chance.below(100) {
             0..40 => self.program(chance),
+            40..70 if self.overwrites => {
+                let op = Op::new("ringbuf_set_pos").with("map", MAP);
+                op.with("pos", 8 * chance.below(self.size))
+            }
             40..70 => {
                 let op = Op::new("ringbuf_consume").with("map", MAP);
                 if chance.one_in(2) {
@@ -92,6 +107,9 @@ impl Operations for Ringbuf {
     }
 
     fn check(&self) -> Vec<Op> {
+        if self.overwrites {
+            return vec![Op::new("ringbuf_positions").with("map", MAP)];
+        }
         vec![
             Op::new("ringbuf_consume")
                 .with("map", MAP)

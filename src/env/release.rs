@@ -157,10 +157,17 @@ table! {
 
     /// A file for reading only and for writing only is refused after everything else [create-order-01-hash].
     create_both_accesses_last: bool = NO, NO,  NO,  NO,  NO,  NO,  NO, YES;
+    /// `BPF_F_TOKEN_FD` is a flag [create-order-01-hash].
+    map_tokens: bool =               NO,  NO, YES, YES, YES, YES, YES, YES;
     /// A ring buffer can be made with `BPF_F_RB_OVERWRITE` [create-27-ringbuf].
     ringbuf_overwrite: bool =        NO,  NO,  NO,  NO,  NO, YES, YES, YES;
     /// A hash's key needs no type where its value has one [array-btf].
     btf_key_may_be_void: bool =      NO,  NO,  NO,  NO,  NO,  NO, YES,  NO;
+    /// In a ring buffer that overwrites no more is unread than is kept, wherever user space puts its position
+    /// [ringbuf-overwrite].
+    ringbuf_unread_is_kept: bool =   NO,  NO,  NO,  NO,  NO,  NO,  NO, YES;
+    /// That the type of a hash's key is missing is refused after the special fields of its value [create-btf-no-key].
+    btf_void_key_last: bool =        NO,  NO, YES,  NO,  NO,  NO,  NO, YES;
     /// A per-CPU array of one section of variables needs no type of its key [array-btf].
     percpu_array_of_sections: bool = NO,  NO,  NO,  NO,  NO,  NO,  NO, YES;
     /// Without rights nothing can be made, and that is looked at before all else; 0 in `kernel.unprivileged_bpf_disabled` leaves
@@ -238,8 +245,11 @@ table! {
     no_lock_there: Errno = EACCES, EACCES, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL, EINVAL;
     /// A program may keep a record of a ring buffer in its stack while it runs on [ringbuf-full].
     ringbuf_record_in_stack: bool =  NO,  NO, YES, YES, YES, YES, YES, YES;
-    /// A socket filter may delete from a map of sockets [other-sockmap, other-sockhash].
-    filter_deletes_sockets: bool =  YES, YES, YES, YES, YES, YES, YES,  NO;
+    /// Programs that see packets may delete from a map of sockets too; else only those of the sockets' own operations and of
+    /// groups that share a port [helper-maps].
+    packets_delete_sockets: bool =  YES, YES, YES, YES, YES, YES, YES,  NO;
+    /// A map begins with bytes that a program may load, where it found it in a map of maps; else with a pointer [helper-maps].
+    map_begins_with_hash: bool =     NO,  NO,  NO, YES, YES, YES, YES, YES;
     /// After a helper of maps that failed, `r0` is the negative errno in 64 bits; else in 32, with zeros above
     /// [hash-flags, array-basic].
     helper_errno_of_64_bits: bool =  NO,  NO, YES, YES, YES, YES, YES, YES;

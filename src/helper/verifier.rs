@@ -79,6 +79,9 @@ pub(super) fn judge(
 /// or a value of no bytes; `EACCES` if it would change a map that is `BPF_F_RDONLY_PROG`; `EINVAL` if the type of map does
 /// not go with the helper (`ENOTSUPP` for a walk); `EACCES` if the value is a socket, which is no bytes.
 pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<(), Refused> {
+    if map.def.map_type == MapType::INSN_ARRAY {
+        return refuse(Errno::EINVAL, "helpers do not take an INSN_ARRAY");
+    }
     map_allowed(map, prog_type)?;
     let release = map.env.release;
     if helper.0 >= release.helpers || !is_available(helper, prog_type) {
@@ -131,12 +134,8 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
         }
     }
     let is_sockmap = matches!(map.def.map_type, MapType::SOCKMAP | MapType::SOCKHASH);
-    if helper == Helper::MAP_DELETE_ELEM
-        && is_sockmap
-        && prog_type == ProgType::SOCKET_FILTER
-        && !release.filter_deletes_sockets
-    {
-        return refuse(Errno::EINVAL, "socket filters do not delete sockets");
+    if helper == Helper::MAP_DELETE_ELEM && is_sockmap && !deletes_sockets(prog_type, release) {
+        return refuse(Errno::EINVAL, "programs of this type do not delete sockets");
     }
     if helper == Helper::MAP_LOOKUP_ELEM && holds_sockets(map.def.map_type) {
         return refuse(
@@ -145,6 +144,23 @@ pub fn helper_allowed(map: &Map, helper: Helper, prog_type: ProgType) -> Result<
         );
     }
     Ok(())
+}
+
+/// Programs of that type may delete from a map of sockets.
+///
+/// Kernel: `kernel/bpf/verifier.c:may_update_sockmap`.
+const fn deletes_sockets(prog_type: ProgType, release: &Release) -> bool {
+    use ProgType as P;
+    match prog_type {
+        P::SOCK_OPS | P::SK_REUSEPORT => true,
+        P::SOCKET_FILTER
+        | P::SCHED_CLS
+        | P::SCHED_ACT
+        | P::XDP
+        | P::FLOW_DISSECTOR
+        | P::SK_LOOKUP => release.packets_delete_sockets,
+        _ => false,
+    }
 }
 
 /// Whether a program of that type may allocate objects, and have lists and trees of them.
@@ -361,7 +377,7 @@ const fn helpers_of(map_type: MapType) -> &'static [Helper] {
     use Helper as H;
     use MapType as T;
     match map_type {
-        T::HASH | T::LRU_HASH | T::ARRAY => &[
+        T::HASH | T::RHASH | T::LRU_HASH | T::ARRAY => &[
             H::MAP_LOOKUP_ELEM,
             H::MAP_UPDATE_ELEM,
             H::MAP_DELETE_ELEM,

@@ -102,16 +102,18 @@ pub(super) fn most_files() -> libc::rlim_t {
     if set == 0 { limit.rlim_cur } else { before }
 }
 
-/// perf_event_open(2). Of an event that programs write to, samples are raw; of others, they have nothing in them.
+/// perf_event_open(2). Of an event that programs write to, samples are raw; of others, they have at most the time in them.
 ///
 /// # Errors
 ///
 /// What perf_event_open(2) answers.
 pub fn perf_event_open(event: PerfEvent) -> Result<OwnedFd> {
     const SIZE: u32 = 112;
+    const SAMPLE_TIME: u64 = 1 << 2;
     const SAMPLE_RAW: u64 = 1 << 10;
     const DISABLED: u64 = 1;
     const WATERMARK: u64 = 1 << 14;
+    const WRITE_BACKWARD: u64 = 1 << 27;
     const CLOEXEC: u32 = 8;
     let (watermark, wakeup) = match event.wakeup {
         Wakeup::Events(events) => (0, events),
@@ -125,7 +127,9 @@ pub fn perf_event_open(event: PerfEvent) -> Result<OwnedFd> {
     if event.config == PerfEvent::BPF_OUTPUT {
         attr[3] = SAMPLE_RAW;
     }
-    attr[5] = watermark | if event.disabled { DISABLED } else { 0 };
+    let bit = |set, bit| if set { bit } else { 0 };
+    attr[3] |= bit(event.timed, SAMPLE_TIME);
+    attr[5] = watermark | bit(event.disabled, DISABLED) | bit(event.backward, WRITE_BACKWARD);
     attr[6] = u64::from(wakeup);
     // SAFETY: the attr is as long as it says, and only read; no other memory is involved.
     let ret = unsafe {
@@ -152,6 +156,18 @@ pub fn perf_event_enable(fd: Fd, enabled: bool) -> Result<()> {
     let request = if enabled { ENABLE } else { DISABLE };
     // SAFETY: the argument is a number.
     let ret = unsafe { libc::ioctl(raw(fd), request, 0) };
+    checked(i64::from(ret)).map(|_| ())
+}
+
+/// `PERF_EVENT_IOC_PAUSE_OUTPUT`.
+///
+/// # Errors
+///
+/// What ioctl(2) answers.
+pub fn perf_event_pause(fd: Fd, paused: bool) -> Result<()> {
+    const PAUSE_OUTPUT: libc::Ioctl = 0x4004_2409;
+    // SAFETY: the argument is a number.
+    let ret = unsafe { libc::ioctl(raw(fd), PAUSE_OUTPUT, u32::from(paused)) };
     checked(i64::from(ret)).map(|_| ())
 }
 

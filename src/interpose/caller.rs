@@ -90,6 +90,7 @@ impl Caller<'_> {
         // An inode is the same file at each call, a process the same process.
         let (inode, kind) = match pid(fd) {
             Some(pid) => ((u64::MAX, pid), OtherKind::Pidfd),
+            None if link(fd).starts_with("net:[") => ((stat.st_dev, stat.st_ino), OtherKind::Netns),
             None => ((stat.st_dev, stat.st_ino), OtherKind::File),
         };
         let mut declared = self.installed.declared.lock();
@@ -103,13 +104,18 @@ impl Caller<'_> {
 /// The process behind a pidfd; `None` if it is none.
 fn pid(fd: BorrowedFd<'_>) -> Option<u64> {
     let number = fd.as_raw_fd();
-    let link = std::fs::read_link(format!("/proc/self/fd/{number}")).ok()?;
-    if link.as_os_str() != "anon_inode:[pidfd]" {
+    if link(fd) != "anon_inode:[pidfd]" {
         return None;
     }
     let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).ok()?;
     let pid = told.lines().find_map(|line| line.strip_prefix("Pid:"))?;
     pid.trim().parse().ok()
+}
+
+/// What the file is called, or nothing.
+fn link(fd: BorrowedFd<'_>) -> String {
+    let link = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    link.map(|link| text(&link)).unwrap_or_default()
 }
 
 fn text(path: &Path) -> String {

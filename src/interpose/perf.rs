@@ -13,6 +13,7 @@ const ENABLE: c_ulong = 0x2400;
 const DISABLE: c_ulong = 0x2401;
 const ID: c_ulong = 0x8008_2407;
 const SET_BPF: c_ulong = 0x4004_2408;
+const PAUSE_OUTPUT: c_ulong = 0x4004_2409;
 
 /// The answer of perf_event_open(2); `None` if it is for the running kernel.
 pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Option<Result<u32>> {
@@ -36,6 +37,12 @@ pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Optio
         // A counter of the machine.
         return None;
     }
+    if attr.has_other_records() {
+        notice(format_args!(
+            "perf events whose samples are not raw data, with or without the time, are not emulated: EOPNOTSUPP"
+        ));
+        return Some(Err(Errno::EOPNOTSUPP));
+    }
     Some(caller::answered(|| {
         let Ok(cpu) = u32::try_from(cpu) else {
             return Err(Errno::EINVAL);
@@ -52,7 +59,7 @@ pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Optio
 
 /// It may be an ioctl of a perf event.
 pub(super) fn is_ioctl(request: c_ulong) -> bool {
-    matches!(request, ENABLE | DISABLE | ID | SET_BPF)
+    matches!(request, ENABLE | DISABLE | ID | SET_BPF | PAUSE_OUTPUT)
 }
 
 /// The answer of ioctl(2) of an emulated file; `ENOTTY` is the answer of the placeholder, too.
@@ -71,6 +78,7 @@ pub(super) fn ioctl(
     match request {
         ENABLE => event.enable(true),
         DISABLE => event.enable(false),
+        PAUSE_OUTPUT => event.pause(argument != 0)?,
         ID => mem.write(argument.cast_unsigned(), &event.id.to_ne_bytes())?,
         SET_BPF => {
             notice(format_args!(

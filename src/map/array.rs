@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::checks::{self, index_below, next_index};
 use super::holdings::{self, Holdings};
 use super::lock::SpinGuard;
-use super::{Batches, Caller, MapDef, MapOps, Value};
+use super::{Batches, Caller, MapDef, MapOps, Token, Value};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::{Env, PAGE_SIZE};
@@ -192,7 +192,7 @@ pub(super) const BY_INDEX: Batches = Batches {
     lookup_and_delete: false,
     update: true,
     delete: false,
-    by_bucket: false,
+    token: Token::LastKey,
 };
 
 /// Calls `visit` for each index until it answers `false`; the number of calls.

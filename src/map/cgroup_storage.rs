@@ -291,10 +291,10 @@ impl MapOps for CgroupStorage {
         };
         let Some((_, element)) = next else {
             if key.is_some() && !self.env.release.cgroup_storage_walk_ends {
-                // Bytes of the kernel's own, which are nobody's key.
-                let bytes = std::iter::repeat_with(|| self.env.random().to_ne_bytes());
-                for (to, from) in next_key.iter_mut().zip(bytes.flatten()) {
-                    *to = from;
+                // Bytes of the kernel's own, which are nobody's key: of a lock that is free, and of a pointer.
+                next_key.fill(0);
+                if let Some(pointer) = next_key.get_mut(8..16) {
+                    pointer.copy_from_slice(&self.env.random().to_ne_bytes());
                 }
                 return Ok(());
             }

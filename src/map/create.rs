@@ -17,12 +17,12 @@ use super::cpumap::Cpumap;
 use super::create_btf::{self, BtfRule};
 use super::devmap::Devmap;
 use super::hash::Hash;
+use super::insn_array::InsnArray;
 use super::local_storage::LocalStorage;
 use super::lpm_trie::LpmTrie;
 use super::lru_hash::LruHash;
 use super::map_in_map::{ArrayOfMaps, HashOfMaps};
 use super::object::Object;
-use super::opaque::Opaque;
 use super::percpu_array::PercpuArray;
 use super::percpu_hash::PercpuHash;
 use super::perf_event_array::PerfEventArray;
@@ -166,8 +166,8 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
         T::RINGBUF | T::USER_RINGBUF =>
             rules(r::none, Nothing, r::ringbuf, r::ringbuf_memory, Unchecked, new!(Ringbuf)),
         T::ARENA => rules(r::none, BPF, r::arena, r::small_memory, Unchecked, |making| Ok(Box::new(Arena::new(making.def)))),
-        T::INSN_ARRAY => rules(r::insn_array, BPF, r::none, r::array_memory, Unchecked, new!(Opaque)),
-        T::RHASH => rules(r::rhash, BPF, r::none, r::small_memory, Unchecked, new!(Opaque)),
+        T::INSN_ARRAY => rules(r::insn_array, BPF, r::none, r::array_memory, IntKey, new!(InsnArray)),
+        T::RHASH => rules(r::rhash, BPF, r::none, r::small_memory, SomeKey, new_on_cpu!(Hash)),
         _ => None,
     }
 }
@@ -182,8 +182,12 @@ fn rules_of(map_type: MapType) -> Option<Rules> {
 /// Kernel: `kernel/bpf/syscall.c:map_create` (v6.18).
 pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     let flags = request.attr.map_flags;
+    let token = match request.env.release.map_tokens {
+        true => flags & MapFlags::TOKEN_FD,
+        false => MapFlags::empty(),
+    };
     let attr = &CreateAttr {
-        map_flags: flags.difference(MapFlags::TOKEN_FD),
+        map_flags: flags - token,
         ..*request.attr
     };
     let request = &CreateRequest { attr, ..*request };
@@ -199,7 +203,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         has(request, rules.needs)?;
     }
     (rules.early)(request)?;
-    if flags.contains(MapFlags::TOKEN_FD) {
+    if !token.is_empty() {
         // No file here is a token.
         request.files.object(attr.map_token_fd)?;
         return Err(Errno::EINVAL);
@@ -322,7 +326,10 @@ fn offload(request: &CreateRequest<'_>) -> Errno {
 fn stored(request: &CreateRequest<'_>) -> MapDef {
     let attr = request.attr;
     let mut map_flags = attr.map_flags - (MapFlags::RDONLY | MapFlags::WRONLY);
-    if matches!(attr.map_type, MapType::DEVMAP | MapType::DEVMAP_HASH) {
+    if matches!(
+        attr.map_type,
+        MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::INSN_ARRAY
+    ) {
         map_flags |= MapFlags::RDONLY_PROG;
     }
     MapDef {

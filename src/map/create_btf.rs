@@ -52,8 +52,8 @@ pub(super) fn check(
     };
     let (key, value) = (attr.btf_key_type_id, attr.btf_value_type_id);
     if key == 0 {
-        let may_be_void = rule == BtfRule::SomeKey && request.env.release.btf_key_may_be_void;
-        if matches!(rule, BtfRule::Unchecked | BtfRule::SomeKey) && !may_be_void {
+        let late = rule == BtfRule::SomeKey && request.env.release.btf_void_key_last;
+        if !late && !key_fits(request, rule) {
             return Err(Errno::EINVAL);
         }
     } else if btf.type_size(key) != Some(def.key_size) {
@@ -76,7 +76,7 @@ pub(super) fn check(
     Ok((Some(btf), fields))
 }
 
-/// `def` has the flags that the type itself adds: device maps are read-only for programs.
+/// `def` has the flags that the type itself adds: device maps and arrays of instructions are read-only for programs.
 fn may_have_fields(request: &CreateRequest<'_>, def: &MapDef, fields: &Fields) -> Result<()> {
     let release = request.env.release;
     let has_kptr = fields
@@ -97,12 +97,19 @@ fn may_have_fields(request: &CreateRequest<'_>, def: &MapDef, fields: &Fields) -
     fields::allowed(def.map_type, fields, request.env.release)
 }
 
+/// The key has a type, or needs none for those rules that ask nothing else of it.
+fn key_fits(request: &CreateRequest<'_>, rule: BtfRule) -> bool {
+    let may_be_void = rule == BtfRule::SomeKey && request.env.release.btf_key_may_be_void;
+    let asks = matches!(rule, BtfRule::Unchecked | BtfRule::SomeKey) && !may_be_void;
+    request.attr.btf_key_type_id != 0 || !asks
+}
+
 /// The type's own check.
 fn of_type(request: &CreateRequest<'_>, def: &MapDef, rule: BtfRule, btf: &Btf) -> Result<()> {
     let attr = request.attr;
     let (key, value) = (attr.btf_key_type_id, attr.btf_value_type_id);
     let fine = match rule {
-        BtfRule::Unchecked | BtfRule::SomeKey => true,
+        BtfRule::Unchecked | BtfRule::SomeKey => key_fits(request, rule),
         BtfRule::ArrayKey if key == 0 => {
             let may_be_section =
                 def.map_type == MapType::ARRAY || request.env.release.percpu_array_of_sections;

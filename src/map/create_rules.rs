@@ -182,7 +182,8 @@ pub(super) fn inner_map(request: &CreateRequest<'_>) -> Result<()> {
         MapType::PROG_ARRAY
         | MapType::CGROUP_STORAGE
         | MapType::PERCPU_CGROUP_STORAGE
-        | MapType::STRUCT_OPS => Err(Errno::ENOTSUPP),
+        | MapType::STRUCT_OPS
+        | MapType::INSN_ARRAY => Err(Errno::ENOTSUPP),
         _ if inner.fields.spin_lock().is_some() && !request.env.release.inner_map_with_lock => {
             Err(Errno::ENOTSUPP)
         }

@@ -29,12 +29,13 @@ fn is_allowed(map_type: MapType, kind: FieldKind, release: &Release) -> bool {
             | MapType::TASK_STORAGE
             | MapType::CGRP_STORAGE
     );
-    let is_hash_or_array = matches!(map_type, MapType::HASH | MapType::ARRAY);
+    let is_hash_or_array = matches!(map_type, MapType::HASH | MapType::RHASH | MapType::ARRAY);
     let is_lru_hash = map_type == MapType::LRU_HASH;
     match kind {
         FieldKind::SpinLock | FieldKind::ResSpinLock => {
             is_hash_or_array || is_local_storage || map_type == MapType::CGROUP_STORAGE
         }
+        FieldKind::ListHead | FieldKind::RbRoot if map_type == MapType::RHASH => false,
         FieldKind::Timer
         | FieldKind::Workqueue
         | FieldKind::TaskWork

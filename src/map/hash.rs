@@ -3,6 +3,9 @@
 //! An update of a key that is there makes a new element in another slot, in front of its bucket, so a reader sees the old
 //! value or the new one; with `BPF_F_LOCK` the value changes in place.
 //!
+//! `BPF_MAP_TYPE_RHASH` too: never preallocated, of a size that follows its elements. There an update of a key that is there
+//! changes the value in place, and batches go by key. The order of its elements is one of those that it could have.
+//!
 //! Kernel: `kernel/bpf/hashtab.c` (v6.18).
 
 use std::any::Any;
@@ -11,14 +14,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::holdings::{self, Gone, Holdings};
 use super::lock::SpinGuard;
-use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
-use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
+use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Token, Value, checks};
+use crate::abi::{Errno, MapFlags, MapType, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{FreeLists, Hash as KeyHash, Place, Table, WORD};
+use crate::store::{FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Table, WORD};
 
 /// Slots beyond `max_entries` of a map that is not preallocated, for replacing updates that happen at once.
 const REPLACING: u32 = 64;
+
+/// Buckets of a hash that grows at most: its limit says nothing of how large it will be.
+const GROWN_BUCKETS: u32 = 1 << 20;
 
 /// Bytes of address space that one map reserves at most; elements past that are `ENOMEM`.
 pub(super) const RESERVED: usize = 1 << 40;
@@ -36,6 +42,8 @@ pub struct Hash {
     value_size: u32,
     fields: Fields,
     holdings: Option<Box<Holdings>>,
+    /// It is an `RHASH`.
+    grows: bool,
 }
 
 /// A table and its free slots: what the hash types but the LRU ones share.
@@ -57,7 +65,8 @@ impl Slots {
         } else {
             let most = RESERVED / Table::slot_size(def.key_size as usize, value_words);
             let most = u32::try_from(most).unwrap_or(u32::MAX >> 1);
-            def.max_entries.saturating_add(REPLACING).min(most)
+            let wanted = def.max_entries.saturating_add(REPLACING);
+            wanted.min(most).min(MAX_SLOTS)
         };
         Ok(Self {
             table: table(def, env, n_slots, value_words)?,
@@ -160,7 +169,10 @@ pub(super) fn table(def: &MapDef, env: &Env, n_slots: u32, value_words: usize) -
     } else {
         u32::try_from(env.random() >> 32).expect("32 bits are left")
     };
-    let n_buckets = def.max_entries.next_power_of_two();
+    let mut n_buckets = def.max_entries.next_power_of_two();
+    if def.map_type == MapType::RHASH {
+        n_buckets = n_buckets.min(GROWN_BUCKETS);
+    }
     Table::new(n_buckets, n_slots, def.key_size as usize, value_words, seed)
         .map_err(|_| Errno::ENOMEM)
 }
@@ -174,6 +186,7 @@ impl Hash {
             value_size: def.value_size,
             fields: Fields::default(),
             holdings: None,
+            grows: def.map_type == MapType::RHASH,
         })
     }
 
@@ -209,18 +222,6 @@ impl Hash {
         }
     }
 
-    /// Appends a value to `values`, as [`Hash::copy_out`] copies it.
-    fn append(&self, slot: u32, values: &mut Vec<u8>, flags: UpdateFlags) {
-        let at = self.slots.table.value_at(slot);
-        let _guard = self.guard(at, flags);
-        let from = values.len();
-        let size = self.value_size as usize;
-        self.slots.table.words().append_to(at, size, values);
-        if !self.fields.is_empty() {
-            self.fields.hide(&mut values[from..]);
-        }
-    }
-
     #[inline]
     fn guard(&self, value_at: usize, flags: UpdateFlags) -> Option<SpinGuard<'_>> {
         if !flags.contains(UpdateFlags::LOCK) {
@@ -233,10 +234,10 @@ impl Hash {
         ))
     }
 
-    /// Writes a value in place, under its lock.
-    fn write_locked(&self, slot: u32, value: &[u8]) {
+    /// Writes a value in place, under its lock if the flags say so.
+    fn write_in_place(&self, slot: u32, value: &[u8], flags: UpdateFlags) {
         let at = self.slots.table.value_at(slot);
-        let _guard = self.guard(at, UpdateFlags::LOCK);
+        let _guard = self.guard(at, flags);
         self.fields
             .write_around(self.slots.table.words(), at, value);
     }
@@ -302,7 +303,7 @@ impl Hash {
             let old = self.slots.table.find(key, hash);
             checks::existence(old.is_some(), flags)?;
             if let Some(old) = old {
-                self.write_locked(old, value);
+                self.write_in_place(old, value, flags);
                 return Ok(());
             }
         }
@@ -311,8 +312,8 @@ impl Hash {
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
         match old {
-            Some(old) if locks => {
-                self.write_locked(old.slot, value);
+            Some(old) if locks || self.grows => {
+                self.write_in_place(old.slot, value, flags);
                 Ok(())
             }
             Some(old) => self.replace(cpu, bucket, old, (key, hash), value),
@@ -412,7 +413,12 @@ impl MapOps for Hash {
     }
 
     fn batches(&self) -> Batches {
-        BY_BUCKET
+        let token = if self.grows {
+            Token::NextKey
+        } else {
+            Token::Bucket
+        };
+        Batches { token, ..BY_BUCKET }
     }
 
     fn n_buckets(&self) -> u32 {
@@ -421,8 +427,8 @@ impl MapOps for Hash {
 
     fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
         let flags = request.elem_flags;
-        let gone = read_buckets(&self.slots.table, request, |slot, values| {
-            self.append(slot, values, flags);
+        let gone = read_buckets(&self.slots.table, request, |slot, value| {
+            self.copy_out(slot, value, flags);
         });
         for &slot in &gone {
             drop(self.take_fields(slot));
@@ -462,7 +468,7 @@ pub(super) const BY_BUCKET: Batches = Batches {
     lookup_and_delete: true,
     update: true,
     delete: true,
-    by_bucket: true,
+    token: Token::Bucket,
 };
 
 /// The key after `key`; the first, if there is none such or it is gone.
@@ -497,44 +503,44 @@ pub(super) fn for_each(table: &Table, mut visit: impl FnMut(&[u8], u32) -> bool)
     calls
 }
 
-/// Reads buckets as the request says: keys, and values by `read_value(slot, values)`. The slots taken out, front to back, if
+/// Reads buckets as the request says: keys, and values by `read_value(slot, value)`. The slots taken out, front to back, if
 /// the request deletes.
 ///
 /// Kernel: `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch`.
 pub(super) fn read_buckets(
     table: &Table,
     request: &mut BucketRequest,
-    mut read_value: impl FnMut(u32, &mut Vec<u8>),
+    mut read_value: impl FnMut(u32, &mut [u8]),
 ) -> Vec<u32> {
     let mut gone = Vec::new();
     while request.bucket < table.n_buckets() && request.wants_more() {
         let bucket = request.bucket;
         table.prefetch(bucket.saturating_add(AHEAD));
-        let before = (request.keys.len(), request.values.len());
-        let mut append = |front| {
-            request.keys.truncate(before.0);
-            request.values.truncate(before.1);
-            let (mut at, mut room) = (front, request.room);
-            while let Some(slot) = at {
-                room = room.checked_sub(1)?;
-                at = table.behind(slot);
-                table.append_key(slot, &mut request.keys);
-                read_value(slot, &mut request.values);
-            }
-            Some(room)
-        };
         let locked =
             (request.delete && table.front(bucket).is_some()).then(|| table.lock_bucket(bucket));
-        let room = match &locked {
-            Some(locked) => append(locked.front()),
-            None => table.read_bucket(bucket, append),
+        let mut read = |front| {
+            let (mut at, mut read) = (front, 0);
+            while let Some(slot) = at {
+                if read == request.room {
+                    return None;
+                }
+                at = table.behind(slot);
+                let (key, value) = request.elem(request.read + read);
+                table.read_key(slot, key);
+                read_value(slot, value);
+                read += 1;
+            }
+            Some(read)
         };
-        let Some(room) = room else {
-            request.keys.truncate(before.0);
-            request.values.truncate(before.1);
+        let fitted = match &locked {
+            Some(locked) => read(locked.front()),
+            None => table.read_bucket(bucket, read),
+        };
+        let Some(read) = fitted else {
             break;
         };
-        request.room = room;
+        request.read += read;
+        request.room -= read;
         request.bucket += 1;
         if let Some(mut locked) = locked {
             gone.extend(locked.places().map(|place| place.slot));

@@ -224,9 +224,11 @@ fn inode(object: &Object) -> Owner {
         Object::Map(_) | Object::Btf(_) | Object::Prog(_) => Owner::AnonInode,
         Object::Other(other) => match other.kind {
             // A pidfd has an inode of its own since 6.9.
-            OtherKind::File | OtherKind::Cgroup1 | OtherKind::Socket(_) | OtherKind::Pidfd => {
-                Owner::Object(other.id)
-            }
+            OtherKind::File
+            | OtherKind::Cgroup1
+            | OtherKind::Socket(_)
+            | OtherKind::Pidfd
+            | OtherKind::Netns => Owner::Object(other.id),
             OtherKind::PerfEvent(_) | OtherKind::Link => Owner::AnonInode,
         },
     }

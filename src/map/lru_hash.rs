@@ -128,14 +128,6 @@ impl LruHash {
         drop(gone);
     }
 
-    /// Bytes of a value as bpf(2) copies it.
-    fn user_value_size(&self) -> usize {
-        match &self.values {
-            Values::One { value_size, .. } => *value_size as usize,
-            Values::PerCpu(parts) => parts.words() * WORD,
-        }
-    }
-
     /// A slot for a new element; another one may have to go.
     fn take(&self, cpu: u32) -> Result<u32> {
         let mut evicting = Evicting {
@@ -368,10 +360,8 @@ impl MapOps for LruHash {
 
     fn user_lookup_buckets(&self, _: &Caller<'_>, request: &mut BucketRequest) {
         let flags = request.elem_flags;
-        let gone = hash::read_buckets(&self.table, request, |slot, values| {
-            let at = values.len();
-            values.resize(at + self.user_value_size(), 0);
-            self.copy_out(slot, &mut values[at..], flags);
+        let gone = hash::read_buckets(&self.table, request, |slot, value| {
+            self.copy_out(slot, value, flags);
         });
         for slot in gone.into_iter().rev() {
             self.give_back(slot);

@@ -265,10 +265,10 @@ impl MapOps for HashOfMaps {
     }
 
     fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
-        let gone = read_buckets(self.table(), request, |slot, values| {
+        let gone = read_buckets(self.table(), request, |slot, value| {
             // One that left its bucket meanwhile may have none: then the bucket is read again.
             let id = self.maps.ask(slot, |map| map.id).unwrap_or_default();
-            values.extend_from_slice(&id.to_ne_bytes());
+            value.copy_from_slice(&id.to_ne_bytes());
         });
         let old: Vec<_> = gone.iter().map(|&slot| self.maps.take(slot)).collect();
         self.slots.give_back_all(caller.cpu, gone);

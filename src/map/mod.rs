@@ -21,13 +21,13 @@ pub mod fields;
 pub mod graph;
 pub mod hash;
 pub mod holdings;
+mod insn_array;
 pub mod local_storage;
 pub mod lock;
 pub mod lpm_trie;
 pub mod lru_hash;
 pub mod map_in_map;
 pub mod object;
-mod opaque;
 mod owner;
 pub mod percpu_array;
 pub mod percpu_hash;
@@ -373,7 +373,7 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         0
     }
 
-    /// Appends the elements of whole buckets, from `request.bucket` on, as [`BucketRequest`] says.
+    /// Reads the elements of whole buckets, from `request.bucket` on, as [`BucketRequest`] says.
     fn user_lookup_buckets(&self, _caller: &Caller<'_>, _request: &mut BucketRequest) {}
 
     /// Whether that map may be an element of a map of maps whose template this is. Type, sizes, flags and special fields
@@ -482,8 +482,20 @@ pub struct Batches {
     pub update: bool,
     /// `BPF_MAP_DELETE_BATCH`
     pub delete: bool,
-    /// Lookups go by bucket, with a bucket's number as token; else by key.
-    pub by_bucket: bool,
+    /// What lookups go by.
+    pub token: Token,
+}
+
+/// What a lookup batch goes on with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Token {
+    /// The last key that was read.
+    #[default]
+    LastKey,
+    /// The next key to be read.
+    NextKey,
+    /// The number of the next bucket.
+    Bucket,
 }
 
 /// A part of a lookup batch that goes by bucket.
@@ -499,19 +511,70 @@ pub struct BucketRequest {
     pub delete: bool,
     /// 0, or `LOCK` where the value has a lock.
     pub elem_flags: UpdateFlags,
-    /// Keys go here, `key_size` bytes each.
-    pub keys: Vec<u8>,
-    /// Values go here, as bpf(2) copies them.
-    pub values: Vec<u8>,
+    /// How many elements were read.
+    pub read: usize,
+    /// Their keys, one behind the other, and room for more.
+    keys: Vec<u8>,
+    /// Their values, as bpf(2) copies them, and room for more.
+    values: Vec<u8>,
+    key_size: usize,
+    value_size: usize,
 }
 
 impl BucketRequest {
     /// Bytes of values that are read before user space is given them.
     const READ_AT_ONCE: usize = 1 << 14;
 
+    /// Asks for elements with keys and values of so many bytes, `room` at most, from a bucket on.
+    pub fn new(bucket: u32, room: usize, key_size: usize, value_size: usize) -> Self {
+        Self {
+            bucket,
+            room,
+            one: false,
+            delete: false,
+            elem_flags: UpdateFlags::empty(),
+            read: 0,
+            keys: Vec::new(),
+            values: Vec::new(),
+            key_size,
+            value_size,
+        }
+    }
+
+    /// The keys that were read.
+    pub fn keys(&self) -> &[u8] {
+        &self.keys[..self.read * self.key_size]
+    }
+
+    /// The values that were read.
+    pub fn values(&self) -> &[u8] {
+        &self.values[..self.read * self.value_size]
+    }
+
+    /// Where key and value of the element of that number go.
+    #[inline]
+    fn elem(&mut self, number: usize) -> (&mut [u8], &mut [u8]) {
+        let (key, value) = (number * self.key_size, number * self.value_size);
+        if value + self.value_size > self.values.len() {
+            self.grow();
+        }
+        let key = &mut self.keys[key..][..self.key_size];
+        (key, &mut self.values[value..][..self.value_size])
+    }
+
+    /// Makes room for twice as many elements: at first for all that are read at once, most often.
+    #[cold]
+    fn grow(&mut self) {
+        let at_once = Self::READ_AT_ONCE / self.value_size + 1;
+        let has = self.values.len() / self.value_size;
+        let elems = (has * 2).max(at_once.min(self.room));
+        self.keys.resize(elems * self.key_size, 0);
+        self.values.resize(elems * self.value_size, 0);
+    }
+
     /// Another bucket is to be read.
     fn wants_more(&self) -> bool {
         let enough = if self.one { 1 } else { Self::READ_AT_ONCE };
-        self.values.len() < enough
+        self.read * self.value_size < enough
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Declared by the user: nothing here runs.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -45,6 +45,8 @@ pub struct Prog {
     pub maps: Vec<Arc<Map>>,
     /// More maps that it holds: `BPF_PROG_BIND_MAP`.
     pub bound: Mutex<Vec<Arc<Map>>>,
+    /// How often it ran while that was counted: `BPF_ENABLE_STATS`.
+    pub run_cnt: AtomicU64,
     /// What it was loaded from.
     pub code: Code,
 }
@@ -133,6 +135,7 @@ impl OtherObject {
             | OtherKind::Cgroup1
             | OtherKind::Socket(_)
             | OtherKind::Pidfd
+            | OtherKind::Netns
             | OtherKind::Link => None,
         };
         let socket = match kind {
@@ -140,6 +143,7 @@ impl OtherObject {
             OtherKind::File
             | OtherKind::Cgroup1
             | OtherKind::Pidfd
+            | OtherKind::Netns
             | OtherKind::PerfEvent(_)
             | OtherKind::Link => Socket::default(),
         };
@@ -245,6 +249,8 @@ pub enum OtherKind {
     Socket(Socket),
     /// A process.
     Pidfd,
+    /// A network namespace.
+    Netns,
     /// A perf event.
     PerfEvent(PerfEvent),
     /// A link between a program and what it is attached to.

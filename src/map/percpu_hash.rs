@@ -105,18 +105,6 @@ impl Parts {
         }
     }
 
-    /// Appends a value, as user space sees it.
-    pub(super) fn append(&self, table: &Table, slot: u32, values: &mut Vec<u8>) {
-        let from = values.len();
-        let size = self.words() * WORD;
-        table.words().append_to(table.value_at(slot), size, values);
-        if !self.fields.is_empty() {
-            for part in values[from..].chunks_exact_mut(self.part * WORD) {
-                self.fields.hide(part);
-            }
-        }
-    }
-
     /// Writes a value into the slot of a key that is there, or (`fresh`) of a new one. Gives what its fields held: what they
     /// hold in the slot of a new key was put there by who still had a pointer to an old one, and a program leaves it.
     ///
@@ -335,8 +323,9 @@ impl MapOps for PercpuHash {
     }
 
     fn user_lookup_buckets(&self, caller: &Caller<'_>, request: &mut BucketRequest) {
-        let gone = read_buckets(self.table(), request, |slot, values| {
-            self.parts.append(self.table(), slot, values);
+        let flags = request.elem_flags;
+        let gone = read_buckets(self.table(), request, |slot, value| {
+            self.parts.read(self.table(), slot, value, flags);
         });
         for &slot in &gone {
             drop(self.parts.take_fields(self.table(), slot));

@@ -3,7 +3,7 @@
 //! The buffer is a page of positions (`struct perf_event_mmap_page`), then the data, a power of two of pages. It is there as
 //! long as it is mapped. Positions only grow; the place in the data is the position modulo the size. What finds no room is
 //! counted, and told by a record before the next one that finds some. In a buffer that user space made without writing, which
-//! has no reader's position then, records are written over old ones.
+//! has no reader's position then, records are written over old ones. Where records are written backward, positions only shrink.
 //!
 //! Kernel: `kernel/events/ring_buffer.c`, `kernel/events/core.c:perf_mmap` (v6.18).
 
@@ -19,6 +19,7 @@ use crate::abi::{
     Errno, PAGE_SIZE, PERF_HEADER_SIZE, PERF_RECORD_LOST, PERF_RECORD_MISC_KERNEL,
     PERF_RECORD_SAMPLE, PerfEvent, PollEvents, Result, Wakeup, perf_page,
 };
+use crate::env::Env;
 use crate::store::{WORD, Words};
 
 /// Bytes of a record of type [`PERF_RECORD_LOST`].
@@ -86,6 +87,20 @@ impl Event {
         self.buffer.lock().upgrade()
     }
 
+    /// `PERF_EVENT_IOC_PAUSE_OUTPUT`: while it is paused, samples find no room.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` without a buffer that has data.
+    ///
+    /// Kernel: `kernel/events/core.c:_perf_ioctl`.
+    pub fn pause(&self, paused: bool) -> Result<()> {
+        let buffer = self.buffer().filter(|buffer| buffer.size > 0);
+        let buffer = buffer.ok_or(Errno::EINVAL)?;
+        buffer.paused.store(paused, Ordering::Release);
+        Ok(())
+    }
+
     /// Maps the buffer, which is made if nobody has it mapped: its positions' page and so many pages of data. Made without
     /// `write`, it is for ever one whose records are written over.
     ///
@@ -109,12 +124,12 @@ impl Event {
         let words = self.memory((data_pages + 1) * PAGE_SIZE / WORD);
         let words = words.map_err(|_| Errno::ENOMEM)?;
         let signal = Arc::clone(&self.signal);
-        let new = Arc::new(Buffer::new(words, !write, self.opened.wakeup, signal));
+        let new = Arc::new(Buffer::new(words, !write, self.opened, signal));
         *buffer = Arc::downgrade(&new);
         Ok(new)
     }
 
-    /// A sample of the bytes of `parts`, one after the other, made on that CPU.
+    /// A sample of the bytes of `parts`, one after the other, made on that CPU at the time of `env`.
     ///
     /// # Errors
     ///
@@ -122,7 +137,7 @@ impl Event {
     /// it has no buffer, or there is no room.
     ///
     /// Kernel: `kernel/trace/bpf_trace.c:__bpf_perf_event_output`.
-    pub(super) fn output(&self, cpu: u32, parts: [&[u8]; 2]) -> Result<()> {
+    pub(super) fn output(&self, env: &Env, cpu: u32, parts: [&[u8]; 2]) -> Result<()> {
         if self.opened.config != PerfEvent::BPF_OUTPUT {
             return Err(Errno::EINVAL);
         }
@@ -130,7 +145,8 @@ impl Event {
             return Err(Errno::EOPNOTSUPP);
         }
         let buffer = self.buffer().ok_or(Errno::ENOSPC)?;
-        buffer.output(self.id, parts)
+        let time = self.opened.timed.then(|| env.now_ns());
+        buffer.output(self.id, time, parts)
     }
 
     /// poll(2) of its file: [`Event::poll`], as soon as that is anything, or the time is over (never, without one).
@@ -172,6 +188,10 @@ pub struct Buffer {
     size: u64,
     /// Records are written over old ones.
     overwrite: bool,
+    /// Each record lies before the last one.
+    backward: bool,
+    /// Nothing is written.
+    paused: AtomicBool,
     /// Wakes after so many bytes.
     watermark: u64,
     /// Wakes after so many samples; 0 is never.
@@ -205,7 +225,7 @@ struct Writer {
 
 impl Buffer {
     /// In memory of zeros.
-    fn new(words: Words, overwrite: bool, wakeup: Wakeup, signal: Arc<Signal>) -> Self {
+    fn new(words: Words, overwrite: bool, opened: PerfEvent, signal: Arc<Signal>) -> Self {
         let size = (words.len() * WORD - PAGE_SIZE) as u64;
         for (at, number) in [
             (perf_page::LOCK, 2),
@@ -217,7 +237,7 @@ impl Buffer {
         ] {
             words.word(at / WORD).store(number, Ordering::Relaxed);
         }
-        let (wakeup_events, watermark) = match wakeup {
+        let (wakeup_events, watermark) = match opened.wakeup {
             Wakeup::Events(events) => (events, 0),
             Wakeup::Watermark(bytes) => (0, u64::from(bytes).min(size)),
         };
@@ -225,6 +245,8 @@ impl Buffer {
             words: Arc::new(words),
             size,
             overwrite,
+            backward: opened.backward,
+            paused: AtomicBool::new(false),
             watermark: if watermark == 0 { size / 2 } else { watermark },
             wakeup_events,
             writer: Mutex::default(),
@@ -270,20 +292,27 @@ impl Buffer {
     }
 
     /// Kernel: `perf_output_begin`, `perf_output_sample`, `perf_output_end`.
-    fn output(&self, event_id: u64, parts: [&[u8]; 2]) -> Result<()> {
+    fn output(&self, event_id: u64, time: Option<u64>, parts: [&[u8]; 2]) -> Result<()> {
         let bytes = parts[0].len() + parts[1].len();
         // The number before the bytes, the bytes, and what fills them up are a multiple of 8.
         let raw_size = (4 + bytes).next_multiple_of(8) - 4;
         // The header has 16 bits for it. Of a longer record only so much is reserved; what lies behind is written all the same.
-        let sample_size = (PERF_HEADER_SIZE + 4 + raw_size) & usize::from(u16::MAX);
+        let time_size = if time.is_some() { WORD } else { 0 };
+        let sample_size = (PERF_HEADER_SIZE + time_size + 4 + raw_size) & usize::from(u16::MAX);
         let mut writer = self.writer.lock();
         let lost_size = if writer.lost > 0 { LOST_SIZE } else { 0 };
         let total = lost_size + sample_size as u64;
         let tail = self.words.word(perf_page::DATA_TAIL / WORD);
         let tail = tail.load(Ordering::Acquire);
+        let (from, to) = if self.backward {
+            (tail, writer.head)
+        } else {
+            (writer.head, tail)
+        };
         // One byte is never used: a full buffer would look empty.
-        let free = tail.wrapping_sub(writer.head + 1) & self.size.wrapping_sub(1);
-        if self.size == 0 || free < total && !self.overwrite {
+        let free = to.wrapping_sub(from.wrapping_add(1)) & self.size.wrapping_sub(1);
+        let has_room = free >= total || self.overwrite;
+        if self.size == 0 || self.paused.load(Ordering::Acquire) || !has_room {
             writer.lost += 1;
             return Err(Errno::ENOSPC);
         }
@@ -298,22 +327,34 @@ impl Buffer {
         let raw_size = u32::try_from(raw_size).expect("programs have no such memory");
         let sample = header(PERF_RECORD_SAMPLE, PERF_RECORD_MISC_KERNEL, sample_size);
         records.extend(sample.to_ne_bytes());
+        records.extend(time.iter().flat_map(|time| time.to_ne_bytes()));
         records.extend(raw_size.to_ne_bytes());
         for part in parts {
             records.extend(part);
         }
         // What fills the sample up stays as it is.
-        self.put(writer.head, &records);
+        let next = if self.backward {
+            writer.head.wrapping_sub(total)
+        } else {
+            writer.head.wrapping_add(total)
+        };
+        let first = if self.backward { next } else { writer.head };
+        self.put(first, &records);
         writer.records = records;
-        self.advance(&mut writer, total);
+        self.advance(&mut writer, next);
         Ok(())
     }
 
     /// Shows what was written, and wakes who waits.
-    fn advance(&self, writer: &mut Writer, total: u64) {
+    fn advance(&self, writer: &mut Writer, next: u64) {
         let woken = writer.wakeup;
-        writer.head += total;
-        if writer.head.wrapping_sub(writer.wakeup) > self.watermark {
+        writer.head = next;
+        let written = if self.backward {
+            next.wrapping_neg()
+        } else {
+            next
+        };
+        if written.wrapping_sub(writer.wakeup) > self.watermark {
             writer.wakeup += self.watermark;
         }
         if self.wakeup_events > 0 {

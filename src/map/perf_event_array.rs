@@ -17,6 +17,7 @@ use crate::env::Env;
 /// See the module.
 #[derive(Debug)]
 pub struct PerfEventArray {
+    env: Arc<Env>,
     events: FdArray<Entry>,
     preserve_elems: bool,
 }
@@ -35,8 +36,9 @@ impl PerfEventArray {
     ///
     /// None so far.
     #[expect(clippy::unnecessary_wraps, reason = "all types are made alike")]
-    pub(super) fn new(def: &MapDef, _env: &Arc<Env>) -> Result<Self> {
+    pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
         Ok(Self {
+            env: Arc::clone(env),
             events: FdArray::new(def.max_entries),
             preserve_elems: def.map_flags.contains(MapFlags::PRESERVE_ELEMS),
         })
@@ -57,7 +59,7 @@ impl PerfEventArray {
         };
         let entry = self.events.at(index)?;
         let event = entry.event.perf_event().expect("only events are put in");
-        event.output(cpu, parts)
+        event.output(&self.env, cpu, parts)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Kernel: `kernel/bpf/verifier.c:check_map_prog_compatibility` (v6.18).
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use super::Map;
 use super::arena::Arena;
@@ -47,7 +48,8 @@ pub const fn is_tracing(prog_type: ProgType) -> bool {
 ///
 /// # Errors
 ///
-/// `EINVAL` for special fields that the type of program cannot deal with, and for an arena that has no address yet.
+/// `EINVAL` for special fields that the type of program cannot deal with, for an arena that has no address yet, and for an
+/// `INSN_ARRAY` that is not frozen.
 pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
     let arena = map.ops.as_any().downcast_ref::<Arena>();
     if arena.is_some_and(|arena| arena.user_vm_start().is_none()) {
@@ -55,6 +57,13 @@ pub fn map_allowed(map: &Map, prog_type: ProgType) -> Result<(), Refused> {
             Errno::EINVAL,
             "an arena has no address before user space mapped it",
         );
+    }
+    if map.def.map_type == MapType::INSN_ARRAY {
+        if !map.frozen.load(Ordering::Acquire) {
+            return refuse(Errno::EINVAL, "an INSN_ARRAY is frozen before it is used");
+        }
+        let what = format_args!("programs that jump by an INSN_ARRAY");
+        return refuse(map.env.unsupported(what), "it is not emulated");
     }
     let is_tracing = is_tracing(prog_type);
     for field in &map.fields.0 {
@@ -100,6 +109,7 @@ pub const fn sleeper_allowed(map_type: MapType) -> Result<(), Refused> {
     use MapType as T;
     match map_type {
         T::HASH
+        | T::RHASH
         | T::ARRAY
         | T::PERCPU_HASH
         | T::PERCPU_ARRAY

@@ -17,7 +17,7 @@ use crate::abi::{
     Errno, MapFlags, MapRequest, MapType, PollEvents, RINGBUF_BUSY_BIT, RINGBUF_DISCARD_BIT,
     RINGBUF_HDR_SZ, Result, RingbufFlags, ringbuf_query, ringbuf_record_size,
 };
-use crate::env::{Env, PAGE_SIZE};
+use crate::env::{Env, PAGE_SIZE, Release};
 use crate::store::{Header, Ring, Words};
 
 /// Bytes of data of the longest record.
@@ -41,8 +41,9 @@ pub struct Ringbuf {
     /// Locked by who reserves.
     reserving: Mutex<()>,
     draining: AtomicBool,
-    /// Of a ring whose old records go where there is no room.
-    overwrites: Option<Arc<Env>>,
+    /// Its oldest records go where there is no room, read or not.
+    overwrites: bool,
+    release: &'static Release,
     signal: Signal,
 }
 
@@ -143,10 +144,8 @@ impl Ringbuf {
             user_produces: def.map_type == MapType::USER_RINGBUF,
             reserving: Mutex::new(()),
             draining: AtomicBool::new(false),
-            overwrites: def
-                .map_flags
-                .contains(MapFlags::RB_OVERWRITE)
-                .then(|| Arc::clone(env)),
+            overwrites: def.map_flags.contains(MapFlags::RB_OVERWRITE),
+            release: env.release,
             signal: Signal::default(),
         })
     }
@@ -181,7 +180,6 @@ impl Ringbuf {
             return None;
         }
         let _reserving = self.reserving.lock();
-        let consumer = self.ring.consumer();
         let position = self.ring.producer();
         let mut pending = self.ring.pending();
         while pending < position {
@@ -194,11 +192,17 @@ impl Ringbuf {
         self.ring.set_pending(pending);
         let end = position + total;
         let most = self.ring.size() - 1;
-        if end.wrapping_sub(consumer) > most || end - pending > most {
-            if let Some(env) = &self.overwrites {
-                env.unsupported(format_args!("a full ring buffer of BPF_F_RB_OVERWRITE"));
-            }
+        let unread = end.wrapping_sub(self.ring.consumer());
+        if end - pending > most || unread > most && !self.overwrites {
             return None;
+        }
+        if self.overwrites {
+            let mut oldest = self.ring.overwritten();
+            while end - oldest > most {
+                let header = self.ring.header(oldest);
+                oldest += ringbuf_record_size(header.len & !RINGBUF_DISCARD_BIT);
+            }
+            self.ring.set_overwritten(oldest);
         }
         let page = FIRST_DATA_PAGE + self.ring.place(position) / PAGE_SIZE as u64;
         let header = Header {
@@ -301,14 +305,27 @@ impl Ringbuf {
             ringbuf_query::RING_SIZE => self.ring.size(),
             ringbuf_query::CONS_POS => self.ring.consumer(),
             ringbuf_query::PROD_POS => self.ring.producer(),
+            ringbuf_query::OVERWRITE_POS if self.overwrites => self.ring.overwritten(),
             _ => 0,
         }
     }
 
-    /// Bytes between the positions, whatever user space has made of them.
+    /// Bytes between the positions, whatever user space has made of them; what is overwritten is not among them.
     fn available(&self) -> u64 {
-        let consumer = self.ring.consumer();
-        self.ring.producer().wrapping_sub(consumer)
+        let (consumer, producer) = (self.ring.consumer(), self.ring.producer());
+        let unread = producer.wrapping_sub(consumer);
+        if !self.overwrites {
+            return unread;
+        }
+        let oldest = self.ring.overwritten();
+        let kept = producer - oldest;
+        if self.release.ringbuf_unread_is_kept {
+            unread.min(kept)
+        } else if consumer < oldest {
+            kept
+        } else {
+            unread
+        }
     }
 
     /// Hands the samples that user space wrote to a callback until it answers `false`; their number.

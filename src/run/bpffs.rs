@@ -55,7 +55,7 @@ impl Bpffs {
     pub(super) fn new(dir: Option<&Path>) -> io::Result<Self> {
         let (path, temporary) = match dir {
             Some(dir) => (fs::canonicalize(dir)?, false),
-            None => (new_dir()?, true),
+            None => (new_root()?, true),
         };
         if !fs::metadata(&path)?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());
@@ -68,8 +68,7 @@ impl Bpffs {
     }
 
     /// Where a path below [`ROOT`] leads; `None` for all others.
-    pub(super) fn real_path(&self, path: &[u8]) -> Option<PathBuf> {
-        let path = Path::new(std::str::from_utf8(path).ok()?);
+    pub(super) fn real_path(&self, path: &Path) -> Option<PathBuf> {
         let mut below = PathBuf::new();
         for part in path.strip_prefix(ROOT).ok()?.components() {
             match part {
@@ -85,6 +84,17 @@ impl Bpffs {
         Some(self.dir.join(below))
     }
 
+    /// The path that the program knows of something below the directory.
+    pub(super) fn shown(&self, path: &Path) -> Option<PathBuf> {
+        let below = path.strip_prefix(&self.dir).ok()?;
+        Some(
+            Path::new(ROOT)
+                .components()
+                .chain(below.components())
+                .collect(),
+        )
+    }
+
     /// A path means the directory, or something below it.
     pub(super) fn has(&self, path: &Path) -> bool {
         path.starts_with(&self.dir)
@@ -96,11 +106,22 @@ impl Bpffs {
     ///
     /// Those of path lookup; `EACCES` if it is no pin.
     pub(super) fn pinned(&self, path: &Path) -> Result<String> {
-        let found = fs::metadata(path).map_err(errno_of)?;
+        let found = fs::metadata(path).map_err(|error| self.not_found(path, errno_of(error)))?;
         let inode = (found.dev(), found.ino());
         let pins = self.pins.lock();
         let pin = pins.pins.iter().find(|pin| pin.inode == inode);
         Ok(pin.ok_or(Errno::EACCES)?.path.clone())
+    }
+
+    /// The errno of a lookup: in the bpffs a name with a dot that is missing is `EPERM`.
+    pub(super) fn not_found(&self, path: &Path, errno: Errno) -> Errno {
+        let name = path.file_name().unwrap_or_default();
+        let dotted = name.as_encoded_bytes().contains(&b'.') && self.has(path);
+        if dotted && errno == Errno::ENOENT {
+            Errno::EPERM
+        } else {
+            errno
+        }
     }
 
     /// A file for a new pin; where it is to be pinned in the kernel's bpffs.
@@ -161,7 +182,7 @@ impl Drop for Bpffs {
     fn drop(&mut self) {
         if self.temporary {
             // Nobody is there to be told.
-            let _ = fs::remove_dir_all(&self.dir);
+            let _ = self.dir.parent().map(fs::remove_dir_all);
             return;
         }
         // Files that pin nothing any more would be taken for pins.
@@ -170,6 +191,15 @@ impl Drop for Bpffs {
             let _ = path.and_then(fs::remove_file);
         }
     }
+}
+
+/// A root as that of a bpffs, which only its owner can reach.
+fn new_root() -> io::Result<PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = new_dir()?.join("bpf");
+    fs::create_dir(&dir)?;
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o1777))?;
+    Ok(dir)
 }
 
 /// A new directory that only its owner can enter.

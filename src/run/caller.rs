@@ -71,7 +71,7 @@ impl Fds for Caller<'_> {
         }
         let bpffs = &self.server.bpffs;
         let path = task::absolute(self.port.task(), dir, Path::new(&path))?;
-        let real = bpffs.real_path(path.as_os_str().as_encoded_bytes());
+        let real = bpffs.real_path(&path);
         let real = real.unwrap_or(path);
         if !bpffs.has(&real) {
             return Ok(real.to_string_lossy().into_owned());
@@ -140,6 +140,11 @@ fn before(caller: &Caller<'_>, cmd: Cmd, attr: u64, mem: &TaskMem<'_>) {
             }
             server.follow_pins();
         }
+        // It may have had runs counted.
+        Cmd::PROG_TEST_RUN => {
+            server.settle();
+            server.sockets.follow(server);
+        }
         Cmd::OBJ_PIN | Cmd::OBJ_GET => server.follow_pins(),
         Cmd::MAP_FREEZE => {
             let mut fd = [0; 4];
@@ -149,7 +154,6 @@ fn before(caller: &Caller<'_>, cmd: Cmd, attr: u64, mem: &TaskMem<'_>) {
                 mapping::drop_unmapped(server, &entry);
             }
         }
-        Cmd::PROG_TEST_RUN => server.sockets.follow(server),
         _ => {
             let sockets = &server.sockets;
             if sockets.are_many() || !sockets.is_empty() && is_of_sockets(caller, cmd, attr, mem) {

@@ -122,6 +122,26 @@ fn tell(socket: BorrowedFd<'_>, stage: Stage, listener: Option<BorrowedFd<'_>>) 
     Ok(())
 }
 
+/// Sends an fd, with a byte.
+///
+/// # Errors
+///
+/// Those of the system.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn send_fd(socket: BorrowedFd<'_>, file: BorrowedFd<'_>) -> io::Result<()> {
+    let mut room = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    let fds = [file];
+    control.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(
+        socket,
+        &[io::IoSlice::new(&[0])],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
+    Ok(())
+}
+
 /// What the program's process told.
 #[derive(Debug)]
 pub(super) struct Message {

@@ -1,13 +1,15 @@
-//! epoll_ctl(2) of ring buffers and perf events: a placeholder cannot be waited for, so an eventfd of ours is, in its place.
+//! epoll(7) of maps and perf events: a placeholder cannot be waited for, so an eventfd of ours is, in its place.
 //!
-//! It is put into the program's own epoll instance, with the program's data, and is never read: it is told of at each wakeup
-//! (`EPOLLET`), not as long as there is something.
+//! It is put into the program's own epoll instance, with the program's data, and says what the map's file says: it is set at
+//! each wakeup, and taken back before anybody looks, if what was told of has been read meanwhile. An epoll instance knows a
+//! file by its fd, too; so there is an eventfd for each.
+//!
+//! Kernel: `fs/eventpoll.c` (v6.18).
 
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use libc::pid_t;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -18,8 +20,7 @@ use super::port::{Answer, Port};
 use super::server::Server;
 use super::table::Entry;
 use super::task;
-use crate::abi::{Attr, Errno, Fd, PollEvents, Result, UserMem};
-use crate::map::object::Object;
+use crate::abi::{Attr, Errno, Fd, MapType, PollEvents, Result, UserMem};
 use crate::sys::{FileKind, OpenFile};
 
 const ADD: u32 = libc::EPOLL_CTL_ADD.cast_unsigned();
@@ -33,18 +34,51 @@ const EVENT: (usize, usize) = (12, 4);
 #[cfg(not(target_arch = "x86_64"))]
 const EVENT: (usize, usize) = (16, 8);
 
-/// One fd in one epoll instance.
+/// What stands for an fd in epoll instances.
 pub(super) struct Registration {
-    /// The process, its epoll instance, and the fd that is waited for.
-    of: (pid_t, Fd, Fd),
-    ours: Arc<OwnedFd>,
+    fd: Fd,
+    sign: Arc<Sign>,
     /// Is called at each wakeup, as long as it is kept.
     wakes: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.of)
+        write!(f, "{:?}", self.fd)
+    }
+}
+
+/// An eventfd, and what it is to say.
+struct Sign {
+    eventfd: OwnedFd,
+    says: PollEvents,
+}
+
+impl Sign {
+    fn new(file: &OpenFile) -> Result<Self> {
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let says = if file.map_type() == Some(MapType::USER_RINGBUF) {
+            PollEvents::OUT
+        } else {
+            PollEvents::IN
+        };
+        let eventfd = eventfd(0, flags).map_err(errno_of)?;
+        Ok(Self { eventfd, says })
+    }
+
+    /// It is readable when it counts anything, and writable unless it is full.
+    fn set(&self, ready: bool) {
+        const FULL: u64 = u64::MAX - 1;
+        if ready != (self.says == PollEvents::IN) {
+            let _ = rustix::io::read(&self.eventfd, &mut [0; 8]);
+        }
+        let count = match (ready, self.says == PollEvents::IN) {
+            (true, true) => 1,
+            (false, false) => FULL,
+            (false, true) | (true, false) => return,
+        };
+        // Full, it is told of all the same.
+        let _ = rustix::io::write(&self.eventfd, &count.to_ne_bytes());
     }
 }
 
@@ -57,8 +91,8 @@ pub(super) fn ctl(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
     };
     match server.table.get(file.inode) {
         Some(entry) if can_wait(&entry) => {
-            let answer = server.answered(|| change(port, &entry, instance, op, fd, event));
-            Answer::Returns(answer.map(|()| 0))
+            let change = || change(server, port, &entry, instance, op, fd, event);
+            Answer::Returns(server.answered(change).map(|()| 0))
         }
         // A placeholder that nobody can wait for answers as such an object does.
         _ => Answer::Continue,
@@ -72,71 +106,100 @@ fn can_wait(entry: &Entry) -> bool {
     )
 }
 
-fn change(port: &dyn Port, entry: &Entry, instance: Fd, op: u32, fd: Fd, event: u64) -> Result<()> {
-    let process = task::process_of(port.task()).ok_or(Errno::EBADF)?;
-    let of = (process, instance, fd);
-    let epoll = instance_of(port, process, instance)?;
+fn change(
+    server: &Server,
+    port: &dyn Port,
+    entry: &Arc<Entry>,
+    instance: Fd,
+    op: u32,
+    fd: Fd,
+    event: u64,
+) -> Result<()> {
+    let file = entry.any_file();
+    let is_event = matches!(file.kind(), FileKind::Other(_));
+    let event = match op {
+        DEL => None,
+        _ => Some(read_event(port, event)?),
+    };
+    let epoll = taken(port, instance)?;
     let mut registrations = entry.registrations.lock();
-    let known = registrations.iter().position(|known| known.of == of);
-    match (op, known) {
+    let known = registrations.iter().position(|known| known.fd == fd);
+    let at = match (op, known) {
+        (_, Some(at)) => at,
         (ADD, None) => {
-            let (data, flags) = read_event(port, event)?;
-            let new = Registration::new(of)?;
-            epoll::add(&epoll, &*new.ours, data, flags).map_err(errno_of)?;
-            let file = entry.any_file();
-            // A perf event that is not mapped has nobody to wake yet.
-            let _ = file.on_wake(&new.wakes);
-            if is_ready(&file) {
-                (new.wakes)();
-            }
-            registrations.push(new);
-        }
-        (ADD, Some(at)) => {
-            // An epoll instance that was closed had the same number: this one does not know of us.
-            let (data, flags) = read_event(port, event)?;
-            let known = &registrations[at];
-            epoll::add(&epoll, &*known.ours, data, flags).map_err(errno_of)?;
-            if is_ready(&entry.any_file()) {
-                (known.wakes)();
-            }
-        }
-        (MOD, Some(at)) => {
-            let (data, flags) = read_event(port, event)?;
-            let known = &registrations[at];
-            if !is_ready(&entry.any_file()) {
-                // What was told of is not told of again.
-                let _ = rustix::io::read(&*known.ours, &mut [0; 8]);
-            }
-            epoll::modify(&epoll, &*known.ours, data, flags).map_err(errno_of)?;
-        }
-        (DEL, Some(at)) => {
-            let known = registrations.swap_remove(at);
-            epoll::delete(&epoll, &*known.ours).map_err(errno_of)?;
+            registrations.push(Registration::new(&file, fd)?);
+            server.watched.lock().push(Arc::downgrade(entry));
+            registrations.len() - 1
         }
         (MOD | DEL, None) => return Err(Errno::ENOENT),
         _ => return Err(Errno::EINVAL),
+    };
+    let sign = &registrations[at].sign;
+    if op != DEL {
+        // An event has told of its wakeups when it is asked, and it is asked here.
+        sign.set(file.poll()? & sign.says.bits() != 0 && !is_event);
     }
-    Ok(())
+    match (op, event) {
+        (ADD, Some((data, flags))) => {
+            epoll::add(&epoll, &sign.eventfd, data, said(sign, flags, is_event))
+        }
+        (MOD, Some((data, flags))) => {
+            epoll::modify(&epoll, &sign.eventfd, data, said(sign, flags, is_event))
+        }
+        (DEL, _) => epoll::delete(&epoll, &sign.eventfd),
+        _ => return Err(Errno::EINVAL),
+    }
+    .map_err(errno_of)
+}
+
+/// What is waited for of the eventfd; a perf event tells of each wakeup once.
+fn said(sign: &Sign, flags: EventFlags, is_event: bool) -> EventFlags {
+    let other = match sign.says {
+        PollEvents::OUT => EventFlags::IN,
+        _ => EventFlags::OUT,
+    };
+    let mut flags = flags & !other;
+    flags.set(EventFlags::ET, is_event || flags.contains(EventFlags::ET));
+    flags
 }
 
 impl Registration {
-    fn new(of: (pid_t, Fd, Fd)) -> Result<Self> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let ours = Arc::new(eventfd(0, flags).map_err(errno_of)?);
-        let theirs = Arc::clone(&ours);
-        let wakes = Arc::new(move || {
-            // Full, it is told of all the same.
-            let _ = rustix::io::write(&*theirs, &1_u64.to_ne_bytes());
-        });
-        Ok(Self { of, ours, wakes })
+    fn new(file: &OpenFile, fd: Fd) -> Result<Self> {
+        let sign = Arc::new(Sign::new(file)?);
+        let theirs = Arc::clone(&sign);
+        let wakes: Arc<dyn Fn() + Send + Sync> = Arc::new(move || theirs.set(true));
+        // What has no wakeups is never told of.
+        let _ = file.on_wake(&wakes);
+        Ok(Self { fd, sign, wakes })
     }
 }
 
-/// The program's epoll instance: the same, by an fd of ours.
-fn instance_of(port: &dyn Port, process: pid_t, instance: Fd) -> Result<OwnedFd> {
-    let pid = Pid::from_raw(process).ok_or(Errno::EBADF)?;
+/// What was told of and has been read since is not told of any more: somebody is about to look.
+pub(super) fn refresh(server: &Server) {
+    server.watched.lock().retain(|watched| {
+        let Some(entry) = watched.upgrade() else {
+            return false;
+        };
+        let file = entry.any_file();
+        // Asking a perf event changes it.
+        if matches!(file.kind(), FileKind::Map(_)) {
+            let events = file.poll().unwrap_or(0);
+            for Registration { sign, .. } in entry.registrations.lock().iter() {
+                if events & sign.says.bits() == 0 {
+                    sign.set(false);
+                }
+            }
+        }
+        true
+    });
+}
+
+/// A file of the program, by an fd of ours.
+pub(super) fn taken(port: &dyn Port, fd: Fd) -> Result<OwnedFd> {
+    let process = task::process_of(port.task());
+    let pid = process.and_then(Pid::from_raw).ok_or(Errno::EBADF)?;
     let found = pidfd_open(pid, PidfdFlags::empty())
-        .and_then(|pidfd| pidfd_getfd(&pidfd, instance.cast_signed(), PidfdGetfdFlags::empty()));
+        .and_then(|pidfd| pidfd_getfd(&pidfd, fd.cast_signed(), PidfdGetfdFlags::empty()));
     found.map_err(|error| {
         if error != rustix::io::Errno::BADF {
             port.unreachable(&error.into());
@@ -150,7 +213,7 @@ fn read_event(port: &dyn Port, event: u64) -> Result<(EventData, EventFlags)> {
     let mut bytes = [0; 16];
     TaskMem::new(port).read(event, &mut bytes[..size])?;
     let attr = Attr(&bytes);
-    let flags = EventFlags::from_bits_retain(attr.u32(0)) | EventFlags::ET;
+    let flags = EventFlags::from_bits_retain(attr.u32(0));
     Ok((EventData::new_u64(attr.u64(data)), flags))
 }
 
@@ -160,14 +223,4 @@ pub(super) fn follow(entry: &Entry) {
     for registration in entry.registrations.lock().iter() {
         let _ = file.on_wake(&registration.wakes);
     }
-}
-
-/// There is something to be read, or room to write.
-fn is_ready(file: &OpenFile) -> bool {
-    if let Object::Other(object) = file.object() {
-        let buffer = object.perf_event().and_then(|event| event.buffer());
-        return buffer.is_some_and(|buffer| buffer.has_unread());
-    }
-    let bits = PollEvents::IN | PollEvents::OUT;
-    file.poll().is_ok_and(|events| events & bits.bits() != 0)
 }

@@ -27,6 +27,7 @@ pub(super) const IOC_DISABLE: u32 = 0x2401;
 pub(super) const IOC_RESET: u32 = 0x2403;
 pub(super) const IOC_ID: u32 = 0x8008_2407;
 pub(super) const IOC_SET_BPF: u32 = 0x4004_2408;
+pub(super) const IOC_PAUSE_OUTPUT: u32 = 0x4004_2409;
 
 const NR: u32 = 0;
 const ARCH_AT: u32 = 4;
@@ -58,6 +59,8 @@ impl Backend {
 const ALWAYS: &[libc::c_long] = &[
     libc::SYS_openat,
     libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
     libc::SYS_newfstatat,
     libc::SYS_readlinkat,
     libc::SYS_statfs,
@@ -70,11 +73,21 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_faccessat2,
     libc::SYS_statx,
     libc::SYS_openat2,
+    libc::SYS_symlinkat,
+    libc::SYS_linkat,
+    libc::SYS_mknodat,
+    libc::SYS_fchmodat,
+    super::paths::FCHMODAT2,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+    libc::SYS_chdir,
+    libc::SYS_getcwd,
 ];
 
 /// As [`ALWAYS`]: the older calls that other architectures do not have.
 #[cfg(target_arch = "x86_64")]
 const OLDER: &[libc::c_long] = &[
+    libc::SYS_epoll_wait,
     libc::SYS_readlink,
     libc::SYS_open,
     libc::SYS_creat,
@@ -85,9 +98,24 @@ const OLDER: &[libc::c_long] = &[
     libc::SYS_rmdir,
     libc::SYS_unlink,
     libc::SYS_rename,
+    libc::SYS_symlink,
+    libc::SYS_link,
+    libc::SYS_mknod,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
 ];
 #[cfg(not(target_arch = "x86_64"))]
 const OLDER: &[libc::c_long] = &[];
+
+/// Calls that are about several fds, and the argument that says how many: none is to sleep.
+const SEVERAL: &[(libc::c_long, u32)] = &[(libc::SYS_ppoll, 1), (libc::SYS_pselect6, 0)];
+
+/// As [`SEVERAL`]: the older calls that other architectures do not have.
+#[cfg(target_arch = "x86_64")]
+const OLDER_SEVERAL: &[(libc::c_long, u32)] = &[(libc::SYS_poll, 1), (libc::SYS_select, 0)];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER_SEVERAL: &[(libc::c_long, u32)] = &[];
 
 /// The filter, as it is handed to the kernel.
 #[derive(Debug)]
@@ -121,16 +149,34 @@ impl Filter {
         });
         filter.when(number(libc::SYS_ioctl), |ioctl| {
             ioctl.load(arg(1));
-            for request in [IOC_ENABLE, IOC_DISABLE, IOC_RESET, IOC_ID, IOC_SET_BPF] {
+            for request in [
+                IOC_ENABLE,
+                IOC_DISABLE,
+                IOC_RESET,
+                IOC_ID,
+                IOC_SET_BPF,
+                IOC_PAUSE_OUTPUT,
+            ] {
                 ioctl.when(request, |perf| perf.ret(ours));
             }
             ioctl.ret(libc::SECCOMP_RET_ALLOW);
         });
-        for (call, resource) in [(libc::SYS_prlimit64, 1), (libc::SYS_setrlimit, 0)] {
+        for (call, resource) in [
+            (libc::SYS_prlimit64, 1),
+            (libc::SYS_setrlimit, 0),
+            (libc::SYS_getrlimit, 0),
+        ] {
             filter.when(number(call), |limit| {
                 limit.load(arg(resource));
                 limit.when(libc::RLIMIT_MEMLOCK, |memlock| memlock.ret(ours));
                 limit.ret(libc::SECCOMP_RET_ALLOW);
+            });
+        }
+        for &(call, count) in SEVERAL.iter().chain(OLDER_SEVERAL) {
+            filter.when(number(call), |several| {
+                several.load(arg(count));
+                several.when(0, |none| none.ret(libc::SECCOMP_RET_ALLOW));
+                several.ret(ours);
             });
         }
         for &call in ALWAYS.iter().chain(OLDER) {

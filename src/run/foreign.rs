@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use rustix::fs::FileType;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use super::cgroups::is_cgroup;
 use super::placeholder::Inode;
 use super::port::Port;
 use super::server::Server;
@@ -50,12 +49,14 @@ impl Foreign {
         } else if file_type == FileType::Directory {
             let path = task::link(task, &format!("fd/{fd}")).unwrap_or_default();
             let cgroups = &server.cgroups;
-            if cgroups.has(&path) || is_cgroup(&path) {
+            if cgroups.has(&path) || task::file_system(task, fd).as_deref() == Some("cgroup2") {
                 return cgroups.file(&server.kernel, file.inode, &path);
             }
             (What::File(file.inode), OtherKind::File)
         } else if let Some(process) = process_behind(task, fd) {
             (What::Process(file.inode, process), OtherKind::Pidfd)
+        } else if is_netns(task, fd) {
+            (What::File(file.inode), OtherKind::Netns)
         } else {
             (What::File(file.inode), OtherKind::File)
         };
@@ -70,6 +71,11 @@ impl Foreign {
         }
         file.clone()
     }
+}
+
+fn is_netns(task: i32, fd: Fd) -> bool {
+    let link = task::link(task, &format!("fd/{fd}"));
+    link.is_ok_and(|link| link.as_os_str().as_encoded_bytes().starts_with(b"net:["))
 }
 
 /// The process that a pidfd means.

@@ -125,6 +125,10 @@ impl UserMem for TaskMem<'_> {
             return Ok(());
         }
         self.block.get_mut().0 = u64::MAX;
+        // The number of a task that has ended may be another's.
+        if !self.port.is_waiting() {
+            return Err(Errno::EFAULT);
+        }
         let here = vector(bytes.as_ptr().cast_mut(), bytes.len());
         let there = vector(ptr::without_provenance_mut(address(addr)?), bytes.len());
         let task = self.port.task();

@@ -29,13 +29,16 @@ mod epoll;
 mod filter;
 mod foreign;
 mod front;
+mod machine;
 mod mapping;
+mod memlock;
 mod memory;
 mod notice;
 mod notify;
 mod paths;
 mod perf;
 mod placeholder;
+mod poll;
 mod port;
 #[cfg(target_arch = "x86_64")]
 mod ptrace;

@@ -7,10 +7,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::{c_ulong, pid_t, seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 
 use super::notice::Notices;
+use super::poll::Wait;
 use super::port::{Answer, Port, Syscall};
+use super::server::Server;
 use crate::abi::{Errno, Fd, Result};
 
 /// `SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`: both sides may take turns on one CPU.
@@ -77,12 +80,12 @@ impl Listener {
         Ok(Some((notice.of.id, notice.of.pid.cast_signed(), call)))
     }
 
-    /// The answer. If the task has ended, nobody needs it.
-    pub(super) fn send(&self, id: u64, answer: Answer) {
+    /// The answer, unless the running kernel is to answer. If the task has ended, nobody needs it.
+    pub(super) fn send(&self, id: u64, answer: Option<Result<u64>>) {
         let (val, error, flags) = match answer {
-            Answer::Returns(Ok(value)) => (value.cast_signed(), 0, 0),
-            Answer::Returns(Err(errno)) => (0, -i32::from(errno.number()), 0),
-            Answer::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE),
+            Some(Ok(value)) => (value.cast_signed(), 0, 0),
+            Some(Err(errno)) => (0, -i32::from(errno.number()), 0),
+            None => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE),
         };
         let response = Roomy {
             of: seccomp_notif_resp {
@@ -170,5 +173,86 @@ impl Port for Waiting<'_> {
 
     fn unreachable(&self, why: &io::Error) {
         self.notices.unreachable(self.task, why);
+    }
+}
+
+/// Answers calls until no process is left that could make one.
+pub(super) fn serve(server: &Server, listener: &Listener, strict: bool) -> io::Result<()> {
+    let mut waits: Vec<(u64, pid_t, Box<Wait>)> = Vec::new();
+    let notices = &server.notices;
+    let port = |id, task| Waiting {
+        listener,
+        id,
+        task,
+        notices,
+    };
+    loop {
+        let [calls, closed] = poll_with(server, listener, &waits)?;
+        if closed.contains(PollFlags::IN) {
+            server.settle();
+        }
+        if calls.contains(PollFlags::IN) {
+            if let Some((id, task, call)) = listener.receive()? {
+                let answer = server.serve(&port(id, task), &call);
+                if strict && notices.has_refused() {
+                    // The call is not answered any more.
+                    end(task);
+                }
+                match answer {
+                    Answer::Returns(answer) => listener.send(id, Some(answer)),
+                    Answer::Continue => listener.send(id, None),
+                    Answer::Later(wait) => waits.push((id, task, wait)),
+                }
+            }
+        } else if calls.intersects(PollFlags::HUP | PollFlags::ERR) {
+            return Ok(());
+        }
+        waits.retain_mut(|(id, task, wait)| {
+            let port = port(*id, *task);
+            if !port.is_waiting() {
+                return false;
+            }
+            let answer = wait.answer(&port);
+            if answer.is_some() {
+                listener.send(*id, answer);
+            }
+            answer.is_none()
+        });
+    }
+}
+
+/// Waits for a call, a closing, or what calls wait for; what there is of the first two.
+fn poll_with(
+    server: &Server,
+    listener: &Listener,
+    waits: &[(u64, pid_t, Box<Wait>)],
+) -> io::Result<[PollFlags; 2]> {
+    let woken = server.woken();
+    let mut fds = vec![
+        PollFd::new(listener, PollFlags::IN),
+        PollFd::new(server.table.closings(), PollFlags::IN),
+        PollFd::new(woken, PollFlags::IN),
+    ];
+    let times = waits.iter().map(|(.., wait)| wait.waits_for(&mut fds));
+    let time = times.min().map(|time| Timespec {
+        tv_sec: 0,
+        tv_nsec: time.subsec_nanos().into(),
+    });
+    match poll(&mut fds, time.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    if !fds[2].revents().is_empty() {
+        let _ = rustix::io::read(woken, &mut [0; 8]);
+    }
+    Ok([fds[0].revents(), fds[1].revents()])
+}
+
+/// Kills the process of a task.
+fn end(task: pid_t) {
+    let process = super::task::process_of(task).and_then(rustix::process::Pid::from_raw);
+    if let Some(process) = process {
+        // It may be gone.
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
     }
 }

@@ -3,23 +3,37 @@
 
 #![expect(unsafe_code, reason = "stat(2) as it stands in the program's memory")]
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags, RenameFlags, accessat, renameat_with};
+use rustix::fs::{
+    Access, AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, accessat,
+    renameat_with,
+};
 
-use super::bpffs::MAGIC;
+use super::bpffs::{MAGIC, ROOT};
 use super::mapping::{errno_of, int};
 use super::memory::TaskMem;
-use super::placeholder::{access, link_name};
+use super::placeholder::{access, link_name, own_link};
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
+use super::table::Entry;
 use super::{cgroups, task};
-use crate::abi::{Errno, Result, UserMem};
+use crate::abi::{Attr, Errno, Result, UserMem};
+
+/// A directory, and the address of a path.
+type At = (u64, u64);
+
+/// The caller's directory.
+const HERE: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
+
+/// The number is the same on all architectures.
+pub(super) const FCHMODAT2: libc::c_long = 452;
 
 /// One call.
 struct Call<'a> {
@@ -45,92 +59,164 @@ impl Call<'_> {
     /// The answer; `None` if it is none of ours.
     fn answer(&mut self, call: &Syscall) -> Option<Result<u64>> {
         let [a, b, c, d, e, _] = call.args;
-        // The old calls are the new ones, in the caller's directory.
         #[cfg(target_arch = "x86_64")]
-        match call.number {
-            libc::SYS_open => return self.open(a, b, c),
-            libc::SYS_creat => {
-                let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
-                return self.open(a, u64::from(flags.cast_unsigned()), b);
-            }
-            libc::SYS_stat => return self.stat(a, b, 0),
-            libc::SYS_lstat => return self.stat(a, b, libc::AT_SYMLINK_NOFOLLOW),
-            libc::SYS_access => return self.access(a, b),
-            libc::SYS_mkdir => return self.mkdir(a, b),
-            libc::SYS_rmdir => return self.unlink(a, true),
-            libc::SYS_unlink => return self.unlink(a, false),
-            libc::SYS_rename => return self.rename(a, b, 0),
-            libc::SYS_readlink => return self.readlink(a, b, c),
-            _ => {}
+        if let Some(answer) = self.older(call.number, call.args) {
+            return answer;
         }
         match call.number {
-            libc::SYS_openat => self.open(b, c, d),
+            libc::SYS_openat => self.open((a, b), c, d),
             libc::SYS_openat2 => {
                 let mut how = [0; 16];
                 self.mem.read(c, &mut how).ok()?;
-                let how = crate::abi::Attr(&how);
-                self.open(b, how.u64(0), how.u64(8))
+                let how = Attr(&how);
+                self.open((a, b), how.u64(0), how.u64(8))
             }
-            libc::SYS_newfstatat => self.stat(b, c, int(d).cast_signed()),
-            libc::SYS_statx => self.statx(b, int(c).cast_signed(), int(d), e),
-            libc::SYS_faccessat | libc::SYS_faccessat2 => self.access(b, c),
-            libc::SYS_mkdirat => self.mkdir(b, c),
-            libc::SYS_unlinkat => self.unlink(b, int(c) & libc::AT_REMOVEDIR.cast_unsigned() != 0),
-            libc::SYS_renameat => self.rename(b, d, 0),
-            libc::SYS_renameat2 => self.rename(b, d, int(e)),
-            libc::SYS_readlinkat => self.readlink(b, c, d),
+            libc::SYS_newfstatat => self.stat((a, b), c, int(d).cast_signed()),
+            libc::SYS_statx => self.statx((a, b), int(c).cast_signed(), int(d), e),
+            libc::SYS_faccessat => self.access((a, b), c, 0),
+            libc::SYS_faccessat2 => self.access((a, b), c, d),
+            libc::SYS_mkdirat => self.mkdir((a, b), c),
+            libc::SYS_unlinkat => {
+                self.unlink((a, b), int(c) & libc::AT_REMOVEDIR.cast_unsigned() != 0)
+            }
+            libc::SYS_renameat => self.rename((a, b), (c, d), 0),
+            libc::SYS_renameat2 => self.rename((a, b), (c, d), int(e)),
+            libc::SYS_readlinkat => self.readlink((a, b), c, d),
+            libc::SYS_symlinkat => self.symlink(a, (b, c)),
+            libc::SYS_linkat => self.link((a, b), (c, d), e),
+            libc::SYS_mknodat => self.mknod((a, b)),
+            libc::SYS_fchmodat | FCHMODAT2 => self.chmod((a, b), c),
+            libc::SYS_fchownat => self.chown((a, b), (c, d), e),
+            libc::SYS_utimensat => self.utimens((a, b), c, d),
             libc::SYS_statfs => self.statfs(a, b),
             libc::SYS_fstatfs => self.fstatfs(int(a), b),
+            libc::SYS_chdir => self.chdir(a),
+            libc::SYS_getcwd => self.getcwd(a, b),
             _ => None,
         }
     }
 
-    /// The path, if it may be one of ours: it begins at the root, in a place that matters.
-    fn path(&self, addr: u64) -> Option<Vec<u8>> {
-        let mut begin = [0; 6];
-        let len = usize::try_from(4096 - addr % 4096).unwrap_or(1).min(6);
-        self.mem.read(addr, &mut begin[..len]).ok()?;
-        let ours = [b"/sys/f", b"/sys/d", b"/proc/"];
-        let may_be = ours.iter().any(|ours| ours[..len] == begin[..len]);
-        if may_be {
-            self.mem.path(addr).ok()
-        } else {
-            None
-        }
-    }
-
-    /// Where a path leads that is not what it seems.
-    fn real(&self, addr: u64) -> Option<PathBuf> {
-        self.real_path(&self.path(addr)?)
-    }
-
-    fn real_path(&self, path: &[u8]) -> Option<PathBuf> {
-        let in_bpffs = self.server.bpffs.real_path(path);
-        in_bpffs.or_else(|| {
-            let path = std::str::from_utf8(path).ok()?;
-            self.server.cgroups.real_path(Path::new(path))
+    /// The old calls are the new ones, in the caller's directory.
+    #[cfg(target_arch = "x86_64")]
+    #[expect(
+        clippy::option_option,
+        reason = "it may be an old call that is none of ours"
+    )]
+    fn older(&mut self, number: i64, [a, b, c, ..]: [u64; 6]) -> Option<Option<Result<u64>>> {
+        let path = (HERE, a);
+        Some(match number {
+            libc::SYS_open => self.open(path, b, c),
+            libc::SYS_creat => {
+                let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+                self.open(path, u64::from(flags.cast_unsigned()), b)
+            }
+            libc::SYS_stat => self.stat(path, b, 0),
+            libc::SYS_lstat => self.stat(path, b, libc::AT_SYMLINK_NOFOLLOW),
+            libc::SYS_access => self.access(path, b, 0),
+            libc::SYS_mkdir => self.mkdir(path, b),
+            libc::SYS_rmdir => self.unlink(path, true),
+            libc::SYS_unlink => self.unlink(path, false),
+            libc::SYS_rename => self.rename(path, (HERE, b), 0),
+            libc::SYS_readlink => self.readlink(path, b, c),
+            libc::SYS_symlink => self.symlink(a, (HERE, b)),
+            libc::SYS_link => self.link(path, (HERE, b), 0),
+            libc::SYS_mknod => self.mknod(path),
+            libc::SYS_chmod => self.chmod(path, b),
+            libc::SYS_chown => self.chown(path, (b, c), 0),
+            libc::SYS_lchown => {
+                let flags = u64::from(libc::AT_SYMLINK_NOFOLLOW.cast_unsigned());
+                self.chown(path, (b, c), flags)
+            }
+            _ => return None,
         })
     }
 
-    fn open(&self, path: u64, flags: u64, mode: u64) -> Option<Result<u64>> {
-        let path = self.path(path)?;
+    /// The path from the root on, if it may be one of ours: it leads to a place that matters.
+    fn path(&self, (dir, addr): At) -> Option<PathBuf> {
+        let mut begin = [0; 6];
+        let len = usize::try_from(4096 - addr % 4096).unwrap_or(1).min(6);
+        self.mem.read(addr, &mut begin[..len]).ok()?;
+        let path = |this: &Self| {
+            let path = this.mem.path(addr).ok()?;
+            Some(PathBuf::from(OsString::from_vec(path)))
+        };
+        if begin[0] == b'/' {
+            let ours = [b"/sys/f", b"/sys/d", b"/proc/", b"/dev/f"];
+            let may_be = ours.iter().any(|ours| ours[..len] == begin[..len]);
+            let path = may_be.then(|| path(self))??;
+            return Some(match path.strip_prefix("/dev/fd") {
+                Ok(fd) => Path::new("/proc/self/fd").join(fd),
+                Err(_) => path,
+            });
+        }
+        if begin[0] == 0 {
+            return None;
+        }
+        let (task, dir) = (self.port.task(), int(dir));
+        let base = match int(HERE) == dir {
+            true => task::link(task, "cwd").ok()?,
+            false => task::link(task, &format!("fd/{dir}")).ok()?,
+        };
+        let shown = self.server.bpffs.shown(&base);
+        let above = Path::new(ROOT).starts_with(&base);
+        let cgroup = self.server.cgroups.has(&base);
+        let matters = shown.is_some()
+            || above
+            || cgroup
+            || base.starts_with(ROOT)
+            || base.starts_with("/proc");
+        let path = matters.then(|| path(self))??;
+        Some(shown.unwrap_or(base).join(path))
+    }
+
+    /// Where a path leads that is not what it seems.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` for a name with a dot in the file system of pins, which is not there.
+    fn real(&self, at: At) -> Option<Result<PathBuf>> {
+        let real = self.real_path(&self.path(at)?)?;
+        let below = self.server.bpffs.shown(&real);
+        let dotted = below.is_some_and(|path| path.as_os_str().as_bytes().contains(&b'.'));
+        if dotted && fs::symlink_metadata(&real).is_err() {
+            return Some(Err(Errno::EPERM));
+        }
+        Some(Ok(real))
+    }
+
+    fn real_path(&self, path: &Path) -> Option<PathBuf> {
+        let in_bpffs = self.server.bpffs.real_path(path);
+        in_bpffs.or_else(|| self.server.cgroups.real_path(path))
+    }
+
+    fn open(&self, at: At, flags: u64, mode: u64) -> Option<Result<u64>> {
         let flags = OFlags::from_bits_retain(int(flags));
         let cloexec = flags.contains(OFlags::CLOEXEC);
-        let Some(real) = self.real_path(&path) else {
-            let text = self.text_at(Path::new(std::str::from_utf8(&path).ok()?))?;
+        let Some(real) = self.real(at) else {
+            let path = self.path(at)?;
+            if !flags.intersects(OFlags::PATH | OFlags::NOFOLLOW) && self.linked(&path).is_some() {
+                // Such files have no name to be opened by.
+                return Some(Err(errno_of(rustix::io::Errno::NXIO)));
+            }
+            let text = self.text_at(&path)?;
             let fd = self.server.give_text(self.port, &text, cloexec);
             return Some(fd.map(u64::from));
         };
         let open = || {
-            let at = rustix::fs::CWD;
-            let opened =
-                rustix::fs::openat(at, &real, flags | OFlags::CLOEXEC, Mode::from(int(mode)));
-            let opened = opened.map_err(errno_of)?;
+            let real = real?;
             let in_bpffs = self.server.bpffs.has(&real);
-            if in_bpffs && !flags.contains(OFlags::PATH) && !real.is_dir() {
+            if in_bpffs && flags.contains(OFlags::CREATE) && fs::symlink_metadata(&real).is_err() {
+                return Err(Errno::EACCES);
+            }
+            let is_pin = fs::metadata(&real).is_ok_and(|found| found.is_file());
+            let exclusive = OFlags::CREATE | OFlags::EXCL;
+            if in_bpffs && is_pin && !flags.contains(OFlags::PATH) && !flags.contains(exclusive) {
                 // Pins cannot be read.
                 return Err(Errno::EIO);
             }
+            let mode = Mode::from(int(mode) & !task::umask(self.port.task()));
+            let opened = rustix::fs::openat(CWD, &real, flags | OFlags::CLOEXEC, mode);
+            let opened = opened.map_err(errno_of)?;
             self.port.add_fd(opened.as_fd(), flags, cloexec)
         };
         Some(open().map(u64::from))
@@ -148,12 +234,9 @@ impl Call<'_> {
         if !below.parent()?.ends_with("fdinfo") {
             return None;
         }
-        let fd = below.file_name()?.to_str()?;
-        let process = below.parent()?.parent()?;
-        let process = self.process(process)?;
-        let link = process.join("fd").join(fd);
-        let file = rustix::fs::stat(&link).ok()?;
-        let entry = self.server.table.get((file.st_dev, file.st_ino))?;
+        let process = self.process(below.parent()?.parent()?)?;
+        let link = process.join("fd").join(below.file_name()?);
+        let entry = self.server.table.get(task::linked(&link)?.inode)?;
         let access_of = || {
             let link = fs::symlink_metadata(&link).map(|link| {
                 use std::os::unix::fs::MetadataExt;
@@ -182,34 +265,64 @@ impl Call<'_> {
         let task = self.port.task();
         let start = match first {
             "self" | "thread-self" => format!("/proc/{task}"),
-            other => format!("/proc/{}", other.parse::<u32>().ok()?),
+            // Its numbers may be others than ours.
+            other => format!("/proc/{task}/root/proc/{}", other.parse::<u32>().ok()?),
         };
         Some(Path::new(&start).join(parts.as_path()))
     }
 
-    fn readlink(&mut self, path: u64, buffer: u64, size: u64) -> Option<Result<u64>> {
-        let path = self.path(path)?;
-        let path = Path::new(std::str::from_utf8(&path).ok()?);
+    /// The link in `/proc`, as we see it, that a path means: of an fd, or a directory.
+    fn link_at(&self, path: &Path) -> Option<PathBuf> {
         let below = path.strip_prefix("/proc").ok()?;
-        if !below.parent()?.ends_with("fd") {
-            return None;
+        let name = below.file_name()?;
+        let of = below.parent()?;
+        if of.ends_with("fd") {
+            return Some(self.process(of.parent()?)?.join("fd").join(name));
         }
-        let link = self
-            .process(below.parent()?.parent()?)?
-            .join("fd")
-            .join(below.file_name()?);
-        let file = rustix::fs::stat(&link).ok()?;
-        let entry = self.server.table.get((file.st_dev, file.st_ino))?;
-        let name = link_name(entry.any_file().kind()).as_bytes();
-        let size = usize::try_from(size).unwrap_or(0).min(name.len());
-        if size == 0 {
-            return Some(Err(Errno::EINVAL));
-        }
-        Some(self.mem.write(buffer, &name[..size]).map(|()| size as u64))
+        let dirs = ["cwd", "root"];
+        dirs.iter().any(|dir| *dir == name).then_some(())?;
+        Some(self.process(of)?.join(name))
     }
 
-    fn stat(&mut self, path: u64, out: u64, flags: i32) -> Option<Result<u64>> {
-        let real = c_path(&self.real(path)?)?;
+    /// The emulated file that a path in `/proc` leads to.
+    fn linked(&self, path: &Path) -> Option<Arc<Entry>> {
+        self.server
+            .table
+            .get(task::linked(&self.link_at(path)?)?.inode)
+    }
+
+    fn readlink(&mut self, at: At, buffer: u64, size: u64) -> Option<Result<u64>> {
+        let text = match self.real(at) {
+            Some(Ok(real)) => fs::read_link(real).map_err(errno_of),
+            Some(Err(errno)) => Err(errno),
+            None => {
+                let path = self.path(at)?;
+                if let Some(entry) = self.linked(&path) {
+                    Ok(PathBuf::from(link_name(entry.any_file().kind())))
+                } else {
+                    let link = fs::read_link(self.link_at(&path)?).ok()?;
+                    Ok(self.server.bpffs.shown(&link).map(|_| link)?)
+                }
+            }
+        };
+        let answer = |this: &mut Self| {
+            let text = text?;
+            let text = this.server.bpffs.shown(&text).unwrap_or(text);
+            let text = text.as_os_str().as_bytes();
+            let size = usize::try_from(int(size)).unwrap_or(0).min(text.len());
+            if size == 0 {
+                return Err(Errno::EINVAL);
+            }
+            this.mem.write(buffer, &text[..size]).map(|()| size as u64)
+        };
+        Some(answer(self))
+    }
+
+    fn stat(&mut self, at: At, out: u64, flags: i32) -> Option<Result<u64>> {
+        let real = match c_path(self.real(at)?) {
+            Ok(real) => real,
+            Err(errno) => return Some(Err(errno)),
+        };
         // SAFETY: it is a plain struct of numbers.
         let mut stat: libc::stat = unsafe { std::mem::zeroed() };
         // SAFETY: the path ends with a NUL, and the struct is ours.
@@ -217,8 +330,11 @@ impl Call<'_> {
         Some(self.filled(ret, out, bytes_of(&stat)))
     }
 
-    fn statx(&mut self, path: u64, flags: i32, mask: u32, out: u64) -> Option<Result<u64>> {
-        let real = c_path(&self.real(path)?)?;
+    fn statx(&mut self, at: At, flags: i32, mask: u32, out: u64) -> Option<Result<u64>> {
+        let real = match c_path(self.real(at)?) {
+            Ok(real) => real,
+            Err(errno) => return Some(Err(errno)),
+        };
         // SAFETY: it is a plain struct of numbers.
         let mut stat: libc::statx = unsafe { std::mem::zeroed() };
         // SAFETY: the path ends with a NUL, and the struct is ours.
@@ -233,70 +349,189 @@ impl Call<'_> {
         self.mem.write(out, bytes).map(|()| 0)
     }
 
-    fn access(&self, path: u64, mode: u64) -> Option<Result<u64>> {
-        let real = self.real(path)?;
+    /// A call with the path of something of ours; `None` if it is not.
+    fn done(
+        &self,
+        at: At,
+        call: impl FnOnce(&Path) -> rustix::io::Result<()>,
+    ) -> Option<Result<u64>> {
+        let made = |real: PathBuf| call(&real).map(|()| 0).map_err(errno_of);
+        Some(self.real(at)?.and_then(made))
+    }
+
+    fn access(&self, at: At, mode: u64, flags: u64) -> Option<Result<u64>> {
         let mode = Access::from_bits_retain(int(mode));
-        let found = accessat(rustix::fs::CWD, &real, mode, AtFlags::empty());
-        Some(found.map(|()| 0).map_err(errno_of))
+        let flags = AtFlags::from_bits_retain(int(flags));
+        self.done(at, |real| accessat(CWD, real, mode, flags))
     }
 
-    fn mkdir(&self, path: u64, mode: u64) -> Option<Result<u64>> {
-        let Some(real) = self.real(path) else {
-            let path = self.path(path)?;
-            let path = Path::new(std::str::from_utf8(&path).ok()?);
-            return self.server.cgroups.make(path, int(mode));
+    fn mkdir(&self, at: At, mode: u64) -> Option<Result<u64>> {
+        let mode = int(mode) & !task::umask(self.port.task());
+        let Some(real) = self.real(at) else {
+            return self.server.cgroups.make(&self.path(at)?, mode);
         };
-        let name = real.file_name().unwrap_or_default().as_bytes();
-        let in_bpffs = self.server.bpffs.has(&real);
-        if in_bpffs && name.contains(&b'.') && fs::symlink_metadata(&real).is_err() {
-            return Some(Err(Errno::EPERM));
-        }
-        let made = rustix::fs::mkdir(&real, Mode::from(int(mode)));
-        Some(made.map(|()| 0).map_err(errno_of))
+        let make = |real: PathBuf| {
+            rustix::fs::mkdir(&real, Mode::from(mode)).map_err(errno_of)?;
+            // Whatever our own mask is.
+            let _ = rustix::fs::chmod(&real, Mode::from(mode));
+            Ok(0)
+        };
+        Some(real.and_then(make))
     }
 
-    fn unlink(&self, path: u64, dir: bool) -> Option<Result<u64>> {
-        let real = self.real(path)?;
-        let found = rustix::fs::stat(&real).map(|found| (found.st_dev, found.st_ino));
-        let gone = if dir {
-            rustix::fs::rmdir(&real)
-        } else {
-            rustix::fs::unlink(&real)
-        };
-        if let (Ok(()), Ok(inode)) = (gone, found) {
-            let kernel = &self.server.kernel;
-            self.server.cgroups.removed(kernel, &real, inode);
-        }
+    fn unlink(&self, at: At, dir: bool) -> Option<Result<u64>> {
+        let removed = self.done(at, |real| {
+            let found = rustix::fs::stat(real).map(|found| (found.st_dev, found.st_ino));
+            if dir {
+                rustix::fs::rmdir(real)?;
+            } else {
+                rustix::fs::unlink(real)?;
+            }
+            if let Ok(inode) = found {
+                self.server
+                    .cgroups
+                    .removed(&self.server.kernel, real, inode);
+            }
+            Ok(())
+        });
         self.server.follow_pins();
-        Some(gone.map(|()| 0).map_err(errno_of))
+        removed
     }
 
-    fn rename(&self, from: u64, to: u64, flags: u32) -> Option<Result<u64>> {
-        let both = (self.real(from), self.real(to));
-        let (from, to) = match both {
-            (Some(from), Some(to)) => (from, to),
-            (None, None) => return None,
-            _ => return Some(Err(errno_of(rustix::io::Errno::XDEV))),
-        };
-        let cwd = rustix::fs::CWD;
+    /// Two paths, if one is of something of ours.
+    fn both(&self, from: At, to: At) -> Option<Result<(PathBuf, PathBuf)>> {
+        match (self.real(from), self.real(to)) {
+            (None, None) => None,
+            (Some(Err(errno)), _) | (_, Some(Err(errno))) => Some(Err(errno)),
+            (Some(Ok(from)), Some(Ok(to))) => Some(Ok((from, to))),
+            (None, Some(_)) | (Some(_), None) => Some(Err(errno_of(rustix::io::Errno::XDEV))),
+        }
+    }
+
+    fn rename(&self, from: At, to: At, flags: u32) -> Option<Result<u64>> {
         let flags = RenameFlags::from_bits_retain(flags);
-        let renamed = renameat_with(cwd, &from, cwd, &to, flags);
+        let both = self.both(from, to)?;
+        let renamed = both
+            .and_then(|(from, to)| renameat_with(CWD, &from, CWD, &to, flags).map_err(errno_of));
         self.server.follow_pins();
-        Some(renamed.map(|()| 0).map_err(errno_of))
+        Some(renamed.map(|()| 0))
+    }
+
+    fn link(&self, from: At, to: At, flags: u64) -> Option<Result<u64>> {
+        let flags = AtFlags::from_bits_retain(int(flags));
+        let both = self.both(from, to)?;
+        let linked = both.and_then(|(from, to)| {
+            rustix::fs::linkat(CWD, &from, CWD, &to, flags).map_err(errno_of)
+        });
+        Some(linked.map(|()| 0))
+    }
+
+    fn symlink(&self, target: u64, at: At) -> Option<Result<u64>> {
+        let real = self.real(at)?;
+        let make = |real: PathBuf| {
+            let target = PathBuf::from(OsString::from_vec(self.mem.path(target)?));
+            // What it leads to is where it really is.
+            let target = self.real_path(&target).unwrap_or(target);
+            rustix::fs::symlink(&target, &real)
+                .map(|()| 0)
+                .map_err(errno_of)
+        };
+        Some(real.and_then(make))
+    }
+
+    /// Nothing is made but directories, links and pins.
+    fn mknod(&self, at: At) -> Option<Result<u64>> {
+        self.done(at, |real| match fs::symlink_metadata(real) {
+            Ok(_) => Err(rustix::io::Errno::EXIST),
+            Err(_) => Err(rustix::io::Errno::PERM),
+        })
+    }
+
+    fn chmod(&self, at: At, mode: u64) -> Option<Result<u64>> {
+        self.done(at, |real| rustix::fs::chmod(real, Mode::from(int(mode))))
+    }
+
+    fn chown(&self, at: At, (user, group): (u64, u64), flags: u64) -> Option<Result<u64>> {
+        let owner = int(user);
+        let user = (owner != u32::MAX).then(|| rustix::fs::Uid::from_raw(owner));
+        let owner = int(group);
+        let group = (owner != u32::MAX).then(|| rustix::fs::Gid::from_raw(owner));
+        let flags = AtFlags::from_bits_retain(int(flags));
+        self.done(at, |real| {
+            rustix::fs::chownat(CWD, real, user, group, flags)
+        })
+    }
+
+    fn utimens(&self, at: At, times: u64, flags: u64) -> Option<Result<u64>> {
+        if at.1 == 0 {
+            return None;
+        }
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: rustix::fs::UTIME_NOW,
+        };
+        let mut stamps = [now, now];
+        if times != 0 {
+            let mut bytes = [0; 32];
+            self.mem.read(times, &mut bytes).ok()?;
+            let word = |at: usize| Attr(&bytes).u64(at).cast_signed();
+            stamps = [0, 16].map(|at| Timespec {
+                tv_sec: word(at),
+                tv_nsec: word(at + 8),
+            });
+        }
+        let times = Timestamps {
+            last_access: stamps[0],
+            last_modification: stamps[1],
+        };
+        let flags = AtFlags::from_bits_retain(int(flags));
+        self.done(at, |real| rustix::fs::utimensat(CWD, real, &times, flags))
+    }
+
+    /// The running kernel goes to the root, if it has one; nothing below it is there for it.
+    fn chdir(&self, path: u64) -> Option<Result<u64>> {
+        let real = match self.real((HERE, path))? {
+            Ok(real) => real,
+            Err(errno) => return Some(Err(errno)),
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = match rustix::fs::openat(CWD, &real, flags, Mode::empty()) {
+            Ok(dir) => dir,
+            Err(error) => return Some(Err(errno_of(error))),
+        };
+        let there = self.port.chdir(dir.as_fd());
+        if there.is_some() || self.server.bpffs.real_path(Path::new(ROOT)) == Some(real) {
+            return there;
+        }
+        self.server.notices.refuse(format_args!(
+            "chdir to a directory below {ROOT} is not emulated, but with --backend ptrace: EOPNOTSUPP"
+        ));
+        Some(Err(Errno::EOPNOTSUPP))
+    }
+
+    fn getcwd(&mut self, buffer: u64, size: u64) -> Option<Result<u64>> {
+        let cwd = task::link(self.port.task(), "cwd").ok()?;
+        let shown = self.server.bpffs.shown(&cwd)?;
+        let mut bytes = shown.into_os_string().into_vec();
+        bytes.push(0);
+        let len = bytes.len() as u64;
+        if len > size {
+            return Some(Err(Errno::new(34)));
+        }
+        Some(self.mem.write(buffer, &bytes).map(|()| len))
     }
 
     fn statfs(&mut self, path: u64, out: u64) -> Option<Result<u64>> {
-        let path = match self.path(path) {
-            Some(path) => path,
-            None => self.mem.path(path).ok()?,
-        };
-        let real = self.real_path(&path);
-        let path = match real {
-            Some(real) => real,
+        let path = match self.real((HERE, path)) {
+            Some(Ok(real)) => real,
+            Some(Err(errno)) => return Some(Err(errno)),
             None => {
-                let path = Path::new(std::str::from_utf8(&path).ok()?);
-                let path = task::absolute(self.port.task(), None, path).ok()?;
-                fs::canonicalize(path).ok()?
+                let path = PathBuf::from(OsString::from_vec(self.mem.path(path).ok()?));
+                let path = task::absolute(self.port.task(), None, &path).ok()?;
+                // No file system is asked: the program may be what serves it.
+                let how = (OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::CACHED);
+                let found = rustix::fs::openat2(CWD, &path, how.0, Mode::empty(), how.1).ok()?;
+                fs::read_link(own_link(&found)).ok()?
             }
         };
         let magic = self.magic(&path)?;
@@ -334,8 +569,8 @@ impl Call<'_> {
     }
 }
 
-fn c_path(path: &Path) -> Option<CString> {
-    CString::new(path.as_os_str().as_bytes()).ok()
+fn c_path(path: Result<PathBuf>) -> Result<CString> {
+    CString::new(path?.into_os_string().into_vec()).map_err(|_| Errno::ENOENT)
 }
 
 /// A struct of the C library that was zero at first.

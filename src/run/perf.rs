@@ -1,6 +1,6 @@
 //! perf_event_open(2) and the ioctls of perf events, as far as programs write to them.
 
-use super::filter::{IOC_DISABLE, IOC_ENABLE, IOC_ID, IOC_RESET, IOC_SET_BPF};
+use super::filter::{IOC_DISABLE, IOC_ENABLE, IOC_ID, IOC_PAUSE_OUTPUT, IOC_RESET, IOC_SET_BPF};
 use super::mapping::int;
 use super::memory::TaskMem;
 use super::port::{Answer, Port};
@@ -27,6 +27,12 @@ pub(super) fn open(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
     if !attr.is_bpf_output() {
         // A counter of the machine.
         return Answer::Continue;
+    }
+    if attr.has_other_records() {
+        server.notices.refuse(format_args!(
+            "perf events whose samples are not raw data, with or without the time, are not emulated: EOPNOTSUPP"
+        ));
+        return Answer::Returns(Err(Errno::EOPNOTSUPP));
     }
     let answer = || {
         let cpu = u32::try_from(cpu).map_err(|_| Errno::EINVAL)?;
@@ -60,6 +66,7 @@ pub(super) fn ioctl(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer 
             IOC_ENABLE => event.enable(true),
             IOC_DISABLE => event.enable(false),
             IOC_RESET => {}
+            IOC_PAUSE_OUTPUT => event.pause(argument != 0)?,
             IOC_ID => TaskMem::new(port).write(argument, &event.id.to_ne_bytes())?,
             IOC_SET_BPF => {
                 server.notices.refuse(format_args!(

@@ -7,6 +7,7 @@ use std::os::fd::BorrowedFd;
 use libc::pid_t;
 use rustix::fs::OFlags;
 
+use super::poll::Wait;
 use crate::abi::{Fd, Result};
 
 /// A task that waits for the answer to a call.
@@ -29,6 +30,12 @@ pub(super) trait Port: fmt::Debug + Sync {
     /// `EMFILE` if the task has no free one.
     fn add_fd(&self, file: BorrowedFd<'_>, access: OFlags, cloexec: bool) -> Result<Fd>;
 
+    /// The task goes to a directory, which only this process can reach by a path. `None` if it cannot be brought there.
+    fn chdir(&self, dir: BorrowedFd<'_>) -> Option<Result<u64>> {
+        let _ = dir;
+        None
+    }
+
     /// The task's memory or its fds cannot be reached: people have to know.
     fn unreachable(&self, why: &io::Error);
 }
@@ -43,10 +50,12 @@ pub(super) struct Syscall {
 }
 
 /// What becomes of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(super) enum Answer {
     /// It returns that.
     Returns(Result<u64>),
     /// The running kernel answers.
     Continue,
+    /// It waits.
+    Later(Box<Wait>),
 }

@@ -7,17 +7,24 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr;
 
 use libc::{c_int, c_uint, pid_t, user_regs_struct};
 use parking_lot::Mutex;
-use rustix::fs::OFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, open};
 
+use super::child;
+use super::epoll;
 use super::filter::ARCH;
+use super::mapping::{errno_of, int};
+use super::memory::TaskMem;
+use super::placeholder::{inode_of, own_link};
+use super::poll::Wait;
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
-use crate::abi::{Errno, Fd, Result};
+use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 const OPTIONS: c_int = libc::PTRACE_O_TRACESYSGOOD
     | libc::PTRACE_O_TRACECLONE
@@ -60,16 +67,18 @@ pub(super) fn seize(process: pid_t) -> io::Result<()> {
 /// Those of the system.
 pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>) -> io::Result<()> {
     let mut is_program = false;
+    let mut waits = Vec::new();
     loop {
         if !is_program && has_ended(first) {
             // It could not become the program: whoever made it waits for it.
             return Ok(());
         }
-        let Some((task, status)) = wait(-1)? else {
+        let Some((task, status)) = next(server, &mut waits)? else {
             return Ok(());
         };
         is_program |= status >> 16 == libc::PTRACE_EVENT_EXEC;
         if !libc::WIFSTOPPED(status) {
+            waits.retain(|(stopped, _): &Waiting<'_>| stopped.task != task);
             if task == first {
                 told(status);
             }
@@ -78,7 +87,7 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
         let mut ended = None;
         match event {
-            libc::PTRACE_EVENT_SECCOMP => ended = call(server, task, strict, false),
+            libc::PTRACE_EVENT_SECCOMP => ended = call(server, task, strict, false, &mut waits),
             libc::PTRACE_EVENT_STOP if is_stop(signal) => {
                 if task == first {
                     told(status);
@@ -86,7 +95,7 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
                 resume(libc::PTRACE_LISTEN, task, 0);
             }
             0 if signal == libc::SIGSYS && is_ours(task) => {
-                ended = call(server, task, strict, true)
+                ended = call(server, task, strict, true, &mut waits);
             }
             0 if signal != SYSCALL_STOP => resume(libc::PTRACE_CONT, task, signal),
             _ => resume(libc::PTRACE_CONT, task, 0),
@@ -101,15 +110,55 @@ fn is_stop(signal: c_int) -> bool {
     [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal)
 }
 
+/// A task that is stopped until its call is answered.
+type Waiting<'a> = (Stopped<'a>, Box<Wait>);
+
+/// What becomes of a task next. Calls that wait are answered meanwhile.
+fn next(server: &Server, waits: &mut Vec<Waiting<'_>>) -> io::Result<Option<(pid_t, c_int)>> {
+    // Nothing that can be waited for tells of stops.
+    const PAUSE: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 200_000,
+    };
+    while !waits.is_empty() {
+        match wait(-1, libc::WNOHANG)? {
+            Some((0, _)) => {}
+            found => return Ok(found),
+        }
+        let mut fds = vec![PollFd::new(server.woken(), PollFlags::IN)];
+        for (_, wait) in &*waits {
+            let _ = wait.waits_for(&mut fds);
+        }
+        if poll(&mut fds, Some(&PAUSE)).is_ok() && !fds[0].revents().is_empty() {
+            let _ = rustix::io::read(server.woken(), &mut [0; 8]);
+        }
+        drop(fds);
+        waits.retain_mut(|(stopped, wait)| match wait.answer(stopped) {
+            None => true,
+            Some(answer) => {
+                stopped.returns(answer);
+                false
+            }
+        });
+    }
+    wait(-1, 0)
+}
+
 /// A call that waits for its answer. What wait(2) says if the task ends meanwhile.
-fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) -> Option<c_int> {
+fn call<'a>(
+    server: &'a Server,
+    task: pid_t,
+    strict: bool,
+    trapped: bool,
+    waits: &mut Vec<Waiting<'a>>,
+) -> Option<c_int> {
     let regs = registers(task).ok()?;
     let call = Syscall {
         arch: ARCH | if regs.cs == 0x23 { 1 << 31 } else { 0 },
         number: if trapped { regs.rax } else { regs.orig_rax }.cast_signed(),
         args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
     };
-    let stopped = Stopped {
+    let mut stopped = Stopped {
         server,
         task,
         regs,
@@ -125,36 +174,21 @@ fn call(server: &Server, task: pid_t, strict: bool, trapped: bool) -> Option<c_i
         // SAFETY: only numbers; it is stopped, so the number is its own.
         unsafe { libc::kill(task, libc::SIGKILL) };
     }
-    let at = stopped.at.into_inner();
+    let at = stopped.at.get_mut();
     if at.ended.is_some() {
         return at.ended;
     }
-    let result = match answer {
-        Answer::Continue if at.entry => {
-            resume(libc::PTRACE_CONT, task, 0);
-            return None;
-        }
+    match answer {
+        Answer::Continue if at.entry => resume(libc::PTRACE_CONT, task, 0),
         Answer::Continue => {
             server.notices.tell(format_args!(
                 "counters of perf_event_open(2) are not available with --backend ptrace: EACCES"
             ));
-            Err(Errno::EACCES)
+            stopped.returns(Err(Errno::EACCES));
         }
-        Answer::Returns(result) => result,
-    };
-    let mut regs = stopped.regs;
-    regs.rax = match result {
-        Ok(value) => value,
-        Err(errno) => errno.negated().cast_unsigned(),
-    };
-    // No call is made, and none begun again.
-    regs.orig_rax = u64::MAX;
-    let _ = set_registers(task, &regs);
-    for signal in at.signals {
-        // SAFETY: only numbers.
-        unsafe { libc::syscall(libc::SYS_tkill, task, signal) };
+        Answer::Returns(result) => stopped.returns(result),
+        Answer::Later(wait) => waits.push((stopped, wait)),
     }
-    resume(libc::PTRACE_CONT, task, 0);
     None
 }
 
@@ -195,30 +229,24 @@ impl Port for Stopped<'_> {
         true
     }
 
-    /// The task opens our fd by its link.
+    /// The task opens our fd by its link, or is sent it where it does not see us.
     fn add_fd(&self, file: BorrowedFd<'_>, access: OFlags, cloexec: bool) -> Result<Fd> {
-        let path = format!("/proc/{}/fd/{}\0", std::process::id(), file.as_raw_fd());
-        let room = (self.regs.rsp - RED_ZONE - path.len() as u64) & !15;
-        let mut mem = super::memory::TaskMem::new(self);
-        crate::abi::UserMem::write(&mut mem, room, path.as_bytes())?;
         let mut flags =
             access & !(OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::TRUNC);
         flags.set(OFlags::CLOEXEC, cloexec);
-        let args = [
-            libc::AT_FDCWD.cast_unsigned().into(),
-            room,
-            flags.bits().into(),
-            0,
-        ];
-        let made = self.make(libc::SYS_openat, args);
-        let made = made.map_err(|error| {
-            self.unreachable(&error);
-            Errno::EIO
-        })?;
-        match u16::try_from(-made) {
-            Ok(errno @ 1..4096) => Err(Errno::new(errno)),
-            _ => u32::try_from(made).map_err(|_| Errno::EIO),
+        match self.open_by_link(file, flags) {
+            Err(Errno::EACCES | Errno::EPERM | Errno::ENOENT) => self.send(file, flags),
+            answer => answer,
         }
+    }
+
+    fn chdir(&self, dir: BorrowedFd<'_>) -> Option<Result<u64>> {
+        let go = |fd: Fd| {
+            let gone = self.call(libc::SYS_fchdir, [fd.into(), 0, 0, 0]);
+            self.close(fd);
+            gone
+        };
+        Some(self.add_fd(dir, OFlags::PATH, true).and_then(go))
     }
 
     fn unreachable(&self, why: &io::Error) {
@@ -227,6 +255,106 @@ impl Port for Stopped<'_> {
 }
 
 impl Stopped<'_> {
+    /// The call returns that.
+    fn returns(&mut self, result: Result<u64>) {
+        let mut regs = self.regs;
+        regs.rax = match result {
+            Ok(value) => value,
+            Err(errno) => errno.negated().cast_unsigned(),
+        };
+        // No call is made, and none begun again.
+        regs.orig_rax = u64::MAX;
+        let _ = set_registers(self.task, &regs);
+        for signal in self.at.get_mut().signals.drain(..) {
+            // SAFETY: only numbers.
+            unsafe { libc::syscall(libc::SYS_tkill, self.task, signal) };
+        }
+        resume(libc::PTRACE_CONT, self.task, 0);
+    }
+
+    /// # Errors
+    ///
+    /// `ENOENT` if the path leads to something else there, and those of open(2).
+    fn open_by_link(&self, file: BorrowedFd<'_>, flags: OFlags) -> Result<Fd> {
+        let path = format!("/proc/{}/fd/{}\0", std::process::id(), file.as_raw_fd());
+        let room = self.room();
+        TaskMem::new(self).write(room, path.as_bytes())?;
+        let here = libc::AT_FDCWD.cast_unsigned().into();
+        let opened = self.call(libc::SYS_openat, [here, room, flags.bits().into(), 0])?;
+        let fd = int(opened);
+        let found = self.server.tasks.file(self.task, fd)?;
+        if inode_of(file).ok() == Some(found.inode) {
+            return Ok(fd);
+        }
+        self.close(fd);
+        Err(Errno::ENOENT)
+    }
+
+    /// Through a socket that the task makes for it.
+    fn send(&self, file: BorrowedFd<'_>, flags: OFlags) -> Result<Fd> {
+        let file =
+            open(own_link(file), flags | OFlags::CLOEXEC, Mode::empty()).map_err(errno_of)?;
+        let room = self.room();
+        let (unix, kind) = (libc::AF_UNIX, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC);
+        let args = [unix, kind, 0].map(|arg| u64::from(arg.cast_unsigned()));
+        self.call(libc::SYS_socketpair, [args[0], args[1], args[2], room])?;
+        let mut ends = [0; 8];
+        TaskMem::new(self).read(room, &mut ends)?;
+        let ends = [Attr(&ends).u32(0), Attr(&ends).u32(4)];
+        let sent = epoll::taken(self, ends[1]).and_then(|socket| {
+            child::send_fd(socket.as_fd(), file.as_fd()).map_err(errno_of)?;
+            self.received(ends[0], room)
+        });
+        ends.iter().for_each(|&end| self.close(end));
+        let fd = sent?;
+        // It gets the number that it would have had.
+        let dup = match flags.contains(OFlags::CLOEXEC) {
+            true => libc::F_DUPFD_CLOEXEC,
+            false => libc::F_DUPFD,
+        };
+        let lowest = self.call(
+            libc::SYS_fcntl,
+            [fd.into(), u64::from(dup.cast_unsigned()), 0, 0],
+        );
+        self.close(fd);
+        lowest.map(int)
+    }
+
+    /// The task receives an fd.
+    fn received(&self, socket: Fd, room: u64) -> Result<Fd> {
+        // A byte, a vector of it, room for an fd, and the header of it all.
+        let (byte, vector, control, header) = (room, room + 16, room + 32, room + 64);
+        let words = [byte, 1, 0, 0, 0, 0, 0, 0, vector, 1, control, 24, 0];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        TaskMem::new(self).write(vector, &bytes)?;
+        self.call(libc::SYS_recvmsg, [socket.into(), header, 0, 0])?;
+        let mut received = [0; 24];
+        TaskMem::new(self).read(control, &mut received)?;
+        Ok(Attr(&received).u32(16))
+    }
+
+    /// Memory below the task's stack that it does not use.
+    fn room(&self) -> u64 {
+        const ROOM: u64 = 256;
+        (self.regs.rsp - RED_ZONE - ROOM) & !15
+    }
+
+    fn close(&self, fd: Fd) {
+        let _ = self.call(libc::SYS_close, [fd.into(), 0, 0, 0]);
+    }
+
+    /// What a call answers that the task makes for us.
+    fn call(&self, number: i64, args: [u64; 4]) -> Result<u64> {
+        let made = self.make(number, args).map_err(|error| {
+            self.unreachable(&error);
+            Errno::EIO
+        })?;
+        match u16::try_from(-made) {
+            Ok(errno @ 1..4096) => Err(Errno::new(errno)),
+            _ => Ok(made.cast_unsigned()),
+        }
+    }
+
     /// The task makes a call for us.
     fn make(&self, number: i64, args: [u64; 4]) -> io::Result<i64> {
         let mut at = self.at.lock();
@@ -254,7 +382,7 @@ impl Stopped<'_> {
         while left > 0 {
             request(libc::PTRACE_SYSCALL, self.task, 0, 0)?;
             let gone = io::Error::from_raw_os_error(libc::ESRCH);
-            let (_, status) = wait(self.task)?.ok_or(gone)?;
+            let (_, status) = wait(self.task, 0)?.ok_or(gone)?;
             if !libc::WIFSTOPPED(status) {
                 at.ended = Some(status);
                 return Err(io::Error::from_raw_os_error(libc::ESRCH));
@@ -325,11 +453,11 @@ fn has_ended(process: pid_t) -> bool {
     ret == 0 && ends.contains(&info.si_code)
 }
 
-/// What became of a task that this thread traces; `None` if there is none.
-fn wait(task: pid_t) -> io::Result<Option<(pid_t, c_int)>> {
+/// What became of a task that this thread traces; `None` if there is none. Task 0 is none yet, if that is not waited for.
+fn wait(task: pid_t, flags: c_int) -> io::Result<Option<(pid_t, c_int)>> {
     loop {
         let mut status = 0;
-        let flags = libc::__WALL | libc::__WNOTHREAD;
+        let flags = flags | libc::__WALL | libc::__WNOTHREAD;
         // SAFETY: the status is ours.
         let found = unsafe { libc::waitpid(task, &raw mut status, flags) };
         if found >= 0 {

@@ -322,7 +322,7 @@ fn declared(file: &OpenFile, name: &str) -> Value {
             declared["as"] = json!(name);
             declared
         }
-        OtherKind::File | OtherKind::Cgroup1 | OtherKind::Link => {
+        OtherKind::File | OtherKind::Cgroup1 | OtherKind::Netns | OtherKind::Link => {
             json!({ "op": "file", "as": name })
         }
     }

@@ -1,14 +1,13 @@
 //! The kernel that the program sees: what becomes of each of its calls that comes to us.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use libc::pid_t;
 use parking_lot::Mutex;
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::bpffs::Bpffs;
 use super::caller::{self, Caller, caught};
@@ -16,6 +15,8 @@ use super::cgroups::Cgroups;
 use super::child;
 use super::filter::ARCH;
 use super::foreign::Foreign;
+use super::machine;
+use super::memlock::Memlock;
 use super::memory::TaskMem;
 use super::notice::Notices;
 use super::placeholder::open_again;
@@ -24,9 +25,9 @@ use super::record::Recorder;
 use super::sockets::Sockets;
 use super::table::{Entry, Table};
 use super::task::{TaskFile, Tasks};
-use super::{epoll, mapping, paths, perf};
+use super::{epoll, mapping, paths, perf, poll};
 use crate::Kernel;
-use crate::abi::{Cmd, Errno, Fd, Result, UserMem};
+use crate::abi::{Cmd, Errno, Fd, Result};
 use crate::vm::Interpreter;
 
 /// See the module.
@@ -40,10 +41,13 @@ pub(super) struct Server {
     pub(super) bpffs: Bpffs,
     pub(super) cgroups: Cgroups,
     pub(super) notices: Notices,
+    /// What is waited for with epoll(7).
+    pub(super) watched: Mutex<Vec<Weak<Entry>>>,
+    /// An eventfd.
+    woken: Arc<OwnedFd>,
     /// What the lists of CPUs say, if that is not the truth.
     pub(super) cpus: Option<String>,
-    /// `RLIMIT_MEMLOCK` of processes that have set it.
-    memlock: Mutex<HashMap<pid_t, [u64; 2]>>,
+    memlock: Memlock,
     pub(super) recorder: Option<Recorder>,
 }
 
@@ -60,6 +64,10 @@ impl Server {
         };
         let truth = std::fs::read_to_string("/sys/devices/system/cpu/possible");
         kernel.run_programs_with(Arc::new(Interpreter));
+        // A trace is replayed where there is `lo` only.
+        if trace.is_none() {
+            machine::interfaces().for_each(|ifindex| kernel.add_interface(ifindex));
+        }
         let recorder = trace.map(|file| Recorder::new(file, &kernel));
         Ok(Self {
             recorder: recorder.transpose()?,
@@ -70,8 +78,10 @@ impl Server {
             bpffs: Bpffs::new(pin_root)?,
             cgroups: Cgroups::default(),
             notices: Notices::default(),
+            watched: Mutex::default(),
+            woken: Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?),
             cpus: (!truth.is_ok_and(|truth| truth == list)).then_some(list),
-            memlock: Mutex::default(),
+            memlock: Memlock::default(),
             kernel,
         })
     }
@@ -101,13 +111,40 @@ impl Server {
             libc::SYS_bpf if child::is_hello(call) => Answer::Returns(Err(Errno::new(child::HERE))),
             libc::SYS_bpf => Answer::Returns(caller::bpf(self, port, args)),
             libc::SYS_epoll_ctl => epoll::ctl(self, port, args),
+            libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => self.epoll_wait(),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_epoll_wait => self.epoll_wait(),
+            libc::SYS_ppoll | libc::SYS_pselect6 => poll::call(self, port, call),
+            #[cfg(target_arch = "x86_64")]
+            libc::SYS_poll | libc::SYS_select => poll::call(self, port, call),
             libc::SYS_mmap => mapping::mmap(self, port, args),
             libc::SYS_perf_event_open => perf::open(self, port, args),
             libc::SYS_ioctl => perf::ioctl(self, port, args),
-            libc::SYS_prlimit64 => self.memlock(port, args[0], args[2], args[3]),
-            libc::SYS_setrlimit => self.memlock(port, 0, args[1], 0),
+            libc::SYS_prlimit64 => self.memlock.limit(port, args[0], args[2], args[3]),
+            libc::SYS_setrlimit => self.memlock.limit(port, 0, args[1], 0),
+            libc::SYS_getrlimit => self.memlock.limit(port, 0, 0, args[1]),
             _ => paths::call(self, port, call),
         }
+    }
+
+    /// The running kernel waits for eventfds of ours that say what is so.
+    fn epoll_wait(&self) -> Answer {
+        epoll::refresh(self);
+        Answer::Continue
+    }
+
+    /// To be called when a call that waits is to be looked at again.
+    pub(super) fn wakes(&self) -> Arc<dyn Fn() + Send + Sync> {
+        let woken = Arc::clone(&self.woken);
+        Arc::new(move || {
+            // Full, it is seen all the same.
+            let _ = rustix::io::write(&*woken, &1_u64.to_ne_bytes());
+        })
+    }
+
+    /// Readable when a call that waits is to be looked at again.
+    pub(super) fn woken(&self) -> &OwnedFd {
+        &self.woken
     }
 
     /// The file behind an fd of a task.
@@ -158,6 +195,11 @@ impl Server {
         mem: &mut TaskMem<'_>,
     ) -> Result<u32> {
         let Some(recorder) = &self.recorder else {
+            // In a trace time stands still, so that its replay finds the same values.
+            if matches!(cmd, Cmd::PROG_LOAD | Cmd::PROG_TEST_RUN) {
+                let passed = machine::now_ns().saturating_sub(self.kernel.env().now_ns());
+                self.kernel.advance(passed);
+            }
             return self.kernel.bpf_in(caller, cmd, attr, size, mem);
         };
         // What was closed is closed in the trace, too, before anything new gets its name.
@@ -206,48 +248,4 @@ impl Server {
         })?;
         port.add_fd(file.as_fd(), rustix::fs::OFlags::RDONLY, cloexec)
     }
-
-    /// setrlimit(2) and getrlimit(2) of locked memory: none is taken, so any limit can be set.
-    fn memlock(&self, port: &dyn Port, process: u64, new: u64, old: u64) -> Answer {
-        let task = port.task();
-        let of = super::task::process_of(task).unwrap_or(task);
-        let other = pid_t::try_from(process.cast_signed())
-            .is_ok_and(|of_call| of_call != 0 && of_call != of && of_call != task);
-        let mut limits = self.memlock.lock();
-        if other || new == 0 && !limits.contains_key(&of) {
-            return Answer::Continue;
-        }
-        let mut mem = TaskMem::new(port);
-        let mut answer = || {
-            let now = limits.get(&of).copied();
-            if new != 0 {
-                let mut bytes = [0; 16];
-                mem.read(new, &mut bytes)?;
-                let attr = crate::abi::Attr(&bytes);
-                let limit = [attr.u64(0), attr.u64(8)];
-                if limit[0] > limit[1] {
-                    return Err(Errno::EINVAL);
-                }
-                limits.insert(of, limit);
-            }
-            if old != 0 {
-                let now = now.unwrap_or_else(|| real_memlock(of));
-                let bytes: Vec<u8> = now.iter().flat_map(|limit| limit.to_ne_bytes()).collect();
-                mem.write(old, &bytes)?;
-            }
-            Ok(0)
-        };
-        Answer::Returns(answer())
-    }
-}
-
-/// The limit that the running kernel has for a process.
-fn real_memlock(process: pid_t) -> [u64; 2] {
-    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).unwrap_or_default();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max locked memory"));
-    let mut numbers = line.unwrap_or_default().split_ascii_whitespace();
-    let mut next = || numbers.next().and_then(|number| number.parse().ok());
-    [next().unwrap_or(u64::MAX), next().unwrap_or(u64::MAX)]
 }

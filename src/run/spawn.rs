@@ -6,7 +6,7 @@
 )]
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -15,12 +15,11 @@ use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::child::{self, Message, Stage};
 use super::filter::{Backend, Filter};
-use super::notify::{Listener, Waiting};
+use super::notify::{self, Listener};
 use super::server::Server;
 use crate::Kernel;
 
@@ -36,7 +35,8 @@ pub enum Error {
     /// A filter around this process refuses bpf(2).
     #[error(
         "bpf(2) is refused here by a seccomp filter around mapemu, as containers have it. Run the container with \
-         `--cap-add BPF --cap-add PERFMON` or `--security-opt seccomp=unconfined`, or use --backend ptrace"
+         `--security-opt seccomp=unconfined` or, if its profile knows them, `--cap-add BPF --cap-add PERFMON`, or use \
+         --backend ptrace"
     )]
     Refused,
     /// The kernel cannot tell of calls so that each is answered once.
@@ -47,6 +47,11 @@ pub enum Error {
     /// A filter could not be installed.
     #[error("seccomp(2) does not work here ({0}): use --backend ptrace, if ptrace(2) does")]
     Filter(io::Error),
+    /// Nothing is known of the program's processes.
+    #[error(
+        "/proc is not mounted here, or is that of other processes: mount it (mount -t proc proc /proc)"
+    )]
+    Proc,
     /// The kernel's ring buffers could not be mapped.
     #[error("the kernel of a run is made with `Kernel::builder().doubled_rings(true)`")]
     Rings,
@@ -111,15 +116,25 @@ impl Run {
         self
     }
 
+    /// What is needed is there.
+    fn check(&self) -> Result<(), Error> {
+        if !self.kernel.env().doubled_rings {
+            return Err(Error::Rings);
+        }
+        let own = std::fs::read_link("/proc/self").ok();
+        if own != Some(std::process::id().to_string().into()) {
+            return Err(Error::Proc);
+        }
+        Ok(())
+    }
+
     /// Begins the program. Its calls are answered on a thread of this process.
     ///
     /// # Errors
     ///
     /// [`Error`]
     pub fn spawn(self, mut command: Command) -> Result<Running, Error> {
-        if !self.kernel.env().doubled_rings {
-            return Err(Error::Rings);
-        }
+        self.check()?;
         let server = Server::new(self.kernel, self.pin_root.as_deref(), self.trace)?;
         let server = Arc::new(server);
         let (ours, theirs) = socketpair(
@@ -315,7 +330,9 @@ type Begun = (Serving, Option<UnixStream>);
 
 impl Serving {
     fn of_notices(server: &Arc<Server>, listener: Listener, strict: bool) -> io::Result<Begun> {
-        let serving = Self::begin(server, move |server| serve(server, &listener, strict))?;
+        let serving = Self::begin(server, move |server| {
+            notify::serve(server, &listener, strict)
+        })?;
         Ok((serving, None))
     }
 
@@ -326,6 +343,7 @@ impl Serving {
         strict: bool,
         waiting: &OwnedFd,
     ) -> Result<Begun, Error> {
+        use std::io::Write as _;
         let (events, mut told) = UnixStream::pair()?;
         let waiting = waiting.try_clone()?;
         let (seized, seizing) = std::sync::mpsc::channel();
@@ -379,53 +397,5 @@ impl Serving {
             ended
         })?;
         Ok(Self { thread, over })
-    }
-}
-
-/// Answers calls until no process is left that could make one.
-fn serve(server: &Server, listener: &Listener, strict: bool) -> io::Result<()> {
-    let closings = server.table.closings();
-    loop {
-        let mut fds = [
-            PollFd::new(listener, PollFlags::IN),
-            PollFd::new(closings, PollFlags::IN),
-        ];
-        match poll(&mut fds, None) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => continue,
-            Err(error) => return Err(error.into()),
-        }
-        let [calls, closed] = fds.map(|fd| fd.revents());
-        if closed.contains(PollFlags::IN) {
-            server.settle();
-        }
-        if calls.contains(PollFlags::IN) {
-            let Some((id, task, call)) = listener.receive()? else {
-                continue;
-            };
-            let waiting = Waiting {
-                listener,
-                id,
-                task,
-                notices: &server.notices,
-            };
-            let answer = server.serve(&waiting, &call);
-            if strict && server.notices.has_refused() {
-                // The call is not answered any more.
-                end(task);
-            }
-            listener.send(id, answer);
-        } else if calls.intersects(PollFlags::HUP | PollFlags::ERR) {
-            return Ok(());
-        }
-    }
-}
-
-/// Kills the process of a task.
-fn end(task: libc::pid_t) {
-    let process = super::task::process_of(task).and_then(rustix::process::Pid::from_raw);
-    if let Some(process) = process {
-        // It may be gone.
-        let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
     }
 }

@@ -83,6 +83,11 @@ impl Table {
         self.open.lock().by_inode.get(&inode).map(Arc::clone)
     }
 
+    /// The program has none open.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.lock().by_inode.is_empty()
+    }
+
     /// Gives the caller an fd of an emulated file.
     ///
     /// # Errors

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use libc::pid_t;
 use parking_lot::Mutex;
-use rustix::fs::{AtFlags, Mode, OFlags, Stat, open, statat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, makedev, open, statx};
 
 use super::placeholder::Inode;
 use crate::abi::{Errno, Fd, Result};
@@ -33,21 +33,17 @@ impl Tasks {
     ///
     /// `EBADF` if it is not open; `EACCES` if the task hides it.
     pub(super) fn file(&self, task: pid_t, fd: Fd) -> Result<TaskFile> {
-        let stat = self.stat(task, fd, AtFlags::empty())?;
-        Ok(TaskFile {
-            inode: (stat.st_dev, stat.st_ino),
-            mode: stat.st_mode,
-        })
+        self.stat(task, fd, AtFlags::empty())
     }
 
     /// Whether the file behind an fd may be read, and written.
     pub(super) fn access(&self, task: pid_t, fd: Fd) -> (bool, bool) {
         let link = self.stat(task, fd, AtFlags::SYMLINK_NOFOLLOW);
-        let mode = link.map_or(0, |link| link.st_mode);
+        let mode = link.map_or(0, |link| link.mode);
         (mode & 0o400 != 0, mode & 0o200 != 0)
     }
 
-    fn stat(&self, task: pid_t, fd: Fd, flags: AtFlags) -> Result<Stat> {
+    fn stat(&self, task: pid_t, fd: Fd, flags: AtFlags) -> Result<TaskFile> {
         if fd.cast_signed() < 0 {
             return Err(Errno::EBADF);
         }
@@ -55,7 +51,7 @@ impl Tasks {
         let mut name = [0; 16];
         let name = decimal(fd, &mut name);
         if let Some(dir) = kept.get(&task)
-            && let Ok(stat) = statat(dir, name, flags)
+            && let Ok(stat) = file_at(dir, name, flags)
         {
             return Ok(stat);
         }
@@ -66,13 +62,55 @@ impl Tasks {
         let path = format!("/proc/{task}/fd");
         let dir = open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let dir = dir.map_err(|_| Errno::EBADF)?;
-        let stat = statat(&dir, name, flags);
+        let stat = file_at(&dir, name, flags);
         kept.insert(task, dir);
         stat.map_err(|error| match error {
             rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => Errno::EACCES,
             _ => Errno::EBADF,
         })
     }
+}
+
+/// Which file that is. Its file system is not asked: the program may be what serves it.
+fn file_at(
+    dir: impl AsFd,
+    name: impl rustix::path::Arg,
+    flags: AtFlags,
+) -> rustix::io::Result<TaskFile> {
+    let flags = flags | AtFlags::STATX_DONT_SYNC;
+    let found = statx(
+        dir,
+        name,
+        flags,
+        StatxFlags::TYPE | StatxFlags::MODE | StatxFlags::INO,
+    )?;
+    Ok(TaskFile {
+        inode: (
+            makedev(found.stx_dev_major, found.stx_dev_minor),
+            found.stx_ino,
+        ),
+        mode: found.stx_mode.into(),
+    })
+}
+
+/// The file that a link in `/proc` leads to.
+pub(super) fn linked(path: &Path) -> Option<TaskFile> {
+    file_at(CWD, path, AtFlags::empty()).ok()
+}
+
+/// The type of the file system that an open file is on.
+pub(super) fn file_system(task: pid_t, fd: Fd) -> Option<String> {
+    let info = fs::read_to_string(format!("/proc/{task}/fdinfo/{fd}")).ok()?;
+    let mount = info
+        .lines()
+        .find_map(|line| line.strip_prefix("mnt_id:"))?
+        .trim();
+    let mounts = fs::read_to_string(format!("/proc/{task}/mountinfo")).ok()?;
+    let line = mounts
+        .lines()
+        .find(|line| line.split(' ').next() == Some(mount))?;
+    let (_, behind) = line.split_once(" - ")?;
+    behind.split(' ').next().map(str::to_owned)
 }
 
 /// A number as text, in that room.
@@ -114,6 +152,39 @@ pub(super) fn process_of(task: pid_t) -> Option<pid_t> {
     line.trim().parse().ok()
 }
 
+/// A signal has come that ends a call, unless it is one of those.
+pub(super) fn is_signalled(task: pid_t, blocked: u64) -> bool {
+    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
+    let set = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+            .unwrap_or(0)
+    };
+    let bit = |signal: i32| 1_u64 << (signal - 1);
+    let by_default = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+    let by_default = by_default
+        .into_iter()
+        .fold(0, |set, signal| set | bit(signal));
+    let pending = set("SigPnd:") | set("ShdPnd:");
+    let ignored = set("SigIgn:") | by_default & !set("SigCgt:");
+    pending & !blocked & !set("SigBlk:") & !ignored != 0
+}
+
+/// What a task takes off the modes of new files.
+pub(super) fn umask(task: pid_t) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok())
+        .unwrap_or(0)
+}
+
+/// How many fds a task has room for.
+pub(super) fn fd_room(task: pid_t) -> usize {
+    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+    line.and_then(|size| size.trim().parse().ok()).unwrap_or(0)
+}
+
 /// All processes that can be looked at.
 pub(super) fn processes() -> Vec<pid_t> {
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -148,7 +219,7 @@ pub(super) fn is_open(inode: Inode) -> bool {
         let Ok(fds) = fs::read_dir(format!("/proc/{process}/fd")) else {
             return false;
         };
-        let mut files = fds.filter_map(|fd| rustix::fs::stat(fd.ok()?.path()).ok());
-        files.any(|file| (file.st_dev, file.st_ino) == inode)
+        let mut files = fds.filter_map(|fd| linked(&fd.ok()?.path()));
+        files.any(|file| file.inode == inode)
     })
 }

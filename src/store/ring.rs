@@ -122,6 +122,20 @@ impl Ring {
             .store(position, Ordering::Relaxed);
     }
 
+    /// Where the oldest record is that is not overwritten: the word behind that.
+    pub fn overwritten(&self) -> u64 {
+        self.words
+            .word(self.page_size / WORD + 2)
+            .load(Ordering::Acquire)
+    }
+
+    /// Sets it; one thread at a time. Who sees the records behind it begin sees that they moved.
+    pub fn set_overwritten(&self, position: u64) {
+        self.words
+            .word(self.page_size / WORD + 2)
+            .store(position, Ordering::Release);
+    }
+
     /// The place of a position in the data.
     pub fn place(&self, position: u64) -> u64 {
         position & (self.size - 1)

@@ -367,13 +367,6 @@ impl Table {
         self.slots.read(self.header_at(slot) + KEY_AT, out);
     }
 
-    /// Appends a slot's key to `out`.
-    #[inline]
-    pub fn append_key(&self, slot: u32, out: &mut Vec<u8>) {
-        let at = self.header_at(slot) + KEY_AT;
-        self.slots.append_to(at, self.key_size, out);
-    }
-
     /// What `f` reads of a bucket's elements, given its first slot. Takes no lock; `f` is called again if an element left the
     /// bucket meanwhile.
     #[inline]

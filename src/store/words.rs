@@ -331,26 +331,6 @@ impl Words {
         }
     }
 
-    /// Appends `len` bytes from the word at `from` on to `out`.
-    #[inline]
-    pub fn append_to(&self, from: usize, len: usize, out: &mut Vec<u8>) {
-        out.reserve(len);
-        let blocks = in_blocks(len);
-        if blocks > 0 {
-            self.append_blocks(from, blocks, out);
-        }
-        let (from, len) = (from + blocks / WORD, len - blocks);
-        let whole = len / WORD;
-        let words = self.slice(from, len.div_ceil(WORD));
-        let word_at = |at: usize| words[at].load(Ordering::Relaxed).to_ne_bytes();
-        for at in 0..whole {
-            out.extend_from_slice(&word_at(at));
-        }
-        if whole < words.len() {
-            out.extend_from_slice(&word_at(whole)[..len % WORD]);
-        }
-    }
-
     /// Tells the processor that the words from `from` on will be read soon; nothing if there are none.
     #[inline]
     pub fn prefetch(&self, from: usize) {
@@ -440,18 +420,6 @@ impl Words {
 
     #[cfg(target_arch = "x86_64")]
     #[inline]
-    fn append_blocks(&self, from: usize, len: usize, out: &mut Vec<u8>) {
-        let at = self.block(from, len);
-        let room = &mut out.spare_capacity_mut()[..len];
-        // SAFETY: as in `read_blocks`; `room` is `len` bytes of the vector's own.
-        unsafe { copy_blocks(at, room.as_mut_ptr().cast::<u8>(), len / BLOCK) };
-        let len = out.len() + len;
-        // SAFETY: the bytes up to there were there before, or written just now.
-        unsafe { out.set_len(len) };
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
     fn write_blocks(&self, from: usize, bytes: &[u8]) {
         let at = self.block(from, bytes.len());
         // SAFETY: as in `read_blocks`, the other way.
@@ -460,11 +428,6 @@ impl Words {
 
     #[cfg(not(target_arch = "x86_64"))]
     fn read_blocks(&self, _from: usize, _out: &mut [u8]) {
-        unreachable!("no blocks here")
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn append_blocks(&self, _from: usize, _len: usize, _out: &mut Vec<u8>) {
         unreachable!("no blocks here")
     }
 

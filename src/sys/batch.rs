@@ -6,7 +6,7 @@
 use super::call::Call;
 use super::handle::{Target, with_bytes};
 use crate::abi::{Attr, BatchAttr, Cmd, Errno, MapType, Result, UpdateFlags, UserMem};
-use crate::map::{Batches, BucketRequest, Map};
+use crate::map::{Batches, BucketRequest, Map, Token};
 
 /// Bytes of the token of a batch that goes by bucket.
 const BUCKET_TOKEN: usize = 4;
@@ -51,7 +51,7 @@ impl Call<'_> {
             return Err(Errno::ENOTSUPP);
         }
         target.known_flags(attr.elem_flags, self.batch_flags(cmd))?;
-        if reads && has.by_bucket && attr.flags != 0 {
+        if reads && has.token != Token::LastKey && attr.flags != 0 {
             return Err(Errno::EINVAL);
         }
         if attr.count == 0 {
@@ -67,10 +67,11 @@ impl Call<'_> {
         let answer = match cmd {
             Cmd::MAP_UPDATE_BATCH => batch.update(mem),
             Cmd::MAP_DELETE_BATCH => batch.delete(mem),
-            _ if has.by_bucket => {
-                batch.lookup_buckets(cmd == Cmd::MAP_LOOKUP_AND_DELETE_BATCH, mem)
-            }
-            _ => batch.lookup(mem),
+            _ => match has.token {
+                Token::LastKey => batch.lookup(mem),
+                Token::NextKey => batch.lookup_from(cmd == Cmd::MAP_LOOKUP_AND_DELETE_BATCH, mem),
+                Token::Bucket => batch.lookup_buckets(cmd == Cmd::MAP_LOOKUP_AND_DELETE_BATCH, mem),
+            },
         };
         mem.write(count_addr, &batch.done.to_ne_bytes())?;
         answer.map(|()| 0)
@@ -185,6 +186,39 @@ impl Batch<'_> {
         answer
     }
 
+    /// By key: the token is the key to begin with.
+    ///
+    /// Kernel: `kernel/bpf/hashtab.c:rhtab_map_lookup_batch`, `rhtab_map_lookup_and_delete_batch` (v7.3).
+    fn lookup_from(&mut self, delete: bool, mem: &mut dyn UserMem) -> Result<()> {
+        let size = self.target.key_size();
+        let (mut key, mut next) = (vec![0; size], vec![0; size]);
+        let mut value = vec![0; self.value_size()];
+        let flags = self.attr.elem_flags;
+        let mut answer = if self.attr.in_batch == 0 {
+            self.target.next_key(None, &mut key)
+        } else {
+            mem.read(self.attr.in_batch, &mut key)?;
+            // Where a key was that is gone, nobody knows.
+            let there = self.target.lookup(&key, &mut value, flags);
+            there.map_err(|_| Errno::EAGAIN)
+        };
+        while answer.is_ok() && self.done < self.attr.count {
+            self.target.lookup(&key, &mut value, flags)?;
+            mem.write(self.key_addr(self.done), &key)?;
+            mem.write(self.value_addr(self.done), &value)?;
+            self.done += 1;
+            answer = self.target.next_key(Some(&key), &mut next);
+            if delete {
+                self.target.delete(&key)?;
+            }
+            std::mem::swap(&mut key, &mut next);
+        }
+        if answer.is_ok() {
+            mem.write(self.attr.out_batch, &key)?;
+        }
+        answer
+    }
+
     /// By bucket: the token is the number of the next bucket.
     ///
     /// Kernel: `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch`.
@@ -198,38 +232,33 @@ impl Batch<'_> {
         if bucket >= n_buckets {
             return Err(Errno::ENOENT);
         }
-        let mut request = BucketRequest {
-            bucket,
-            room: self.attr.count as usize,
-            one: delete,
-            delete,
-            elem_flags: self.attr.elem_flags,
-            keys: Vec::new(),
-            values: Vec::new(),
-        };
+        let room = self.attr.count as usize;
+        let mut request =
+            BucketRequest::new(bucket, room, self.target.key_size(), self.value_size());
+        request.one = delete;
+        request.delete = delete;
+        request.elem_flags = self.attr.elem_flags;
         let mut done = 0;
         while request.bucket < n_buckets {
             let before = (request.bucket, request.room);
             self.target.buckets(&mut request);
-            if request.keys.is_empty() && request.bucket < n_buckets {
+            if request.read == 0 && request.bucket < n_buckets {
                 // What does not fit is for the next call.
                 break;
             }
             let (keys, values) = (self.key_addr(done), self.value_addr(done));
-            let fits = mem.may_write(keys, request.keys.len())
-                && mem.may_write(values, request.values.len());
+            let fits = mem.may_write(keys, request.keys().len())
+                && mem.may_write(values, request.values().len());
             if fits || request.one {
-                mem.write(keys, &request.keys)?;
-                mem.write(values, &request.values)?;
-                let read = request.keys.len() / self.target.key_size();
-                done += u32::try_from(read).expect("no more than there is room for");
+                mem.write(keys, request.keys())?;
+                mem.write(values, request.values())?;
+                done += u32::try_from(request.read).expect("no more than there is room for");
             } else {
                 // Again, bucket by bucket, to see how far it goes.
                 (request.bucket, request.room) = before;
                 request.one = true;
             }
-            request.keys.clear();
-            request.values.clear();
+            request.read = 0;
         }
         mem.write(self.attr.out_batch, &request.bucket.to_ne_bytes())?;
         self.done = done;

@@ -215,6 +215,10 @@ fn prog_info(
     // One bit; the others are the caller's.
     let bits = info.asked().u32(84) & !1;
     info.put_u32(84, bits | u32::from(code.gpl_compatible));
+    let runs = prog.run_cnt.load(Ordering::Relaxed);
+    for at in [192, 200] {
+        info.put(at, &runs.to_ne_bytes());
+    }
     info.put_u32(216, code.verified_insns);
     if insns {
         info.put_array((20, 32), 1, &code.insns, mem)?;
@@ -378,8 +382,10 @@ impl Lines {
         self.tag(prog);
         self.add("memlock", memory);
         self.add("prog_id", prog.id);
-        self.add("run_time_ns", 0);
-        self.add("run_cnt", 0);
+        // Each run takes 1 ns.
+        for name in ["run_time_ns", "run_cnt"] {
+            self.add(name, prog.run_cnt.load(Ordering::Relaxed));
+        }
         self.add("recursion_misses", 0);
         self.add("verified_insns", code.verified_insns);
     }

@@ -101,6 +101,7 @@ impl Kernel {
             sockets: Mutex::new(BTreeMap::new()),
             space: Arc::default(),
             freezing: Mutex::new(()),
+            counting: Mutex::default(),
             machine: OnceLock::new(),
         };
         let kernel = Self {

@@ -39,7 +39,7 @@ mod test_run;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -96,11 +96,20 @@ struct Inner {
     space: Arc<space::Space>,
     /// Freezing a map and mapping its memory exclude each other.
     freezing: Mutex<()>,
+    /// The open files that have runs counted.
+    counting: Mutex<Vec<Weak<OtherObject>>>,
     /// What runs programs, if anything does.
     machine: OnceLock<Arc<dyn Machine>>,
 }
 
 impl Inner {
+    /// Somebody has runs of programs counted.
+    fn counts_runs(&self) -> bool {
+        let mut counting = self.counting.lock();
+        counting.retain(|file| file.strong_count() > 0);
+        !counting.is_empty()
+    }
+
     fn caps(&self) -> Caps {
         Caps::from_bits_retain(self.caps.load(Ordering::Relaxed))
     }

@@ -27,6 +27,15 @@ impl Kernel {
         self.with_event(fd, |event| event.enable(enabled))
     }
 
+    /// `PERF_EVENT_IOC_PAUSE_OUTPUT`: while a perf event is paused, samples find no room.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if it is not open, `ENOTTY` if it is no perf event; `EINVAL` if it has no buffer.
+    pub fn perf_event_pause(&self, fd: Fd, paused: bool) -> Result<()> {
+        self.with_event(fd, |event| event.pause(paused))?
+    }
+
     /// `PERF_EVENT_IOC_ID`: the number of a perf event, as records of lost samples tell it.
     ///
     /// # Errors

@@ -70,14 +70,14 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// `ENOENT` if one of them is missing, `ENOTDIR` if it is a pin.
+    /// Those of [`not_found`] if one of them is missing, `ENOTDIR` if it is a pin.
     fn dir(&mut self, names: &[String]) -> Result<&mut Dir> {
         let mut dir = &mut self.0;
         for name in names {
             dir = match dir.get_mut(name) {
                 Some(Node::Dir(dir)) => dir,
                 Some(Node::Pin(_)) => return Err(Errno::ENOTDIR),
-                None => return Err(Errno::ENOENT),
+                None => return Err(not_found(name)),
             };
         }
         Ok(dir)
@@ -88,8 +88,6 @@ impl Bpffs {
     /// # Errors
     ///
     /// Those of [`Bpffs::dir`]; `EEXIST`; `EPERM` for a name with a dot.
-    ///
-    /// Kernel: `bpf_lookup` refuses the dot.
     fn add(&mut self, names: &[String], node: Node) -> Result<()> {
         let Some((name, parents)) = names.split_last() else {
             return Err(Errno::EEXIST);
@@ -117,7 +115,7 @@ impl Bpffs {
         match self.dir(parents)?.get(name) {
             Some(Node::Pin(held)) => Ok(held.clone()),
             Some(Node::Dir(_)) => Err(Errno::EACCES),
-            None => Err(Errno::ENOENT),
+            None => Err(not_found(name)),
         }
     }
 
@@ -134,8 +132,19 @@ impl Bpffs {
         match dir.get(name) {
             Some(Node::Pin(_)) => dir.remove(name).ok_or(Errno::ENOENT),
             Some(Node::Dir(_)) => Err(Errno::EISDIR),
-            None => Err(Errno::ENOENT),
+            None => Err(not_found(name)),
         }
+    }
+}
+
+/// The answer to a name that is missing: `EPERM` if there is a dot in it, else `ENOENT`.
+///
+/// Kernel: `kernel/bpf/inode.c:bpf_lookup`.
+fn not_found(name: &str) -> Errno {
+    if name.contains('.') {
+        Errno::EPERM
+    } else {
+        Errno::ENOENT
     }
 }
 

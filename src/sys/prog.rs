@@ -3,7 +3,7 @@
 //! Kernel: `kernel/bpf/syscall.c:bpf_prog_load`, `kernel/bpf/verifier.c` (v6.18), for what is refused.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -117,6 +117,7 @@ impl Kernel {
             xdp_has_frags: false,
             maps,
             bound: Mutex::new(Vec::new()),
+            run_cnt: AtomicU64::new(0),
             code: Code::default(),
         })
     }

@@ -6,7 +6,7 @@
 //! Kernel: `kernel/bpf/syscall.c:bpf_prog_load`, `kernel/bpf/verifier.c:bpf_check` (v6.18).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -513,6 +513,7 @@ impl Candidate<'_> {
             },
             maps: self.maps,
             bound: Mutex::new(Vec::new()),
+            run_cnt: AtomicU64::new(0),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::call::Call;
 use super::files::Held;
-use crate::abi::{AttachFlags, AttachType, Attr, Caps, Errno, ProgType, Result, UserMem};
+use crate::abi::{AttachFlags, AttachType, Attr, Caps, Errno, MapType, ProgType, Result, UserMem};
 use crate::map::object::{Object, OtherKind, Prog};
 
 /// Names that programs give: `BPF_RAW_TRACEPOINT_OPEN`.
@@ -24,6 +24,28 @@ mod at {
     pub(super) const PROG_ATTACH_FLAGS: usize = 32;
     pub(super) const REVISION: usize = 56;
     pub(super) const END: usize = 64;
+}
+
+/// What programs can be attached to besides cgroups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Elsewhere {
+    SocketMap,
+    Netns,
+    Interface,
+    /// The kernel was made without it: remote controls, netkit.
+    Nowhere,
+}
+
+impl Elsewhere {
+    fn of(attach_type: AttachType) -> Option<Self> {
+        match attach_type.0 {
+            4 | 5 | 7 | 38 => Some(Self::SocketMap),
+            17 | 36 => Some(Self::Netns),
+            46 | 47 => Some(Self::Interface),
+            16 | 54 | 55 => Some(Self::Nowhere),
+            _ => None,
+        }
+    }
 }
 
 impl Call<'_> {
@@ -44,6 +66,9 @@ impl Call<'_> {
             return Err(Errno::EINVAL);
         }
         let attach_type = AttachType(attr.u32(at::ATTACH_TYPE));
+        if let Some(place) = Elsewhere::of(attach_type) {
+            return self.query_elsewhere(place, addr, attr, mem);
+        }
         self.prog_type_at(attach_type)?;
         let cgroup = self.live_cgroup(attr.u32(at::TARGET_FD))?;
         let effective = flags == EFFECTIVE;
@@ -87,6 +112,52 @@ impl Call<'_> {
         Ok(0)
     }
 
+    /// No program is attached elsewhere than at cgroups.
+    ///
+    /// Kernel: `net/core/sock_map.c:sock_map_bpf_prog_query`, `kernel/bpf/net_namespace.c:netns_bpf_prog_query`,
+    /// `kernel/bpf/tcx.c:tcx_prog_query`.
+    fn query_elsewhere(
+        &self,
+        place: Elsewhere,
+        addr: u64,
+        attr: Attr<'_>,
+        mem: &mut dyn UserMem,
+    ) -> Result<u32> {
+        let (target, flags) = (attr.u32(at::TARGET_FD), attr.u32(at::QUERY_FLAGS));
+        let mut is_one = true;
+        match place {
+            Elsewhere::Nowhere => return Err(Errno::EINVAL),
+            Elsewhere::Interface => {
+                if !self.inner.env.has_interface(target) {
+                    return Err(Errno::ENODEV);
+                }
+                if flags | attr.u32(at::ATTACH_FLAGS) != 0 {
+                    return Err(Errno::EINVAL);
+                }
+                mem.write(addr.wrapping_add(at::REVISION as u64), &1_u64.to_ne_bytes())?;
+            }
+            _ if flags != 0 => return Err(Errno::EINVAL),
+            Elsewhere::SocketMap => {
+                let map_type = self.map(target)?.def.map_type;
+                is_one = matches!(map_type, MapType::SOCKMAP | MapType::SOCKHASH);
+            }
+            Elsewhere::Netns => {
+                if !matches!(self.object(target)?, Object::Other(other) if other.kind == OtherKind::Netns)
+                {
+                    return Err(Errno::EINVAL);
+                }
+            }
+        }
+        for at in [at::ATTACH_FLAGS, at::PROG_CNT] {
+            mem.write(addr.wrapping_add(at as u64), &[0; 4])?;
+        }
+        if is_one {
+            Ok(0)
+        } else {
+            Err(Errno::EOPNOTSUPP)
+        }
+    }
+
     /// Kernel: `bpf_prog_test_run`.
     pub(super) fn prog_test_run(
         &self,
@@ -122,7 +193,7 @@ impl Call<'_> {
         Err(self.inner.env.unsupported(what))
     }
 
-    /// No program runs here, so the statistics stay 0.
+    /// Runs are counted as long as the file is open.
     ///
     /// Kernel: `bpf_enable_stats`.
     pub(super) fn enable_stats(&self, attr: Attr<'_>) -> Result<u32> {
@@ -131,6 +202,7 @@ impl Call<'_> {
             return Err(Errno::EINVAL);
         }
         let file = self.inner.other(OtherKind::File);
+        self.inner.counting.lock().push(Arc::downgrade(&file));
         self.open(Held::Object(Object::Other(file)))
     }
 

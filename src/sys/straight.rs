@@ -2,13 +2,16 @@
 //!
 //! A program is not verified. But what it does before anything is decided it does for certain, so what the verifier refuses
 //! there is refused here: reading a register that was never written, calling a helper that is not for it, … Programs that
-//! ask whether the kernel knows something have nothing else. Past the first branch all is allowed.
+//! ask whether the kernel knows something have nothing else. Past the first branch all is allowed; one that compares a known
+//! number with another is none.
 //!
 //! What is left out even there: which bytes of a context can be read or written, but for its end where that is known; what is
 //! done by a pointer that was moved, or found; arguments of helpers but the first and the addresses of keys and values, and
 //! which helper goes with which type of map; what functions of the kernel do.
 //!
 //! Kernel: `kernel/bpf/verifier.c:do_check` (v6.18).
+
+use std::fmt;
 
 use super::helpers::{Helper, Returns};
 use super::insn::{CALL, EXIT, Insn, LD_IMM64, class, pseudo};
@@ -58,6 +61,8 @@ pub(super) struct Kind {
 struct Path<'a> {
     kind: Kind,
     regs: [Reg; 11],
+    /// Where it is.
+    at: usize,
     log: &'a mut Log,
 }
 
@@ -70,15 +75,17 @@ pub(super) fn follow(insns: &[Insn], kind: Kind, log: &mut Log) -> (usize, Resul
     let mut path = Path {
         kind,
         regs: [Reg::Unwritten; 11],
+        at: 0,
         log,
     };
     path.regs[1] = Reg::Context;
     path.regs[R10 as usize] = Reg::Frame;
-    let (mut at, mut count) = (0, 0);
+    let (mut at, mut count, mut branched) = (0, 0, false);
     while count < insns.len() {
         let insn = insns[at];
         let high = insns.get(at + 1).map_or(0, |second| second.imm);
         count += 1;
+        path.at = at;
         if let Err(errno) = path.step(insn, high) {
             return (count, Err(errno));
         }
@@ -87,9 +94,19 @@ pub(super) fn follow(insns: &[Insn], kind: Kind, log: &mut Log) -> (usize, Resul
             LD_IMM64 => at + 2,
             _ if insn.is_goto() => target(at, insn).expect("jumps stay in their function"),
             CALL if insn.src != 0 => return (count, Ok(())),
-            _ if insn.is_jump() => return (count, Ok(())),
+            _ if insn.is_jump() => {
+                branched = true;
+                match path.decided(insn) {
+                    Some(true) => target(at, insn).expect("jumps stay in their function"),
+                    Some(false) => at + 1,
+                    None => return (count, Ok(())),
+                }
+            }
             _ => at + 1,
         };
+    }
+    if branched {
+        return (count, Ok(()));
     }
     // It came back to where it was, without a branch: it does so for ever.
     let what = format_args!("infinite loop detected at insn {at}");
@@ -121,10 +138,16 @@ impl Path<'_> {
                 self.store(insn)
             }
             class::ST => self.store(insn),
-            class::LD if insn.code == LD_IMM64 => self.write(insn.dst, immediate(insn, high)),
+            class::LD if insn.code == LD_IMM64 => {
+                let value = immediate(insn, high);
+                if let (R10, Reg::Number(number, _)) = (insn.dst, value) {
+                    self.show(insn, format_args!("r10 = {number:#x}"));
+                }
+                self.write(insn.dst, value)
+            }
             class::LD => self.load_of_packet(insn),
             _ if insn.code == EXIT => self.exit(),
-            _ if insn.code == CALL && insn.src == 0 => self.call(insn.number()),
+            _ if insn.code == CALL && insn.src == 0 => self.call(insn),
             _ if insn.is_kernel_call() && (insn.imm, insn.off) == (0, 0) => {
                 let what = "invalid kernel function call not eliminated in verifier pass";
                 Err(self.log.refuse(Errno::EINVAL, format_args!("{what}")))
@@ -132,6 +155,13 @@ impl Path<'_> {
             _ if insn.is_goto() || insn.code == CALL => Ok(()),
             _ => self.branch(insn),
         }
+    }
+
+    /// The instruction, in the log: clients know by it what they put where a type is missing.
+    fn show(&mut self, insn: Insn, text: fmt::Arguments<'_>) {
+        let at = self.at;
+        self.log
+            .line(format_args!("{at}: ({:02x}) {text}", insn.code));
     }
 
     /// # Errors
@@ -324,6 +354,24 @@ impl Path<'_> {
         self.read(insn.dst).map(drop)
     }
 
+    /// Whether a number that is known jumps if it is equal to another, or not equal.
+    fn decided(&self, insn: Insn) -> Option<bool> {
+        const JEQ: u8 = 0x10;
+        const JNE: u8 = 0x50;
+        let Reg::Number(number, last) = self.regs[insn.dst as usize] else {
+            return None;
+        };
+        if number != last || insn.has_source() || insn.class() != class::JMP {
+            return None;
+        }
+        let equal = number == i64::from(insn.imm);
+        match insn.op() {
+            JEQ => Some(equal),
+            JNE => Some(!equal),
+            _ => None,
+        }
+    }
+
     /// A call leaves nothing in the registers of its arguments.
     fn clobber(&mut self, answer: Reg) {
         self.regs[0] = answer;
@@ -331,9 +379,11 @@ impl Path<'_> {
     }
 
     /// Kernel: `check_helper_call`.
-    fn call(&mut self, number: u32) -> Result<()> {
+    fn call(&mut self, insn: Insn) -> Result<()> {
+        let number = insn.number();
         let helper = Helper::of(number).filter(|_| number < self.kind.helpers);
         let Some(helper) = helper else {
+            self.show(insn, format_args!("call unknown#{number}"));
             let what = format_args!("invalid func unknown#{number}");
             return Err(self.log.refuse(Errno::EINVAL, what));
         };

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Kernel;
 use super::call::Call;
@@ -96,12 +97,14 @@ impl Call<'_> {
             return Err(self.inner.env.unsupported(what));
         };
         let run = |input: &mut TestRun| {
-            machine
-                .run(&self.inner.env, prog, self.cpu, input)
-                .map_err(|why| {
-                    let what = format_args!("BPF_PROG_TEST_RUN of `{}` ({why})", prog.name);
-                    self.inner.env.unsupported(what)
-                })
+            let result = machine.run(&self.inner.env, prog, self.cpu, input);
+            if self.inner.counts_runs() {
+                prog.run_cnt.fetch_add(1, Ordering::Relaxed);
+            }
+            result.map_err(|why| {
+                let what = format_args!("BPF_PROG_TEST_RUN of `{}` ({why})", prog.name);
+                self.inner.env.unsupported(what)
+            })
         };
         match prog_type {
             ProgType::RAW_TRACEPOINT => self.run_with_args(addr, attr, mem, run),

@@ -375,7 +375,7 @@ fn sum_of(sum: u64, bytes: &[u8]) -> u64 {
 
 /// Batches of this type go on from a bucket's number, not from a key.
 fn token_is_number(map_type: MapType) -> bool {
-    map_type.name().is_some_and(|name| name.contains("HASH"))
+    map_type != MapType::RHASH && map_type.name().is_some_and(|name| name.contains("HASH"))
 }
 
 /// The type of a map, by name or number.

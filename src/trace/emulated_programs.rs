@@ -33,6 +33,9 @@ pub(super) type Saw = Vec<(String, Vec<u8>)>;
 /// Bytes that `struct bpf_map` begins with: the hash of a frozen map, zeros before it was asked for.
 const MAP_HASH: usize = 32;
 
+/// Bytes of a pointer, which it begins with where it has no hash.
+const POINTER: usize = 8;
+
 /// What a program has in hand after a lookup.
 #[derive(Clone)]
 enum Pointer<'m> {
@@ -68,7 +71,12 @@ fn verify_load(map: &Map, at: usize, len: usize) -> Result<(), Stop> {
     if !map.def.map_type.is_map_in_map() {
         return Ok(load_allowed(map, at, len)?);
     }
-    if at > MAP_HASH || len > MAP_HASH - at {
+    let begins_with_pointer = !map.env.release.map_begins_with_hash;
+    if begins_with_pointer && at < POINTER && len < POINTER {
+        // A part of a pointer.
+        return Err(Stop::Verifier(Errno::EACCES));
+    }
+    if begins_with_pointer || at > MAP_HASH || len > MAP_HASH - at {
         return Err(Stop::ToCome("reading a struct bpf_map".to_owned()));
     }
     Ok(())

@@ -305,7 +305,10 @@ impl World for Running {
         if !child {
             // Programs run in this thread: it has the storage, which is not the process's first thread's. (`PIDFD_THREAD`.)
             let thread = rustix::process::PidfdFlags::from_bits_retain(OFlags::EXCL.bits());
-            let fd = rustix::process::pidfd_open(rustix::thread::gettid(), thread);
+            let own = rustix::thread::gettid();
+            // Before 6.9 only a process's first thread can be opened, and without that flag.
+            let fd = rustix::process::pidfd_open(own, thread)
+                .or_else(|_| rustix::process::pidfd_open(own, flags));
             return Ok(self.adopt(fd.map_err(errno)?));
         }
         let sleeper = Command::new("sleep").arg("1000000").spawn();

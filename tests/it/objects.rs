@@ -5,7 +5,7 @@ use mapemu::btf::Writer;
 use mapemu::calls;
 use mapemu::sys::Kernel;
 
-use crate::common::{NOT_OPEN, on_both, raw, same, small};
+use crate::common::{NOT_OPEN, map, on_both, raw, same, small};
 use crate::prog_load::{EXIT, Load, call, insn, ld_imm64, mov};
 
 /// Puts words at their offsets.
@@ -334,12 +334,26 @@ fn the_info_of_btf_has_the_blob() {
     });
 }
 
+#[test]
+fn nothing_is_attached_to_a_socket_map() {
+    same(|bpf| {
+        let types = [MapType::SOCKMAP, MapType::SOCKHASH, MapType::ARRAY];
+        let maps = types.map(|map_type| (map_type, map(bpf, map_type, 4, 4, 1, 0)));
+        let of = |(map_type, map): (MapType, Fd)| {
+            let mut attr = attr::<64>(&[(0, map), (4, 5), (12, 77), (24, 77)]);
+            let answer = raw(bpf, Cmd::PROG_QUERY, &mut attr, 64);
+            (format!("{map_type}"), (answer, attr[12..].to_vec()))
+        };
+        maps.map(of).to_vec()
+    });
+}
+
 /// Words of an attr that follow the program's fd.
 type Words = &'static [(usize, u32)];
 
 #[test]
 fn what_cannot_be_done_here_has_the_kernels_errnos_for_its_arguments() {
-    const PROBES: [(Cmd, Words); 31] = [
+    const PROBES: [(Cmd, Words); 41] = [
         (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN)]),
         (Cmd::PROG_TEST_RUN, &[(0, 0)]),
         (Cmd::PROG_TEST_RUN, &[(0, NOT_OPEN), (40, 1)]),
@@ -371,6 +385,16 @@ fn what_cannot_be_done_here_has_the_kernels_errnos_for_its_arguments() {
         (Cmd::PROG_QUERY, &[(0, 0), (4, 1)]),
         (Cmd::PROG_QUERY, &[(0, NOT_OPEN), (4, 99)]),
         (Cmd::PROG_QUERY, &[(0, NOT_OPEN), (4, 1), (8, 2)]),
+        (Cmd::PROG_QUERY, &[(0, NOT_OPEN), (4, 4)]),
+        (Cmd::PROG_QUERY, &[(0, 0), (4, 38)]),
+        (Cmd::PROG_QUERY, &[(0, NOT_OPEN), (4, 7), (8, 1)]),
+        (Cmd::PROG_QUERY, &[(0, NOT_OPEN), (4, 17)]),
+        (Cmd::PROG_QUERY, &[(0, 0), (4, 36)]),
+        (Cmd::PROG_QUERY, &[(0, 12_345), (4, 46), (8, 1)]),
+        (Cmd::PROG_QUERY, &[(0, 1), (4, 46), (12, 1)]),
+        (Cmd::PROG_QUERY, &[(0, 1), (4, 47)]),
+        (Cmd::PROG_QUERY, &[(0, 1), (4, 16)]),
+        (Cmd::PROG_QUERY, &[(0, 1), (4, 55)]),
     ];
     same(|bpf| {
         let one =

@@ -116,6 +116,44 @@ fn an_event_takes_samples_while_it_is_on_and_mapped() {
 }
 
 #[test]
+fn samples_may_begin_with_the_time() {
+    on_both_sides(|side| {
+        let array = array(side);
+        let timed = PerfEvent {
+            timed: true,
+            ..PerfEvent::bpf_output(0)
+        };
+        let event = put(side, array, 0, timed);
+        let memory = mapped(side, event, 2).expect("memory");
+        assert_eq!(output(side, array, 0, b"hello"), Ok(()));
+        assert_eq!(number(&*memory, perf_page::DATA_HEAD), 32);
+        let header = number(&*memory, PAGE_SIZE);
+        assert_eq!(header, 9 | 1 << 32 | 32 << 48, "a sample of 32 bytes");
+        let mut data = [0; 9];
+        memory.read(PAGE_SIZE + 16, &mut data).expect("memory");
+        assert_eq!(data, *b"\x0c\0\0\0hello");
+    });
+}
+
+#[test]
+fn a_paused_event_loses_samples_and_tells() {
+    on_both_sides(|side| {
+        let array = array(side);
+        let event = put(side, array, 0, PerfEvent::bpf_output(0));
+        let give = || output(side, array, 0, b"hello");
+        assert_eq!(side.pause(event, true), Err(Errno::EINVAL), "no buffer");
+        let memory = mapped(side, event, 2).expect("memory");
+        assert_eq!(side.pause(event, true), Ok(()));
+        assert_eq!((give(), give()), (Err(Errno::ENOSPC), Err(Errno::ENOSPC)));
+        assert_eq!(number(&*memory, perf_page::DATA_HEAD), 0);
+        assert_eq!(side.pause(event, false), Ok(()));
+        assert_eq!(give(), Ok(()));
+        assert_eq!(number(&*memory, perf_page::DATA_HEAD), 24 + 24);
+        assert_eq!(number(&*memory, PAGE_SIZE + 16), 2, "two were lost");
+    });
+}
+
+#[test]
 fn programs_on_packets_add_bytes_of_them() {
     on_both_sides(|side| {
         let array = array(side);
@@ -407,7 +445,7 @@ mod the_same_bytes {
         /// So many bytes.
         Output(usize),
         /// The reader goes on, by so many 256ths of what there is to read.
-        Read(u64),
+        Read(i64),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -415,7 +453,7 @@ mod the_same_bytes {
             6 => (0_usize..40).prop_map(Op::Output),
             3 => (0_usize..1500).prop_map(Op::Output),
             1 => (65_480_usize..70_000).prop_map(Op::Output),
-            2 => (0_u64..=256).prop_map(Op::Read),
+            2 => (0_i64..=256).prop_map(Op::Read),
         ]
     }
 
@@ -452,7 +490,8 @@ mod the_same_bytes {
                 let head = number(memory, perf_page::DATA_HEAD);
                 let tail = number(memory, perf_page::DATA_TAIL);
                 // To anywhere: the kernel does not look whether a record ends there.
-                let tail = tail + (head - tail) * part / 256;
+                let unread = head.wrapping_sub(tail).cast_signed();
+                let tail = tail.wrapping_add_signed(unread * part / 256);
                 memory.write(perf_page::DATA_TAIL, &tail.to_ne_bytes())
             }
         };
@@ -468,12 +507,13 @@ mod the_same_bytes {
             wakeup in wakeup(),
             data_pages in prop_oneof![4 => Just(1_usize), 4 => Just(2), 1 => Just(32)],
             write in prop::bool::weighted(0.8),
+            backward in prop::bool::weighted(0.3),
             ops in prop::collection::vec(op(), 1..120),
         ) {
             if running_kernel().is_none() {
                 return Ok(());
             }
-            let opened = PerfEvent { wakeup, ..PerfEvent::bpf_output(0) };
+            let opened = PerfEvent { wakeup, backward, ..PerfEvent::bpf_output(0) };
             let (emulated, running) = (Emulated(Kernel::new()), Running::new());
             let arrays = [array(&emulated), array(&running)];
             let real = put(&running, arrays[1], 0, opened);

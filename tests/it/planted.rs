@@ -146,5 +146,6 @@ planted! {
     an_arena_is_mapped_with_another_errno: arena, Fault::Mmap(Errno::EINVAL, Errno::EBUSY);
     a_struct_ops_has_another_errno: struct_ops, Fault::Errno(CREATE, Errno::EINVAL, Errno::EPERM);
     an_insn_array_has_another_errno: insn_array, Fault::Errno(CREATE, Errno::EINVAL, Errno::EPERM);
+    a_hash_that_grows_has_another_errno: rhash, Fault::Errno(CREATE, Errno::EINVAL, Errno::EPERM);
     creation_has_another_errno: create, Fault::Errno(CREATE, Errno::E2BIG, Errno::ENOMEM);
 }

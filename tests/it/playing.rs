@@ -37,6 +37,7 @@ pub(crate) trait Side {
     /// Whether programs of that type can call a helper that takes more than one argument.
     fn has_helper(&self, prog_type: ProgType, attach_type: AttachType, helper: Helper) -> bool;
     fn enable(&self, event: Fd, enabled: bool) -> Result<()>;
+    fn pause(&self, event: Fd, paused: bool) -> Result<()>;
     fn event_id(&self, event: Fd) -> Result<u64>;
     fn poll(&self, fd: Fd) -> u32;
 }
@@ -166,6 +167,10 @@ impl Side for Emulated {
 
     fn enable(&self, event: Fd, enabled: bool) -> Result<()> {
         self.0.perf_event_enable(event, enabled)
+    }
+
+    fn pause(&self, event: Fd, paused: bool) -> Result<()> {
+        self.0.perf_event_pause(event, paused)
     }
 
     fn event_id(&self, event: Fd) -> Result<u64> {
@@ -327,6 +332,10 @@ pub(crate) mod running {
 
         fn enable(&self, event: Fd, enabled: bool) -> Result<()> {
             os::perf_event_enable(event, enabled)
+        }
+
+        fn pause(&self, event: Fd, paused: bool) -> Result<()> {
+            os::perf_event_pause(event, paused)
         }
 
         fn event_id(&self, event: Fd) -> Result<u64> {

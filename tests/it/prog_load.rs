@@ -181,6 +181,49 @@ const PHRASES: [&str; 5] = [
 ];
 
 #[test]
+fn a_branch_that_is_decided_is_none() {
+    /// What clients put where a type is missing.
+    const POISON: i32 = 195_896_080;
+    let jump = |code, to, imm| insn(code, 1, 0, to, imm);
+    let after = |jump: Insn| {
+        [
+            &ld_imm64(1, 0, 2, 0)[..],
+            &[jump, call(POISON), mov(0, 0), EXIT],
+        ]
+        .concat()
+    };
+    same(|bpf| {
+        let counted = [
+            &[mov(1, 0), mov(0, 0), jump(0x15, 2, 100)][..],
+            &[insn(0x07, 1, 0, 0, 1), insn(0x05, 0, 0, -3, 0), EXIT],
+        ];
+        let programs = [
+            ("== not taken", after(jump(0x15, 1, 0))),
+            ("== taken", after(jump(0x15, 1, 2))),
+            ("!= not taken", after(jump(0x55, 1, 2))),
+            ("!= taken", after(jump(0x55, 1, 0))),
+            (
+                "a wide one",
+                [&ld_imm64(10, 0, 0xbad_2310, 1)[..], &[EXIT]].concat(),
+            ),
+            ("a loop", counted.concat()),
+        ];
+        let of = |(name, insns): (&str, Vec<Insn>)| {
+            let mut load = Load::new(ProgType::SOCKET_FILTER, &insns);
+            load.log = (1, 1 << 16);
+            let (answer, log, _) = load.run(bpf);
+            let refused = answer.is_err();
+            let answer = answer.map(|fd| bpf.close(fd));
+            // The instruction, and what is wrong with it, stand before the last line.
+            let lines = log.lines().rev().skip(1).take(2);
+            let lines: Vec<String> = lines.filter(|_| refused).map(str::to_owned).collect();
+            (name.to_owned(), (answer, lines))
+        };
+        programs.map(of).to_vec()
+    });
+}
+
+#[test]
 fn a_bare_call_of_any_helper_has_the_kernels_answer() {
     same(|bpf| {
         let mut answers = Vec::new();

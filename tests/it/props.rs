@@ -108,5 +108,6 @@ families! {
     arena
     struct_ops
     insn_array
+    rhash
     create
 }

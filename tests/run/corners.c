@@ -1,11 +1,18 @@
 /* What is refused, or is a limit: the argument says which. */
+#define _GNU_SOURCE
 #include "bpf.h"
 #include <fcntl.h>
+#include <linux/perf_event.h>
+#include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 int main(int argc, char **argv) {
+    setvbuf(stdout, 0, _IONBF, 0);
     if (!strcmp(argv[1], "not-dumpable")) {
         prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
         say("create", create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0));
@@ -47,10 +54,73 @@ int main(int argc, char **argv) {
         attr.raw_tracepoint.name = (long)"sys_enter";
         attr.raw_tracepoint.prog_fd = prog;
         say("attach", bpf(BPF_RAW_TRACEPOINT_OPEN, &attr));
+    } else if (!strcmp(argv[1], "memlock")) {
+        /* A limit is inherited, and passes exec(2). */
+        struct rlimit limit = {12345, 65536}, now = {};
+        if (argc > 2) {
+            getrlimit(RLIMIT_MEMLOCK, &now);
+            printf("in another program: %ld %ld\n", (long)now.rlim_cur, (long)now.rlim_max);
+            return 0;
+        }
+        say("set", setrlimit(RLIMIT_MEMLOCK, &limit));
+        if (!fork()) {
+            if (!fork()) {
+                getrlimit(RLIMIT_MEMLOCK, &now);
+                printf("in a child's child: %ld %ld\n", (long)now.rlim_cur, (long)now.rlim_max);
+                limit.rlim_cur = 0;
+                say("set there", prlimit(0, RLIMIT_MEMLOCK, &limit, &now));
+                printf("it was %ld\n", (long)now.rlim_cur);
+                return 0;
+            }
+            wait(0);
+            execl(argv[0], argv[0], "memlock", "again", NULL);
+        }
+        wait(0);
+        say("get", syscall(SYS_getrlimit, RLIMIT_MEMLOCK, &now));
+        printf("in the parent: %ld %ld\n", (long)now.rlim_cur, (long)now.rlim_max);
+        limit.rlim_cur = 65537;
+        say("soft above hard", setrlimit(RLIMIT_MEMLOCK, &limit));
+    } else if (!strcmp(argv[1], "reopen")) {
+        /* A map has no name that it could be opened by. */
+        int fd = create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, BPF_F_MMAPABLE), key = 0;
+        long value = 5;
+        char paths[4][32];
+        snprintf(paths[0], 32, "/proc/self/fd/%d", fd);
+        snprintf(paths[1], 32, "/dev/fd/%d", fd);
+        snprintf(paths[2], 32, "/proc/%d/fd/%d", getpid(), fd);
+        snprintf(paths[3], 32, "%d", fd);
+        int dir = open("/proc/self/fd", O_RDONLY | O_DIRECTORY);
+        for (int i = 0; i < 4; i++) {
+            say("open", openat(dir, paths[i], O_RDWR));
+            int path = openat(dir, paths[i], O_PATH);
+            say("O_PATH", path < 0 ? -1 : 0);
+            close(path);
+        }
+        say("lookup", elem(BPF_MAP_LOOKUP_ELEM, fd, &key, &value, 0));
+        struct pollfd none = {dir, POLLIN, 0};
+        say("poll", poll(&none, 1, 0));
+        printf("value %ld\n", value);
+    } else if (!strcmp(argv[1], "perf")) {
+        /* Events that are not for BPF. */
+        struct perf_event_attr attr = {.size = sizeof attr, .exclude_kernel = 1, .exclude_hv = 1};
+        for (attr.type = 1000; attr.type < 1002; attr.type++)
+            say("unknown", syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0));
+        attr.type = PERF_TYPE_SOFTWARE;
+        attr.config = PERF_COUNT_SW_DUMMY;
+        attr.exclude_kernel = 1;
+        say("dummy", syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0) < 0 ? -1 : 0);
     } else if (!strcmp(argv[1], "forever")) {
         int map = create(BPF_MAP_TYPE_HASH, 4, 8, 100, 0);
+        struct pollfd ring = {create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0), POLLIN, 0};
+        int epoll = epoll_create1(0);
         for (int key = 0;; key = (key + 1) % 100) {
             long value = key;
+            struct epoll_event event = {.events = EPOLLIN};
+            epoll_ctl(epoll, key % 2 ? EPOLL_CTL_DEL : EPOLL_CTL_ADD, ring.fd, &event);
+            epoll_wait(epoll, &event, 1, 0);
+            poll(&ring, 1, key % 8 ? 0 : 1);
+            mkdir("/sys/fs/bpf/dir", 0700);
+            rmdir("/sys/fs/bpf/dir");
             elem(BPF_MAP_UPDATE_ELEM, map, &key, &value, 0);
             elem(BPF_MAP_DELETE_ELEM, map, &key, 0, 0);
             close(create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, 0));
