@@ -153,7 +153,7 @@ impl Bpffs {
             }
             Some(Node::Dir(_)) => Err(Errno::ENOTEMPTY),
             Some(Node::Pin(_)) => Err(Errno::ENOTDIR),
-            None => Err(Errno::ENOENT),
+            None => Err(not_found(name)),
         }
     }
 
@@ -161,25 +161,28 @@ impl Bpffs {
     ///
     /// # Errors
     ///
-    /// Those of [`Bpffs::dir`]; `EINVAL` into itself; `EISDIR`, `ENOTDIR` or `ENOTEMPTY` if what is there cannot be replaced by it;
-    /// `EPERM` for a new name with a dot; `EBUSY` for the root.
+    /// Those of [`Bpffs::dir`] and of [`not_found`]; `EPERM` for a new name with a dot; `EINVAL` into itself; `EISDIR`, `ENOTDIR` or
+    /// `ENOTEMPTY` if what is there cannot be replaced by it; `EXDEV` for the root, whose directory is elsewhere.
     fn rename(&mut self, from: &[String], to: &[String]) -> Result<Option<Node>> {
         let (Some((old, old_parents)), Some((new, new_parents))) =
             (from.split_last(), to.split_last())
         else {
-            return Err(Errno::EBUSY);
+            return Err(Errno::EXDEV);
         };
-        let moved = self.dir(old_parents)?.get(old).ok_or(Errno::ENOENT)?;
-        let is_dir = matches!(moved, Node::Dir(_));
-        if to.len() > from.len() && to.starts_with(from) {
-            return Err(Errno::EINVAL);
-        }
+        let is_inside = |path: &[String], dir: &[String]| path != dir && path.starts_with(dir);
+        // Both directories come before what is in them.
+        self.dir(old_parents)?;
+        self.dir(new_parents)?;
+        let moved = self.dir(old_parents)?.get(old);
+        let is_dir = matches!(moved.ok_or(not_found(old))?, Node::Dir(_));
         match self.dir(new_parents)?.get(new) {
+            None if new.contains('.') => return Err(Errno::EPERM),
+            _ if is_inside(to, from) => return Err(Errno::EINVAL),
+            _ if is_inside(from, to) => return Err(Errno::ENOTEMPTY),
             Some(_) if from == to => return Ok(None),
             Some(Node::Pin(_)) if is_dir => return Err(Errno::ENOTDIR),
             Some(Node::Dir(_)) if !is_dir => return Err(Errno::EISDIR),
             Some(Node::Dir(inside)) if !inside.is_empty() => return Err(Errno::ENOTEMPTY),
-            None if new.contains('.') => return Err(Errno::EPERM),
             Some(_) | None => {}
         }
         let moved = self.dir(old_parents)?.remove(old).ok_or(Errno::ENOENT)?;
@@ -324,7 +327,7 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// `ENOENT` or `ENOTDIR` of the path; `ENOTEMPTY`; `EBUSY` for the bpffs itself; `EPERM` outside of it.
+    /// `ENOENT` or `ENOTDIR` of the path; `ENOTEMPTY`; `EBUSY` for the bpffs itself; `EPERM` outside of it, and for a name with a dot.
     pub fn rmdir(&self, path: &str) -> Result<()> {
         match Place::of(path)? {
             Place::Inside(names) => self.inner.bpffs.lock().remove_dir(&names),
@@ -338,7 +341,7 @@ impl Kernel {
     /// # Errors
     ///
     /// `ENOENT` or `ENOTDIR` of the paths; `EINVAL` of a directory into itself; `EISDIR`, `ENOTDIR` or `ENOTEMPTY` of what is to be
-    /// replaced; `EPERM` for a new name with a dot; `EBUSY` for the bpffs itself; `EXDEV` to or from elsewhere.
+    /// replaced; `EPERM` for a name with a dot; `EXDEV` for the bpffs itself, and to or from elsewhere.
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
         let (Place::Inside(from), Place::Inside(to)) = (Place::of(from)?, Place::of(to)?) else {
             return Err(Errno::EXDEV);

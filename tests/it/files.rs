@@ -78,3 +78,55 @@ fn a_handle_keeps_its_file_open() {
 fn close(kernel: &Kernel, fd: u32) {
     mapemu::abi::Bpf::close(kernel, fd).expect("it is open");
 }
+
+/// Observed on Linux 6.18.44, each with the same files there: `d/`, `d/q`, `d/s/`, `d/s/r`, `e/`, `p`.
+#[test]
+fn names_in_the_bpffs_are_moved_and_removed() {
+    let answer = |op: fn(&Kernel, &str, &str) -> Result<(), Errno>, from: &str, to: &str| {
+        let kernel = Kernel::new();
+        let fd = small(&kernel, MapType::HASH);
+        let path = |name: &str| format!("/sys/fs/bpf/{name}");
+        for dir in ["d", "e", "d/s"] {
+            kernel.mkdir(&path(dir)).expect("there is none");
+        }
+        for pin in ["p", "d/q", "d/s/r"] {
+            calls::bpf_obj_pin(&kernel, fd, &path(pin)).expect("there is none");
+        }
+        op(&kernel, &path(from), &path(to)).err()
+    };
+    for (from, to, errno) in [
+        ("d", "d/x", Some(Errno::EINVAL)),
+        ("d", "d/x.y", Some(Errno::EPERM)),
+        ("d", "d/x/y", Some(Errno::ENOENT)),
+        ("d", "d/q/x", Some(Errno::ENOTDIR)),
+        ("d", "d/s/r", Some(Errno::EINVAL)),
+        ("d/q", "d", Some(Errno::ENOTEMPTY)),
+        ("d/s/r", "d", Some(Errno::ENOTEMPTY)),
+        ("n", "p/x", Some(Errno::ENOTDIR)),
+        ("n", "x.y", Some(Errno::ENOENT)),
+        ("n.m", "x", Some(Errno::EPERM)),
+        ("p", "x.y", Some(Errno::EPERM)),
+        ("p", "n.m/x", Some(Errno::EPERM)),
+        ("d", "d", None),
+        ("d", "e", None),
+        ("e", "d", Some(Errno::ENOTEMPTY)),
+        ("d", "p", Some(Errno::ENOTDIR)),
+        ("p", "e", Some(Errno::EISDIR)),
+        ("d/q", "d/s/r", None),
+        ("", "x", Some(Errno::EXDEV)),
+        ("p", "", Some(Errno::EXDEV)),
+    ] {
+        assert_eq!(answer(Kernel::rename, from, to), errno, "{from} to {to}");
+    }
+    for (path, errno) in [
+        ("d", Some(Errno::ENOTEMPTY)),
+        ("e", None),
+        ("p", Some(Errno::ENOTDIR)),
+        ("n", Some(Errno::ENOENT)),
+        ("d/n.m", Some(Errno::EPERM)),
+        ("", Some(Errno::EBUSY)),
+    ] {
+        let rmdir = |kernel: &Kernel, path: &str, _: &str| kernel.rmdir(path);
+        assert_eq!(answer(rmdir, path, ""), errno, "{path}");
+    }
+}
