@@ -353,6 +353,39 @@ fn a_counter_under_a_spin_lock_loses_no_update() {
 
 /// Each thread owns its keys; slots wander between the CPUs' free lists. What is there at the end is what was put there.
 #[test]
+fn a_batch_takes_each_element_once() {
+    let kernel = Kernel::builder().cpus(2).build();
+    let fd = hash(&kernel, 4, 1, 0);
+    let key = 1_u32.to_ne_bytes();
+    let take = || {
+        let (mut token, mut keys, mut values) = ([0; 4], [0; 4], [0; 4]);
+        calls::bpf_map_lookup_and_delete_batch(
+            &kernel,
+            fd,
+            None,
+            &mut token,
+            &mut keys,
+            &mut values,
+            1,
+        )
+        .count
+    };
+    let (made, taken) = (AtomicU32::new(0), AtomicU32::new(0));
+    let work = |cpu| {
+        for _ in 0..STEPS {
+            if cpu == 0 {
+                let update = calls::bpf_map_update_elem(&kernel, fd, &key, &key, BPF_NOEXIST);
+                made.fetch_add(u32::from(update.is_ok()), Ordering::Relaxed);
+            } else {
+                taken.fetch_add(take(), Ordering::Relaxed);
+            }
+        }
+    };
+    on_two_cpus(work, || ());
+    assert_eq!(taken.into_inner() + take(), made.into_inner());
+}
+
+#[test]
 fn nothing_is_lost_or_doubled() {
     for map_flags in [0, BPF_F_NO_PREALLOC] {
         let kernel = Kernel::new();

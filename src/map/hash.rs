@@ -516,8 +516,8 @@ pub(super) fn read_buckets(
     while request.bucket < table.n_buckets() && request.wants_more() {
         let bucket = request.bucket;
         table.prefetch(bucket.saturating_add(AHEAD));
-        let locked =
-            (request.delete && table.front(bucket).is_some()).then(|| table.lock_bucket(bucket));
+        let delete = request.delete;
+        let locked = (delete && table.front(bucket).is_some()).then(|| table.lock_bucket(bucket));
         let mut read = |front| {
             let (mut at, mut read) = (front, 0);
             while let Some(slot) = at {
@@ -534,6 +534,8 @@ pub(super) fn read_buckets(
         };
         let fitted = match &locked {
             Some(locked) => read(locked.front()),
+            // Empty when it was looked at: what came since is not removed, so it is not read.
+            None if delete => Some(0),
             None => table.read_bucket(bucket, read),
         };
         let Some(read) = fitted else {

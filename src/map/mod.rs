@@ -522,7 +522,7 @@ pub struct BucketRequest {
 }
 
 impl BucketRequest {
-    /// Bytes of values that are read before user space is given them.
+    /// Bytes of keys and values that are read before user space is given them.
     const READ_AT_ONCE: usize = 1 << 14;
 
     /// Asks for elements with keys and values of so many bytes, `room` at most, from a bucket on.
@@ -565,7 +565,7 @@ impl BucketRequest {
     /// Makes room for twice as many elements: at first for all that are read at once, most often.
     #[cold]
     fn grow(&mut self) {
-        let at_once = Self::READ_AT_ONCE / self.value_size + 1;
+        let at_once = Self::READ_AT_ONCE / self.elem_size() + 1;
         let has = self.values.len() / self.value_size;
         let elems = (has * 2).max(at_once.min(self.room));
         self.keys.resize(elems * self.key_size, 0);
@@ -575,6 +575,26 @@ impl BucketRequest {
     /// Another bucket is to be read.
     fn wants_more(&self) -> bool {
         let enough = if self.one { 1 } else { Self::READ_AT_ONCE };
-        self.read * self.value_size < enough
+        self.read * self.elem_size() < enough
+    }
+
+    /// Bytes of a key and a value.
+    fn elem_size(&self) -> usize {
+        self.key_size + self.value_size
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::BucketRequest;
+
+    #[test]
+    fn room_for_many_elements_is_made_as_they_come() {
+        for (key_size, value_size) in [(1, 1), (4096, 1), (1, 4096)] {
+            let mut request = BucketRequest::new(0, usize::MAX, key_size, value_size);
+            request.elem(0);
+            let bytes = request.keys.len() + request.values.len();
+            assert!(bytes <= BucketRequest::READ_AT_ONCE + key_size + value_size);
+        }
     }
 }
