@@ -10,12 +10,15 @@ use aya::maps::RingBuf;
 use crate::aya_objects::{load, packet};
 use crate::kernel;
 
+/// A call that waits: its name, and what it says of an fd.
+type Waits = (&'static str, fn(RawFd) -> i32);
+
 #[test]
 fn all_calls_that_wait_see_the_same() {
     let kernel = kernel();
     let mut object = load(1, &kernel.pin_dir().unwrap());
     let mut ring = RingBuf::try_from(object.take_map("events").unwrap()).unwrap();
-    let calls: [(&str, fn(RawFd) -> i32); 6] = [
+    let calls: [Waits; 6] = [
         ("poll", poll),
         ("select", select),
         ("pselect", pselect),

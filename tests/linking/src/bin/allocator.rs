@@ -23,7 +23,9 @@ static HAS_LOCK: AtomicU64 = AtomicU64::new(0);
 fn locked<T>(f: impl FnOnce() -> T) -> T {
     // SAFETY: it takes nothing.
     let this = unsafe { libc::pthread_self() } as u64;
-    while let Err(has) = HAS_LOCK.compare_exchange_weak(0, this, Ordering::Acquire, Ordering::Relaxed) {
+    while let Err(has) =
+        HAS_LOCK.compare_exchange_weak(0, this, Ordering::Acquire, Ordering::Relaxed)
+    {
         if has == this {
             // SAFETY: bytes that are there.
             unsafe { libc::write(2, c"the allocator is entered again\n".as_ptr().cast(), 31) };
