@@ -66,6 +66,11 @@ impl Sign {
         Ok(Self { eventfd, says })
     }
 
+    /// The file says now what it is to say.
+    fn is_said_by(&self, file: &OpenFile) -> bool {
+        file.poll().unwrap_or(0) & self.says.bits() != 0
+    }
+
     /// It is readable when it counts anything, and writable unless it is full.
     fn set(&self, ready: bool) {
         const FULL: u64 = u64::MAX - 1;
@@ -136,8 +141,12 @@ fn change(
     };
     let sign = &registrations[at].sign;
     if op != DEL {
+        // First, as a wakeup may come at any time.
+        sign.set(false);
         // An event has told of its wakeups when it is asked, and it is asked here.
-        sign.set(file.poll()? & sign.says.bits() != 0 && !is_event);
+        if sign.is_said_by(&file) && !is_event {
+            sign.set(true);
+        }
     }
     match (op, event) {
         (ADD, Some((data, flags))) => {
@@ -183,10 +192,13 @@ pub(super) fn refresh(server: &Server) {
         let file = entry.any_file();
         // Asking a perf event changes it.
         if matches!(file.kind(), FileKind::Map(_)) {
-            let events = file.poll().unwrap_or(0);
             for Registration { sign, .. } in entry.registrations.lock().iter() {
-                if events & sign.says.bits() == 0 {
+                if !sign.is_said_by(&file) {
                     sign.set(false);
+                    // What was written meanwhile has told of it, and that may have been taken back.
+                    if sign.is_said_by(&file) {
+                        sign.set(true);
+                    }
                 }
             }
         }
