@@ -106,7 +106,7 @@ fn a_static_program_sees_what_it_sees_on_the_kernel() {
 #[track_caller]
 fn answers_as_the_kernel(name: &str, last: &str) {
     let place = Place::new();
-    let Some(program) = place.compiled(name, &["-pthread"]) else {
+    let Some(program) = place.compiled(name, &["-pthread", "-no-pie"]) else {
         return;
     };
     let of = |backend: &str| output(place.mapemu(&["--backend", backend]).arg(&program)).0;

@@ -76,9 +76,13 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
         let Some((task, status)) = next(server, &mut waits)? else {
             return Ok(());
         };
-        is_program |= status >> 16 == libc::PTRACE_EVENT_EXEC;
-        if !libc::WIFSTOPPED(status) {
+        let is_new = status >> 16 == libc::PTRACE_EVENT_EXEC;
+        is_program |= is_new;
+        if is_new || !libc::WIFSTOPPED(status) {
+            // Another thread that executes a program ends the first one without a word, and has its number.
             waits.retain(|(stopped, _): &Waiting<'_>| stopped.task != task);
+        }
+        if !libc::WIFSTOPPED(status) {
             if task == first {
                 told(status);
             }

@@ -114,6 +114,21 @@ static void on_alarm(int flags) {
     setitimer(ITIMER_REAL, &soon, 0);
 }
 
+static struct pollfd left;
+
+static void *executes(void *nothing) {
+    usleep(150000);
+    execl("/proc/self/exe", "waits", "executed", nothing);
+    return 0;
+}
+
+/* The memory of a program that took the place of one that waited is its own. */
+static void executed(void) {
+    left.revents = 99;
+    usleep(400000);
+    printf("after exec: %d\n", left.revents);
+}
+
 static void polls(void) {
     int pipes[2];
     if (pipe(pipes))
@@ -178,6 +193,13 @@ static void polls(void) {
     close(pipes[1]);
     close(hash);
     say("poll of an array at no address", syscall(SYS_ppoll, 8L, 1, 0, 0, 0));
+    if (!fork()) {
+        pthread_t thread;
+        pthread_create(&thread, 0, executes, 0);
+        left = one;
+        exit(poll(&left, 1, 300));
+    }
+    wait(0);
 }
 
 static void epolls(void) {
@@ -268,8 +290,13 @@ static void perfs(void) {
     close(epoll);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    (void)argv;
     setvbuf(stdout, 0, _IONBF, 0);
+    if (argc > 1) {
+        executed();
+        return 0;
+    }
     cpu_set_t first;
     CPU_ZERO(&first);
     CPU_SET(0, &first);
