@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use super::mapping::int;
 use super::memory::TaskMem;
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
@@ -21,7 +22,7 @@ use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 /// How long a signal may wait that is to end a call.
 const LOOK: Duration = Duration::from_millis(10);
 /// More fds than anybody asks for: the running kernel answers.
-const MOST: u64 = 4096;
+const MOST: u32 = 4096;
 /// Bytes of a `struct pollfd`.
 const POLLFD: usize = 8;
 
@@ -124,7 +125,7 @@ impl Wait {
         #[cfg(target_arch = "x86_64")]
         let older = match call.number {
             libc::SYS_poll => {
-                let time = super::mapping::int(c).cast_signed();
+                let time = int(c).cast_signed();
                 let time = u64::try_from(time).ok().map(Duration::from_millis);
                 Some((Shape::Poll(a), b, Time::new(time, None)))
             }
@@ -152,6 +153,7 @@ impl Wait {
                 (Shape::Select([b, c, d], 0), a, time)
             }
         };
+        let n = int(n);
         if n > MOST {
             return Ok(None);
         }

@@ -193,6 +193,8 @@ static void polls(void) {
     close(pipes[1]);
     close(hash);
     say("poll of an array at no address", syscall(SYS_ppoll, 8L, 1, 0, 0, 0));
+    struct timespec none = {};
+    say("poll of a number with more bits", syscall(SYS_ppoll, &one, 1 | 1L << 32, &none, 0, 8));
     if (!fork()) {
         pthread_t thread;
         pthread_create(&thread, 0, executes, 0);
