@@ -53,8 +53,31 @@ fn prog_type_of(attach_type: AttachType) -> Option<ProgType> {
     }
 }
 
-/// Places that are not at cgroups and that `BPF_PROG_ATTACH` knows: sockmaps, devices, …
-const OTHER_PLACES: [u32; 12] = [4, 5, 7, 16, 17, 36, 38, 43, 46, 47, 54, 55];
+/// What programs can be attached to besides cgroups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Elsewhere {
+    SocketMap,
+    Netns,
+    Interface,
+    /// The kernel was made without it: remote controls, netkit.
+    Nowhere,
+}
+
+impl Elsewhere {
+    pub(super) fn of(attach_type: AttachType) -> Option<Self> {
+        use AttachType as A;
+        match attach_type {
+            A::SK_SKB_STREAM_PARSER
+            | A::SK_SKB_STREAM_VERDICT
+            | A::SK_MSG_VERDICT
+            | A::SK_SKB_VERDICT => Some(Self::SocketMap),
+            A::FLOW_DISSECTOR | A::SK_LOOKUP => Some(Self::Netns),
+            A::TCX_INGRESS | A::TCX_EGRESS => Some(Self::Interface),
+            A::LIRC_MODE2 | A::NETKIT_PRIMARY | A::NETKIT_PEER => Some(Self::Nowhere),
+            _ => None,
+        }
+    }
+}
 
 /// # Errors
 ///
@@ -212,7 +235,7 @@ impl Call<'_> {
     /// The program type of a place, or the answer.
     pub(super) fn prog_type_at(&self, attach_type: AttachType) -> Result<ProgType> {
         prog_type_of(attach_type).ok_or_else(|| {
-            if OTHER_PLACES.contains(&attach_type.0) {
+            if Elsewhere::of(attach_type).is_some() || attach_type == AttachType::LSM_CGROUP {
                 let what = format_args!("attaching programs at {}", attach_type.0);
                 self.inner.env.unsupported(what)
             } else {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::attach::Elsewhere;
 use super::call::Call;
 use super::files::Held;
 use crate::abi::{AttachFlags, AttachType, Attr, Caps, Errno, MapType, ProgType, Result, UserMem};
@@ -24,28 +25,6 @@ mod at {
     pub(super) const PROG_ATTACH_FLAGS: usize = 32;
     pub(super) const REVISION: usize = 56;
     pub(super) const END: usize = 64;
-}
-
-/// What programs can be attached to besides cgroups.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Elsewhere {
-    SocketMap,
-    Netns,
-    Interface,
-    /// The kernel was made without it: remote controls, netkit.
-    Nowhere,
-}
-
-impl Elsewhere {
-    fn of(attach_type: AttachType) -> Option<Self> {
-        match attach_type.0 {
-            4 | 5 | 7 | 38 => Some(Self::SocketMap),
-            17 | 36 => Some(Self::Netns),
-            46 | 47 => Some(Self::Interface),
-            16 | 54 | 55 => Some(Self::Nowhere),
-            _ => None,
-        }
-    }
 }
 
 impl Call<'_> {
