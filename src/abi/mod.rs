@@ -32,7 +32,7 @@ pub use map_type::MapType;
 pub use perf::{
     PERF_CTXLEN_MASK, PERF_CTXLEN_SHIFT, PERF_CURRENT_CPU, PERF_HEADER_SIZE, PERF_INDEX_MASK,
     PERF_RECORD_LOST, PERF_RECORD_MISC_KERNEL, PERF_RECORD_SAMPLE, PerfAttr, PerfEvent, Wakeup,
-    perf_page,
+    perf_attr, perf_ioc, perf_page,
 };
 pub use prog_type::ProgType;
 pub use ring::{MappedRing, Record, RingMemory, header_of, next_record, write_sample};

@@ -49,10 +49,35 @@ impl PerfEvent {
     }
 }
 
-/// `PERF_SAMPLE_TIME`
-const SAMPLE_TIME: u64 = 1 << 2;
-/// `PERF_SAMPLE_RAW`
-const SAMPLE_RAW: u64 = 1 << 10;
+/// Bits in a `struct perf_event_attr`.
+pub mod perf_attr {
+    /// `PERF_SAMPLE_TIME`, in `sample_type`.
+    pub const SAMPLE_TIME: u64 = 1 << 2;
+    /// `PERF_SAMPLE_RAW`, in `sample_type`.
+    pub const SAMPLE_RAW: u64 = 1 << 10;
+    /// `disabled`
+    pub const DISABLED: u64 = 1;
+    /// `watermark`
+    pub const WATERMARK: u64 = 1 << 14;
+    /// `sample_id_all`
+    pub const SAMPLE_ID_ALL: u64 = 1 << 18;
+    /// `write_backward`
+    pub const WRITE_BACKWARD: u64 = 1 << 27;
+}
+
+/// Requests of ioctl(2): `PERF_EVENT_IOC_*`.
+#[expect(missing_docs, reason = "the names are the kernel's")]
+pub mod perf_ioc {
+    pub const ENABLE: u32 = 0x2400;
+    pub const DISABLE: u32 = 0x2401;
+    pub const RESET: u32 = 0x2403;
+    pub const ID: u32 = 0x8008_2407;
+    pub const SET_BPF: u32 = 0x4004_2408;
+    pub const PAUSE_OUTPUT: u32 = 0x4004_2409;
+
+    /// Those that emulated events answer.
+    pub const ALL: [u32; 6] = [ENABLE, DISABLE, RESET, ID, SET_BPF, PAUSE_OUTPUT];
+}
 
 /// What is looked at of a `struct perf_event_attr`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,16 +114,14 @@ impl PerfAttr {
 
     /// Its records have more in them, or less, than raw samples with or without the time.
     pub fn has_other_records(&self) -> bool {
-        const WITH_IDS: u64 = 1 << 18;
-        let timed = self.samples == SAMPLE_RAW | SAMPLE_TIME && self.bits & WITH_IDS == 0;
+        use perf_attr::{SAMPLE_ID_ALL, SAMPLE_RAW, SAMPLE_TIME};
+        let timed = self.samples == SAMPLE_RAW | SAMPLE_TIME && self.bits & SAMPLE_ID_ALL == 0;
         self.samples != SAMPLE_RAW && !timed
     }
 
     /// The event, on that CPU.
     pub fn event(&self, cpu: u32) -> PerfEvent {
-        const DISABLED: u64 = 1;
-        const WATERMARK: u64 = 1 << 14;
-        const WRITE_BACKWARD: u64 = 1 << 27;
+        use perf_attr::{DISABLED, SAMPLE_TIME, WATERMARK, WRITE_BACKWARD};
         PerfEvent {
             config: self.config,
             cpu,

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use crate::abi::{Cmd, Errno, Fd, PerfEvent, PollEvents, Result, Wakeup};
+use crate::abi::{Cmd, Errno, Fd, PerfEvent, PollEvents, Result, Wakeup, perf_attr, perf_ioc};
 
 /// The errno of the last system call of this thread that failed.
 pub fn last_errno() -> Errno {
@@ -108,12 +108,8 @@ pub(super) fn most_files() -> libc::rlim_t {
 ///
 /// What perf_event_open(2) answers.
 pub fn perf_event_open(event: PerfEvent) -> Result<OwnedFd> {
+    use perf_attr::{DISABLED, SAMPLE_RAW, SAMPLE_TIME, WATERMARK, WRITE_BACKWARD};
     const SIZE: u32 = 112;
-    const SAMPLE_TIME: u64 = 1 << 2;
-    const SAMPLE_RAW: u64 = 1 << 10;
-    const DISABLED: u64 = 1;
-    const WATERMARK: u64 = 1 << 14;
-    const WRITE_BACKWARD: u64 = 1 << 27;
     const CLOEXEC: u32 = 8;
     let (watermark, wakeup) = match event.wakeup {
         Wakeup::Events(events) => (0, events),
@@ -151,11 +147,13 @@ pub fn perf_event_open(event: PerfEvent) -> Result<OwnedFd> {
 ///
 /// What ioctl(2) answers.
 pub fn perf_event_enable(fd: Fd, enabled: bool) -> Result<()> {
-    const ENABLE: libc::Ioctl = 0x2400;
-    const DISABLE: libc::Ioctl = 0x2401;
-    let request = if enabled { ENABLE } else { DISABLE };
+    let request = if enabled {
+        perf_ioc::ENABLE
+    } else {
+        perf_ioc::DISABLE
+    };
     // SAFETY: the argument is a number.
-    let ret = unsafe { libc::ioctl(raw(fd), request, 0) };
+    let ret = unsafe { libc::ioctl(raw(fd), request.into(), 0) };
     checked(i64::from(ret)).map(|_| ())
 }
 
@@ -165,9 +163,8 @@ pub fn perf_event_enable(fd: Fd, enabled: bool) -> Result<()> {
 ///
 /// What ioctl(2) answers.
 pub fn perf_event_pause(fd: Fd, paused: bool) -> Result<()> {
-    const PAUSE_OUTPUT: libc::Ioctl = 0x4004_2409;
     // SAFETY: the argument is a number.
-    let ret = unsafe { libc::ioctl(raw(fd), PAUSE_OUTPUT, u32::from(paused)) };
+    let ret = unsafe { libc::ioctl(raw(fd), perf_ioc::PAUSE_OUTPUT.into(), u32::from(paused)) };
     checked(i64::from(ret)).map(|_| ())
 }
 
@@ -177,10 +174,9 @@ pub fn perf_event_pause(fd: Fd, paused: bool) -> Result<()> {
 ///
 /// What ioctl(2) answers.
 pub fn perf_event_id(fd: Fd) -> Result<u64> {
-    const ID: libc::Ioctl = 0x8008_2407;
     let mut id = 0_u64;
     // SAFETY: the number is ours.
-    let ret = unsafe { libc::ioctl(raw(fd), ID, &raw mut id) };
+    let ret = unsafe { libc::ioctl(raw(fd), perf_ioc::ID.into(), &raw mut id) };
     checked(i64::from(ret)).map(|_| id)
 }
 

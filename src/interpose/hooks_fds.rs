@@ -146,7 +146,10 @@ pub(super) unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: c_l
     let ret = unsafe { raw(libc::SYS_ioctl, args) };
     // It is no call that a placeholder knows; and an event of the running kernel knows no program of ours.
     let failed = ret == -c_long::from(libc::ENOTTY) || ret == -c_long::from(libc::EINVAL);
-    if failed && perf::is_ioctl(request) && process::is_interposed() {
+    if failed
+        && let Some(request) = perf::request(request)
+        && process::is_interposed()
+    {
         // SAFETY: the caller's promise.
         let mut mem = unsafe { ProcessMem::new() };
         if let Some(result) = perf::ioctl(fd, request, argument, &mut mem) {

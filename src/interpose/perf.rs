@@ -5,14 +5,8 @@ use std::ffi::{c_int, c_long, c_ulong};
 use super::memory::ProcessMem;
 use super::raw::as_int;
 use super::{caller, notice, process, table, threads};
-use crate::abi::{Errno, PerfAttr, Result, UserMem};
-use crate::map::object::{Object, OtherKind};
-
-const ENABLE: c_ulong = 0x2400;
-const DISABLE: c_ulong = 0x2401;
-const ID: c_ulong = 0x8008_2407;
-const SET_BPF: c_ulong = 0x4004_2408;
-const PAUSE_OUTPUT: c_ulong = 0x4004_2409;
+use crate::abi::{Errno, PerfAttr, Result, UserMem, perf_ioc};
+use crate::map::object::OtherKind;
 
 /// The answer of perf_event_open(2); `None` if it is for the running kernel.
 pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Option<Result<u32>> {
@@ -56,19 +50,21 @@ pub(super) fn open(attr: u64, pid: c_int, cpu: c_int, mem: &ProcessMem) -> Optio
     }))
 }
 
-/// It may be an ioctl of a perf event.
-pub(super) fn is_ioctl(request: c_ulong) -> bool {
-    matches!(request, ENABLE | DISABLE | ID | SET_BPF | PAUSE_OUTPUT)
+/// An ioctl of a perf event, if it is one.
+pub(super) fn request(request: c_ulong) -> Option<u32> {
+    let request = u32::try_from(request).ok()?;
+    perf_ioc::ALL.contains(&request).then_some(request)
 }
 
 /// The answer of ioctl(2) where an emulated file has to do with it, as the event or as the program.
 pub(super) fn ioctl(
     fd: c_int,
-    request: c_ulong,
+    request: u32,
     argument: c_long,
     mem: &mut ProcessMem,
 ) -> Option<Result<u32>> {
-    if request == SET_BPF && (table::get(fd).is_some() || table::get(as_int(argument)).is_some()) {
+    let sets_program = request == perf_ioc::SET_BPF;
+    if sets_program && (table::get(fd).is_some() || table::get(as_int(argument)).is_some()) {
         notice(format_args!(
             "programs of perf events do not run: PERF_EVENT_IOC_SET_BPF is refused with EOPNOTSUPP"
         ));
@@ -76,19 +72,7 @@ pub(super) fn ioctl(
     }
     let entry = table::get(fd)?;
     Some(caller::answered(|| {
-        let object = entry.file.object();
-        let event = match &object {
-            Object::Other(object) => object.perf_event(),
-            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) => None,
-        };
-        let event = event.ok_or(Errno::ENOTTY)?;
-        match request {
-            ENABLE => event.enable(true),
-            DISABLE => event.enable(false),
-            PAUSE_OUTPUT => event.pause(argument != 0)?,
-            ID => mem.write(argument.cast_unsigned(), &event.id.to_ne_bytes())?,
-            _ => return Err(Errno::ENOTTY),
-        }
-        Ok(0)
+        let done = entry.file.ioctl(request, argument.cast_unsigned(), mem);
+        done.map(|()| 0)
     }))
 }

@@ -4,6 +4,8 @@
 
 use libc::{sock_filter, sock_fprog};
 
+use crate::abi::perf_ioc;
+
 /// `AUDIT_ARCH_*` of this machine's own calls.
 #[cfg(target_arch = "x86_64")]
 pub(super) const ARCH: u32 = 0xc000_003e;
@@ -21,13 +23,6 @@ const FOREIGN_BPF: u32 = 386;
 /// Set in the numbers of x32's calls.
 #[cfg(target_arch = "x86_64")]
 const X32: u32 = 0x4000_0000;
-
-pub(super) const IOC_ENABLE: u32 = 0x2400;
-pub(super) const IOC_DISABLE: u32 = 0x2401;
-pub(super) const IOC_RESET: u32 = 0x2403;
-pub(super) const IOC_ID: u32 = 0x8008_2407;
-pub(super) const IOC_SET_BPF: u32 = 0x4004_2408;
-pub(super) const IOC_PAUSE_OUTPUT: u32 = 0x4004_2409;
 
 const NR: u32 = 0;
 const ARCH_AT: u32 = 4;
@@ -149,14 +144,7 @@ impl Filter {
         });
         filter.when(number(libc::SYS_ioctl), |ioctl| {
             ioctl.load(arg(1));
-            for request in [
-                IOC_ENABLE,
-                IOC_DISABLE,
-                IOC_RESET,
-                IOC_ID,
-                IOC_SET_BPF,
-                IOC_PAUSE_OUTPUT,
-            ] {
+            for request in perf_ioc::ALL {
                 ioctl.when(request, |perf| perf.ret(ours));
             }
             ioctl.ret(libc::SECCOMP_RET_ALLOW);

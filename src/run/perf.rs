@@ -1,12 +1,11 @@
 //! perf_event_open(2) and the ioctls of perf events, as far as programs write to them.
 
-use super::filter::{IOC_DISABLE, IOC_ENABLE, IOC_ID, IOC_PAUSE_OUTPUT, IOC_RESET, IOC_SET_BPF};
 use super::mapping::int;
 use super::memory::TaskMem;
 use super::port::{Answer, Port};
 use super::server::Server;
-use crate::abi::{Errno, PerfAttr, Result, UserMem};
-use crate::map::object::{Object, OtherKind};
+use crate::abi::{Errno, PerfAttr, UserMem};
+use crate::map::object::OtherKind;
 
 /// A call of perf_event_open(2).
 pub(super) fn open(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
@@ -55,28 +54,12 @@ pub(super) fn ioctl(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer 
     let Some(entry) = server.table.get(file.inode) else {
         return Answer::Continue;
     };
-    let answer = || -> Result<u64> {
-        let object = entry.any_file().object();
-        let event = match &object {
-            Object::Other(object) => object.perf_event(),
-            Object::Map(_) | Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) => None,
-        };
-        let event = event.ok_or(Errno::ENOTTY)?;
-        match int(request) {
-            IOC_ENABLE => event.enable(true),
-            IOC_DISABLE => event.enable(false),
-            IOC_RESET => {}
-            IOC_PAUSE_OUTPUT => event.pause(argument != 0)?,
-            IOC_ID => TaskMem::new(port).write(argument, &event.id.to_ne_bytes())?,
-            IOC_SET_BPF => {
-                server.notices.refuse(format_args!(
-                    "programs of perf events do not run: PERF_EVENT_IOC_SET_BPF is refused with EOPNOTSUPP"
-                ));
-                return Err(Errno::EOPNOTSUPP);
-            }
-            _ => return Err(Errno::ENOTTY),
-        }
-        Ok(0)
-    };
-    Answer::Returns(answer())
+    let mut mem = TaskMem::new(port);
+    let answer = entry.any_file().ioctl(int(request), argument, &mut mem);
+    if answer == Err(Errno::EOPNOTSUPP) {
+        server.notices.refuse(format_args!(
+            "programs of perf events do not run: PERF_EVENT_IOC_SET_BPF is refused with EOPNOTSUPP"
+        ));
+    }
+    Answer::Returns(answer.map(|()| 0))
 }

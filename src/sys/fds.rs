@@ -7,8 +7,9 @@ use std::time::Duration;
 use parking_lot::MappedRwLockReadGuard;
 
 use super::files::{File, Held, MapUser};
-use crate::abi::{Errno, Fd, MapType, PollEvents, Result};
+use crate::abi::{Errno, Fd, MapType, PollEvents, Result, UserMem, perf_ioc};
 use crate::map::object::Object;
+use crate::map::perf_event::Event;
 use crate::map::ringbuf_user::{self, ringbuf};
 
 /// The fds of who calls bpf(2): see [`Kernel::bpf_in`](super::Kernel::bpf_in).
@@ -132,15 +133,42 @@ impl OpenFile {
         self.0.map().ok()?.ops.mappable()?.file()
     }
 
+    fn perf_event(&self) -> Option<&Event> {
+        match &self.0.held {
+            Held::Object(Object::Other(object)) => object.perf_event(),
+            Held::Map(_) | Held::Link(_) | Held::Object(_) => None,
+        }
+    }
+
+    /// ioctl(2): the requests of perf events ([`perf_ioc`]).
+    ///
+    /// # Errors
+    ///
+    /// `ENOTTY` if it is no perf event, and for other requests; `EOPNOTSUPP` for `PERF_EVENT_IOC_SET_BPF`, as programs do not run;
+    /// `EINVAL`, `EFAULT`.
+    ///
+    /// Kernel: `kernel/events/core.c:_perf_ioctl`.
+    pub fn ioctl(&self, request: u32, argument: u64, mem: &mut dyn UserMem) -> Result<()> {
+        let event = self.perf_event().ok_or(Errno::ENOTTY)?;
+        match request {
+            perf_ioc::ENABLE => event.enable(true),
+            perf_ioc::DISABLE => event.enable(false),
+            perf_ioc::RESET => {}
+            perf_ioc::PAUSE_OUTPUT => event.pause(argument != 0)?,
+            perf_ioc::ID => mem.write(argument, &event.id.to_ne_bytes())?,
+            perf_ioc::SET_BPF => return Err(Errno::EOPNOTSUPP),
+            _ => return Err(Errno::ENOTTY),
+        }
+        Ok(())
+    }
+
     /// poll(2): the bits of its state that are set. Those of a perf event are then not set any more.
     ///
     /// # Errors
     ///
     /// `EINVAL` if it is neither a map nor a perf event.
     pub fn poll(&self) -> Result<u32> {
-        if let Held::Object(Object::Other(object)) = &self.0.held
-            && let Some(event) = object.perf_event()
-        {
+        if let Some(event) = self.perf_event() {
             return Ok(event.poll());
         }
         Ok(self.0.map()?.ops.poll())
@@ -152,9 +180,7 @@ impl OpenFile {
     ///
     /// `EINVAL` if it is something else than a map or a perf event.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<PollEvents> {
-        if let Held::Object(Object::Other(object)) = &self.0.held
-            && let Some(event) = object.perf_event()
-        {
+        if let Some(event) = self.perf_event() {
             return Ok(event.wait(timeout));
         }
         Ok(ringbuf_user::poll(self.0.map()?, timeout))
@@ -167,9 +193,7 @@ impl OpenFile {
     ///
     /// `EINVAL` if it is neither: nothing else wakes anybody.
     pub fn on_wake(&self, hook: &Arc<dyn Fn() + Send + Sync>) -> Result<()> {
-        if let Held::Object(Object::Other(object)) = &self.0.held
-            && let Some(event) = object.perf_event()
-        {
+        if let Some(event) = self.perf_event() {
             event.on_wake(hook);
             return Ok(());
         }
