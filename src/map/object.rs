@@ -138,14 +138,10 @@ impl OtherObject {
             | OtherKind::Netns
             | OtherKind::Link => None,
         };
-        let socket = match kind {
-            OtherKind::Socket(socket) => socket,
-            OtherKind::File
-            | OtherKind::Cgroup1
-            | OtherKind::Pidfd
-            | OtherKind::Netns
-            | OtherKind::PerfEvent(_)
-            | OtherKind::Link => Socket::default(),
+        let socket = if let OtherKind::Socket(socket) = kind {
+            socket
+        } else {
+            Socket::default()
         };
         Self {
             id,
