@@ -8,11 +8,10 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::net::{SocketAddr, getpeername, getsockname, sockopt};
 
 use super::server::Server;
-use crate::map::object::{Object, OtherKind, Socket};
-use crate::sys::OpenFile;
+use crate::map::object::{Object, OtherKind};
+use crate::sys::{OpenFile, socket};
 
 /// The sockets that were met and are open.
 #[derive(Debug, Default)]
@@ -30,7 +29,7 @@ struct Known {
 impl Sockets {
     /// The socket of that inode, of which we have a file.
     pub(super) fn file(&self, server: &Server, ino: u64, taken: Option<&OwnedFd>) -> OpenFile {
-        let socket = taken.and_then(describe).unwrap_or_default();
+        let socket = taken.and_then(socket::describe).unwrap_or_default();
         let mut known = self.0.lock();
         if let Some((file, _)) = known.files.get(&ino) {
             if let Object::Other(object) = file.object() {
@@ -99,25 +98,4 @@ fn data(line: &str) -> Option<u64> {
     let mut words = line.strip_prefix("tfd:")?.split_ascii_whitespace();
     words.find(|word| *word == "data:")?;
     u64::from_str_radix(words.next()?, 16).ok()
-}
-
-/// What maps ask of a socket.
-fn describe(socket: &OwnedFd) -> Option<Socket> {
-    let domain = sockopt::socket_domain(socket).ok()?.as_raw();
-    let kind = sockopt::socket_type(socket).ok()?.as_raw();
-    let protocol = sockopt::socket_protocol(socket).ok()?;
-    let protocol = protocol.map_or(0, |protocol| protocol.as_raw().get());
-    let unnamed = getsockname(socket).map_or(true, |name| match SocketAddr::try_from(name) {
-        Ok(SocketAddr::V4(addr)) => addr.port() == 0,
-        Ok(SocketAddr::V6(addr)) => addr.port() == 0,
-        _ => true,
-    });
-    Some(Socket {
-        bound: !unnamed,
-        listening: sockopt::socket_acceptconn(socket).unwrap_or(false),
-        connected: getpeername(socket).is_ok(),
-        reuseport: sockopt::socket_reuseport(socket).unwrap_or(false),
-        cookie: sockopt::socket_cookie(socket).unwrap_or(0),
-        ..Socket::made(domain.into(), kind.cast_signed(), protocol.cast_signed())
-    })
 }

@@ -31,6 +31,8 @@ mod prog_load;
 mod query;
 mod records;
 mod reserved;
+#[cfg(all(target_os = "linux", any(feature = "interpose", feature = "run")))]
+pub(crate) mod socket;
 mod space;
 mod straight;
 mod structure;
