@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{WORD, Words};
+use super::{AtomicU64, WORD, Words};
 
 /// See the module.
 #[derive(Debug)]
@@ -94,46 +94,39 @@ impl Ring {
         self.words.word(0).store(position, Ordering::SeqCst);
     }
 
+    /// A word of the producer's page.
+    fn of_producer(&self, at: usize) -> &AtomicU64 {
+        self.words.word(self.page_size / WORD + at)
+    }
+
     /// The producer's position.
     pub fn producer(&self) -> u64 {
-        self.words
-            .word(self.page_size / WORD)
-            .load(Ordering::Acquire)
+        self.of_producer(0).load(Ordering::Acquire)
     }
 
     /// Moves the producer: what was written before is seen by who sees the position.
     pub fn set_producer(&self, position: u64) {
-        self.words
-            .word(self.page_size / WORD)
-            .store(position, Ordering::Release);
+        self.of_producer(0).store(position, Ordering::Release);
     }
 
     /// The position of the oldest record that may be busy: the word behind the producer's position.
     pub fn pending(&self) -> u64 {
-        self.words
-            .word(self.page_size / WORD + 1)
-            .load(Ordering::Relaxed)
+        self.of_producer(1).load(Ordering::Relaxed)
     }
 
     /// Sets it; one thread at a time.
     pub fn set_pending(&self, position: u64) {
-        self.words
-            .word(self.page_size / WORD + 1)
-            .store(position, Ordering::Relaxed);
+        self.of_producer(1).store(position, Ordering::Relaxed);
     }
 
     /// Where the oldest record is that is not overwritten: the word behind that.
     pub fn overwritten(&self) -> u64 {
-        self.words
-            .word(self.page_size / WORD + 2)
-            .load(Ordering::Acquire)
+        self.of_producer(2).load(Ordering::Acquire)
     }
 
     /// Sets it; one thread at a time. Who sees the records behind it begin sees that they moved.
     pub fn set_overwritten(&self, position: u64) {
-        self.words
-            .word(self.page_size / WORD + 2)
-            .store(position, Ordering::Release);
+        self.of_producer(2).store(position, Ordering::Release);
     }
 
     /// The place of a position in the data.

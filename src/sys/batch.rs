@@ -64,13 +64,14 @@ impl Call<'_> {
             attr,
             done: 0,
         };
+        let deletes = cmd == Cmd::MAP_LOOKUP_AND_DELETE_BATCH;
         let answer = match cmd {
             Cmd::MAP_UPDATE_BATCH => batch.update(mem),
             Cmd::MAP_DELETE_BATCH => batch.delete(mem),
             _ => match has.token {
                 Token::LastKey => batch.lookup(mem),
-                Token::NextKey => batch.lookup_from(cmd == Cmd::MAP_LOOKUP_AND_DELETE_BATCH, mem),
-                Token::Bucket => batch.lookup_buckets(cmd == Cmd::MAP_LOOKUP_AND_DELETE_BATCH, mem),
+                Token::NextKey => batch.lookup_from(deletes, mem),
+                Token::Bucket => batch.lookup_buckets(deletes, mem),
             },
         };
         mem.write(count_addr, &batch.done.to_ne_bytes())?;
