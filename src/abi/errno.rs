@@ -66,6 +66,7 @@ errnos! {
     ENOTDIR = 20, "not a directory";
     EISDIR = 21, "a directory";
     EINVAL = 22, "an argument is not valid";
+    ENFILE = 23, "too many open files in the system";
     EMFILE = 24, "too many open files";
     ENOTTY = 25, "not for such an fd";
     ENOSPC = 28, "no room";

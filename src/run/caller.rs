@@ -147,10 +147,7 @@ fn before(caller: &Caller<'_>, cmd: Cmd, attr: u64, mem: &TaskMem<'_>) {
         }
         Cmd::OBJ_PIN | Cmd::OBJ_GET => server.follow_pins(),
         Cmd::MAP_FREEZE => {
-            let mut fd = [0; 4];
-            if mem.read(attr, &mut fd).is_ok()
-                && let Ok(Some(entry)) = caller.entry(Attr(&fd).u32(0))
-            {
+            if let Some(entry) = entry_at(caller, attr, mem) {
                 mapping::drop_unmapped(server, &entry);
             }
         }
@@ -170,12 +167,16 @@ fn is_of_sockets(caller: &Caller<'_>, cmd: Cmd, attr: u64, mem: &TaskMem<'_>) ->
         _ if is_batch(cmd) => 36,
         _ => return false,
     };
+    let map_type =
+        entry_at(caller, attr.wrapping_add(at), mem).and_then(|entry| entry.any_file().map_type());
+    map_type.is_some_and(holds_sockets)
+}
+
+/// The emulated file whose fd is at an address.
+fn entry_at(caller: &Caller<'_>, addr: u64, mem: &TaskMem<'_>) -> Option<Arc<Entry>> {
     let mut fd = [0; 4];
-    let read = mem.read(attr.wrapping_add(at), &mut fd);
-    match read.and_then(|()| caller.entry(Attr(&fd).u32(0))) {
-        Ok(Some(entry)) => entry.any_file().map_type().is_some_and(holds_sockets),
-        Ok(None) | Err(_) => false,
-    }
+    mem.read(addr, &mut fd).ok()?;
+    caller.entry(Attr(&fd).u32(0)).ok()?
 }
 
 /// What `f` gives, or the words of its panic: it names what is not emulated.

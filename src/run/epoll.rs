@@ -12,14 +12,12 @@ use std::sync::Arc;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::mapping::{errno_of, int};
 use super::memory::TaskMem;
-use super::port::{Answer, Port};
+use super::port::{Answer, Port, taken};
 use super::server::Server;
 use super::table::Entry;
-use super::task;
 use crate::abi::{Attr, Errno, Fd, MapType, PollEvents, Result, UserMem};
 use crate::sys::{FileKind, OpenFile};
 
@@ -69,6 +67,14 @@ impl Sign {
     /// The file says now what it is to say.
     fn is_said_by(&self, file: &OpenFile) -> bool {
         file.poll().unwrap_or(0) & self.says.bits() != 0
+    }
+
+    /// Says what the file says, if it `tells`. First it is taken back, as a wakeup may come at any time.
+    fn show(&self, file: &OpenFile, tells: bool) {
+        self.set(false);
+        if self.is_said_by(file) && tells {
+            self.set(true);
+        }
     }
 
     /// It is readable when it counts anything, and writable unless it is full.
@@ -141,12 +147,8 @@ fn change(
     };
     let sign = &registrations[at].sign;
     if op != DEL {
-        // First, as a wakeup may come at any time.
-        sign.set(false);
         // An event has told of its wakeups when it is asked, and it is asked here.
-        if sign.is_said_by(&file) && !is_event {
-            sign.set(true);
-        }
+        sign.show(&file, !is_event);
     }
     match (op, event) {
         (ADD, Some((data, flags))) => {
@@ -194,30 +196,12 @@ pub(super) fn refresh(server: &Server) {
         if matches!(file.kind(), FileKind::Map(_)) {
             for Registration { sign, .. } in entry.registrations.lock().iter() {
                 if !sign.is_said_by(&file) {
-                    sign.set(false);
-                    // What was written meanwhile has told of it, and that may have been taken back.
-                    if sign.is_said_by(&file) {
-                        sign.set(true);
-                    }
+                    sign.show(&file, true);
                 }
             }
         }
         true
     });
-}
-
-/// A file of the program, by an fd of ours.
-pub(super) fn taken(port: &dyn Port, fd: Fd) -> Result<OwnedFd> {
-    let process = task::process_of(port.task());
-    let pid = process.and_then(Pid::from_raw).ok_or(Errno::EBADF)?;
-    let found = pidfd_open(pid, PidfdFlags::empty())
-        .and_then(|pidfd| pidfd_getfd(&pidfd, fd.cast_signed(), PidfdGetfdFlags::empty()));
-    found.map_err(|error| {
-        if error != rustix::io::Errno::BADF {
-            port.unreachable(&error.into());
-        }
-        errno_of(error)
-    })
 }
 
 fn read_event(port: &dyn Port, event: u64) -> Result<(EventData, EventFlags)> {

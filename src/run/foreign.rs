@@ -2,11 +2,9 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::os::fd::OwnedFd;
 
 use parking_lot::Mutex;
 use rustix::fs::FileType;
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::placeholder::Inode;
 use super::port::Port;
@@ -41,21 +39,24 @@ impl Foreign {
         let access = server.tasks.access(task, fd);
         let file_type = FileType::from_raw_mode(file.mode);
         if file_type == FileType::Socket {
-            let taken = taken(task, fd);
+            let taken = task::taken(task, fd).ok();
             return server.sockets.file(server, file.inode.1, taken.as_ref());
         }
+        let path = task::link(task, &format!("fd/{fd}")).unwrap_or_default();
+        let name = path.as_os_str().as_encoded_bytes();
         let (what, kind) = if access == (false, false) {
             (What::Path, OtherKind::File)
         } else if file_type == FileType::Directory {
-            let path = task::link(task, &format!("fd/{fd}")).unwrap_or_default();
             let cgroups = &server.cgroups;
             if cgroups.has(&path) || task::file_system(task, fd).as_deref() == Some("cgroup2") {
                 return cgroups.file(&server.kernel, file.inode, &path);
             }
             (What::File(file.inode), OtherKind::File)
-        } else if let Some(process) = process_behind(task, fd) {
+        } else if name.starts_with(b"anon_inode:[pidfd]")
+            && let Some(process) = process_behind(task, fd)
+        {
             (What::Process(file.inode, process), OtherKind::Pidfd)
-        } else if is_netns(task, fd) {
+        } else if name.starts_with(b"net:[") {
             (What::File(file.inode), OtherKind::Netns)
         } else {
             (What::File(file.inode), OtherKind::File)
@@ -73,25 +74,9 @@ impl Foreign {
     }
 }
 
-fn is_netns(task: i32, fd: Fd) -> bool {
-    let link = task::link(task, &format!("fd/{fd}"));
-    link.is_ok_and(|link| link.as_os_str().as_encoded_bytes().starts_with(b"net:["))
-}
-
 /// The process that a pidfd means.
 fn process_behind(task: i32, fd: Fd) -> Option<i32> {
-    let link = task::link(task, &format!("fd/{fd}")).ok()?;
-    if !link.to_str()?.starts_with("anon_inode:[pidfd]") {
-        return None;
-    }
     let info = fs::read_to_string(format!("/proc/{task}/fdinfo/{fd}")).ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("Pid:"))?;
     line.trim().parse().ok()
-}
-
-/// A file of a task, by an fd of ours.
-fn taken(task: i32, fd: Fd) -> Option<OwnedFd> {
-    let process = task::process_of(task)?;
-    let pidfd = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
-    pidfd_getfd(&pidfd, fd.cast_signed(), PidfdGetfdFlags::empty()).ok()
 }

@@ -131,15 +131,17 @@ impl Call<'_> {
         })
     }
 
+    /// The path at an address.
+    fn read_path(&self, addr: u64) -> Result<PathBuf> {
+        Ok(OsString::from_vec(self.mem.path(addr)?).into())
+    }
+
     /// The path from the root on, if it may be one of ours: it leads to a place that matters.
     fn path(&self, (dir, addr): At) -> Option<PathBuf> {
         let mut begin = [0; 6];
         let len = usize::try_from(4096 - addr % 4096).unwrap_or(1).min(6);
         self.mem.read(addr, &mut begin[..len]).ok()?;
-        let path = |this: &Self| {
-            let path = this.mem.path(addr).ok()?;
-            Some(PathBuf::from(OsString::from_vec(path)))
-        };
+        let path = |this: &Self| this.read_path(addr).ok();
         if begin[0] == b'/' {
             let ours = [b"/sys/f", b"/sys/d", b"/proc/", b"/dev/f"];
             let may_be = ours.iter().any(|ours| ours[..len] == begin[..len]);
@@ -196,7 +198,7 @@ impl Call<'_> {
             let path = self.path(at)?;
             if !flags.intersects(OFlags::PATH | OFlags::NOFOLLOW) && self.linked(&path).is_some() {
                 // Such files have no name to be opened by.
-                return Some(Err(errno_of(rustix::io::Errno::NXIO)));
+                return Some(Err(Errno::ENXIO));
             }
             let text = self.text_at(&path)?;
             let fd = self.server.give_text(self.port, &text, cloexec);
@@ -319,27 +321,26 @@ impl Call<'_> {
     }
 
     fn stat(&mut self, at: At, out: u64, flags: i32) -> Option<Result<u64>> {
-        let real = match c_path(self.real(at)?) {
-            Ok(real) => real,
-            Err(errno) => return Some(Err(errno)),
-        };
-        // SAFETY: it is a plain struct of numbers.
-        let mut stat: libc::stat = unsafe { std::mem::zeroed() };
-        // SAFETY: the path ends with a NUL, and the struct is ours.
-        let ret = unsafe { libc::fstatat(libc::AT_FDCWD, real.as_ptr(), &raw mut stat, flags) };
-        Some(self.filled(ret, out, bytes_of(&stat)))
+        let found = c_path(self.real(at)?).and_then(|real| {
+            // SAFETY: it is a plain struct of numbers.
+            let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+            // SAFETY: the path ends with a NUL, and the struct is ours.
+            let ret = unsafe { libc::fstatat(libc::AT_FDCWD, real.as_ptr(), &raw mut stat, flags) };
+            self.filled(ret, out, bytes_of(&stat))
+        });
+        Some(found)
     }
 
     fn statx(&mut self, at: At, flags: i32, mask: u32, out: u64) -> Option<Result<u64>> {
-        let real = match c_path(self.real(at)?) {
-            Ok(real) => real,
-            Err(errno) => return Some(Err(errno)),
-        };
-        // SAFETY: it is a plain struct of numbers.
-        let mut stat: libc::statx = unsafe { std::mem::zeroed() };
-        // SAFETY: the path ends with a NUL, and the struct is ours.
-        let ret = unsafe { libc::statx(libc::AT_FDCWD, real.as_ptr(), flags, mask, &raw mut stat) };
-        Some(self.filled(ret, out, bytes_of(&stat)))
+        let found = c_path(self.real(at)?).and_then(|real| {
+            let (dir, real) = (libc::AT_FDCWD, real.as_ptr());
+            // SAFETY: it is a plain struct of numbers.
+            let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+            // SAFETY: the path ends with a NUL, and the struct is ours.
+            let ret = unsafe { libc::statx(dir, real, flags, mask, &raw mut stat) };
+            self.filled(ret, out, bytes_of(&stat))
+        });
+        Some(found)
     }
 
     fn filled(&mut self, ret: i32, out: u64, bytes: &[u8]) -> Result<u64> {
@@ -404,7 +405,7 @@ impl Call<'_> {
             (None, None) => None,
             (Some(Err(errno)), _) | (_, Some(Err(errno))) => Some(Err(errno)),
             (Some(Ok(from)), Some(Ok(to))) => Some(Ok((from, to))),
-            (None, Some(_)) | (Some(_), None) => Some(Err(errno_of(rustix::io::Errno::XDEV))),
+            (None, Some(_)) | (Some(_), None) => Some(Err(Errno::EXDEV)),
         }
     }
 
@@ -429,7 +430,7 @@ impl Call<'_> {
     fn symlink(&self, target: u64, at: At) -> Option<Result<u64>> {
         let real = self.real(at)?;
         let make = |real: PathBuf| {
-            let target = PathBuf::from(OsString::from_vec(self.mem.path(target)?));
+            let target = self.read_path(target)?;
             // What it leads to is where it really is.
             let target = self.real_path(&target).unwrap_or(target);
             rustix::fs::symlink(&target, &real)
@@ -516,7 +517,7 @@ impl Call<'_> {
         bytes.push(0);
         let len = bytes.len() as u64;
         if len > size {
-            return Some(Err(Errno::new(34)));
+            return Some(Err(Errno::ERANGE));
         }
         Some(self.mem.write(buffer, &bytes).map(|()| len))
     }
@@ -526,7 +527,7 @@ impl Call<'_> {
             Some(Ok(real)) => real,
             Some(Err(errno)) => return Some(Err(errno)),
             None => {
-                let path = PathBuf::from(OsString::from_vec(self.mem.path(path).ok()?));
+                let path = self.read_path(path).ok()?;
                 let path = task::absolute(self.port.task(), None, &path).ok()?;
                 // No file system is asked: the program may be what serves it.
                 let how = (OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::CACHED);

@@ -6,7 +6,7 @@
 //! Kernel: `fs/select.c` (v6.18).
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::mapping::int;
 use super::memory::TaskMem;
-use super::port::{Answer, Port, Syscall};
+use super::port::{Answer, Port, Syscall, taken};
 use super::server::Server;
 use super::{epoll, task};
 use crate::abi::{Attr, Errno, Fd, Result, UserMem};
@@ -66,6 +66,16 @@ struct Asked {
     fd: Fd,
     what: What,
     events: PollFlags,
+}
+
+impl Asked {
+    /// What the running kernel is asked.
+    fn theirs(&self) -> Option<PollFd<'_>> {
+        match &self.what {
+            What::Theirs(file) => Some(PollFd::new(file, self.events)),
+            What::Nothing | What::Closed | What::Ours(_) | What::Served | What::Other => None,
+        }
+    }
 }
 
 enum What {
@@ -181,7 +191,7 @@ impl Wait {
         }
         for asked in &mut wait.asked {
             if matches!(asked.what, What::Other) {
-                asked.what = epoll::taken(port, asked.fd).map_or(What::Closed, What::Theirs);
+                asked.what = taken(port, asked.fd).map_or(What::Closed, What::Theirs);
             }
         }
         Ok(Some(wait))
@@ -207,7 +217,7 @@ impl Wait {
             if !task::is_signalled(port.task(), self.blocked) {
                 return None;
             }
-            answer = Err(Errno::new(4));
+            answer = Err(Errno::EINTR);
         }
         let mut mem = TaskMem::new(port);
         self.time.write_left(&mut mem);
@@ -223,44 +233,31 @@ impl Wait {
 
     /// The files that are not ours, and when it is to be looked at again.
     pub(super) fn waits_for<'a>(&'a self, fds: &mut Vec<PollFd<'a>>) -> Duration {
-        fds.extend(self.asked.iter().filter_map(|asked| match &asked.what {
-            What::Theirs(file) => Some(PollFd::new(file, asked.events)),
-            What::Nothing | What::Closed | What::Ours(_) | What::Served | What::Other => None,
-        }));
+        fds.extend(self.asked.iter().filter_map(Asked::theirs));
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         self.time.until.map_or(LOOK, left).min(LOOK)
     }
 
     /// What each file says now.
     fn said(&self) -> Vec<PollFlags> {
-        let null = rustix::stdio::stdin();
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.asked.len());
-        for asked in &self.asked {
-            let (file, events) = match &asked.what {
-                What::Theirs(file) => (file.as_fd(), asked.events),
-                What::Nothing | What::Closed | What::Ours(_) | What::Served | What::Other => {
-                    (null, PollFlags::empty())
-                }
-            };
-            fds.push(PollFd::from_borrowed_fd(file, events));
-        }
+        let mut fds: Vec<_> = self.asked.iter().filter_map(Asked::theirs).collect();
         let _ = rustix::event::poll(&mut fds, Some(&Timespec::default()));
+        let mut theirs = fds.iter().map(PollFd::revents);
         // What a file says that has nothing to wait for.
         let default = PollFlags::IN | PollFlags::OUT | PollFlags::RDNORM | PollFlags::WRNORM;
         let always = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-        let each = self.asked.iter().zip(fds);
-        each.map(|(asked, fd)| match &asked.what {
+        let each = self.asked.iter().map(|asked| match &asked.what {
             What::Nothing => PollFlags::empty(),
             What::Closed => PollFlags::NVAL,
-            What::Theirs(_) => fd.revents(),
+            What::Theirs(_) => theirs.next().unwrap_or(PollFlags::empty()),
             What::Served | What::Other => default & (asked.events | always),
             What::Ours(file) => {
                 let says = file.poll().ok().and_then(|bits| u16::try_from(bits).ok());
                 let says = says.map_or(default, PollFlags::from_bits_retain);
                 says & (asked.events | always)
             }
-        })
-        .collect()
+        });
+        each.collect()
     }
 
     /// How many say anything; what is written.

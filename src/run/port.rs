@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use libc::pid_t;
 use rustix::fs::OFlags;
 
+use super::mapping::errno_of;
 use super::poll::Wait;
+use super::task;
 use crate::abi::{Fd, Result};
 
 /// A task that waits for the answer to a call.
@@ -58,4 +60,18 @@ pub(super) enum Answer {
     Continue,
     /// It waits.
     Later(Box<Wait>),
+}
+
+/// A file of the program, by an fd of ours.
+///
+/// # Errors
+///
+/// `EBADF` if it is not open; those of the system, which are told.
+pub(super) fn taken(port: &dyn Port, fd: Fd) -> Result<OwnedFd> {
+    task::taken(port.task(), fd).map_err(|error| {
+        if error != rustix::io::Errno::BADF {
+            port.unreachable(&error.into());
+        }
+        errno_of(error)
+    })
 }

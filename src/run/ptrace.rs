@@ -16,13 +16,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
 
 use super::child;
-use super::epoll;
 use super::filter::ARCH;
 use super::mapping::{errno_of, int};
 use super::memory::TaskMem;
 use super::placeholder::{inode_of, own_link};
 use super::poll::Wait;
-use super::port::{Answer, Port, Syscall};
+use super::port::{Answer, Port, Syscall, taken};
 use super::server::Server;
 use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
@@ -305,7 +304,7 @@ impl Stopped<'_> {
         let mut ends = [0; 8];
         TaskMem::new(self).read(room, &mut ends)?;
         let ends = [Attr(&ends).u32(0), Attr(&ends).u32(4)];
-        let sent = epoll::taken(self, ends[1]).and_then(|socket| {
+        let sent = taken(self, ends[1]).and_then(|socket| {
             child::send_fd(socket.as_fd(), file.as_fd()).map_err(errno_of)?;
             self.received(ends[0], room)
         });

@@ -244,7 +244,7 @@ impl Server {
         };
         let file = made().map_err(|error| {
             port.unreachable(&error);
-            Errno::new(23)
+            Errno::ENFILE
         })?;
         port.add_fd(file.as_fd(), rustix::fs::OFlags::RDONLY, cloexec)
     }

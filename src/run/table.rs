@@ -96,7 +96,7 @@ impl Table {
     pub(super) fn install(&self, port: &dyn Port, file: OpenFile) -> Result<Fd> {
         let made = self.place(port, &file).map_err(|error| {
             port.unreachable(&error);
-            Errno::new(23)
+            Errno::ENFILE
         });
         let (placeholder, theirs, inode, watch) = made?;
         let known = self.get(inode);

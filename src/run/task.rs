@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use libc::pid_t;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, makedev, open, statx};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::placeholder::Inode;
 use crate::abi::{Errno, Fd, Result};
@@ -145,44 +146,56 @@ pub(super) fn absolute(task: pid_t, dir: Option<Fd>, path: &Path) -> Result<Path
     Ok(start.join(path))
 }
 
+/// What `/proc` tells of a task under these names, each with its colon; nothing of those that are not there.
+fn status<const N: usize>(task: pid_t, names: [&str; N]) -> [Option<String>; N] {
+    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
+    names.map(|name| {
+        let told = status.lines().find_map(|line| line.strip_prefix(name));
+        told.map(|told| told.trim().to_owned())
+    })
+}
+
 /// The process that a task belongs to.
 pub(super) fn process_of(task: pid_t) -> Option<pid_t> {
-    let status = fs::read_to_string(format!("/proc/{task}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?;
-    line.trim().parse().ok()
+    let [process] = status(task, ["Tgid:"]);
+    process?.parse().ok()
+}
+
+/// A file of a task, by an fd of ours.
+pub(super) fn taken(task: pid_t, fd: Fd) -> rustix::io::Result<OwnedFd> {
+    let process = process_of(task).and_then(Pid::from_raw);
+    let pidfd = pidfd_open(process.ok_or(rustix::io::Errno::BADF)?, PidfdFlags::empty())?;
+    pidfd_getfd(&pidfd, fd.cast_signed(), PidfdGetfdFlags::empty())
 }
 
 /// A signal has come that ends a call, unless it is one of those.
 pub(super) fn is_signalled(task: pid_t, blocked: u64) -> bool {
-    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
-    let set = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
-            .unwrap_or(0)
-    };
+    let names = ["SigPnd:", "ShdPnd:", "SigIgn:", "SigCgt:", "SigBlk:"];
+    let sets = status(task, names).map(|set| {
+        let set = set.and_then(|set| u64::from_str_radix(&set, 16).ok());
+        set.unwrap_or(0)
+    });
+    let [own, shared, ignored, caught, masked] = sets;
     let bit = |signal: i32| 1_u64 << (signal - 1);
     let by_default = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
     let by_default = by_default
         .into_iter()
         .fold(0, |set, signal| set | bit(signal));
-    let pending = set("SigPnd:") | set("ShdPnd:");
-    let ignored = set("SigIgn:") | by_default & !set("SigCgt:");
-    pending & !blocked & !set("SigBlk:") & !ignored != 0
+    let ignored = ignored | by_default & !caught;
+    (own | shared) & !blocked & !masked & !ignored != 0
 }
 
 /// What a task takes off the modes of new files.
 pub(super) fn umask(task: pid_t) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    line.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok())
+    let [mask] = status(task, ["Umask:"]);
+    mask.and_then(|mask| u32::from_str_radix(&mask, 8).ok())
         .unwrap_or(0)
 }
 
 /// How many fds a task has room for.
 pub(super) fn fd_room(task: pid_t) -> usize {
-    let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
-    line.and_then(|size| size.trim().parse().ok()).unwrap_or(0)
+    let [size] = status(task, ["FDSize:"]);
+    size.and_then(|size| size.parse().ok()).unwrap_or(0)
 }
 
 /// All processes that can be looked at.
