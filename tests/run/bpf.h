@@ -29,6 +29,30 @@ static inline int elem(int cmd, int fd, void *key, void *value, long flags) {
     return bpf(cmd, &attr);
 }
 
+static inline int load(int type, struct bpf_insn *insns, int count) {
+    union bpf_attr attr = {};
+    attr.prog_type = type;
+    attr.insns = (long)insns;
+    attr.insn_cnt = count;
+    attr.license = (long)"GPL";
+    return bpf(BPF_PROG_LOAD, &attr);
+}
+
+/* Runs a program so many times; what it returned. */
+static inline unsigned run(int prog, int repeat) {
+    char packet[64] = {};
+    union bpf_attr attr = {};
+    attr.test.prog_fd = prog;
+    attr.test.data_in = (long)packet;
+    attr.test.data_size_in = sizeof packet;
+    attr.test.repeat = repeat;
+    if (bpf(BPF_PROG_TEST_RUN, &attr)) {
+        perror("test run");
+        return -1;
+    }
+    return attr.test.retval;
+}
+
 /* A line of what a call answered. */
 static inline void say(const char *what, long ret) {
     int number = ret < 0 ? errno : 0;

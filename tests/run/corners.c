@@ -44,13 +44,8 @@ int main(int argc, char **argv) {
     } else if (!strcmp(argv[1], "tracepoint")) {
         union bpf_attr attr = {};
         struct bpf_insn insns[] = {{.code = 0xb7}, {.code = 0x95}};
-        attr.prog_type = BPF_PROG_TYPE_RAW_TRACEPOINT;
-        attr.insns = (long)insns;
-        attr.insn_cnt = 2;
-        attr.license = (long)"GPL";
-        int prog = bpf(BPF_PROG_LOAD, &attr);
+        int prog = load(BPF_PROG_TYPE_RAW_TRACEPOINT, insns, 2);
         printf("loaded: %d\n", prog >= 0);
-        memset(&attr, 0, sizeof attr);
         attr.raw_tracepoint.name = (long)"sys_enter";
         attr.raw_tracepoint.prog_fd = prog;
         say("attach", bpf(BPF_RAW_TRACEPOINT_OPEN, &attr));

@@ -10,25 +10,6 @@
 #include <sys/mman.h>
 #include <time.h>
 
-static int load(struct bpf_insn *insns, int count) {
-    union bpf_attr attr = {};
-    attr.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
-    attr.insns = (long)insns;
-    attr.insn_cnt = count;
-    attr.license = (long)"GPL";
-    return bpf(BPF_PROG_LOAD, &attr);
-}
-
-static unsigned run(int prog) {
-    char packet[64] = {};
-    union bpf_attr attr = {};
-    attr.test.prog_fd = prog;
-    attr.test.data_in = (long)packet;
-    attr.test.data_size_in = sizeof packet;
-    attr.test.repeat = 3;
-    return bpf(BPF_PROG_TEST_RUN, &attr) ? -1 : attr.test.retval;
-}
-
 static struct bpf_prog_info info(int prog) {
     struct bpf_prog_info info = {};
     union bpf_attr attr = {};
@@ -54,16 +35,16 @@ static void time_and_counts(void) {
     struct timespec now;
     clock_gettime(CLOCK_BOOTTIME, &now);
     long expected = (now.tv_sec * 1000000000 + now.tv_nsec) >> 20;
-    int prog = load(insns, 3);
-    printf("the time is right: %d\n", labs(run(prog) - expected) < 10000);
+    int prog = load(BPF_PROG_TYPE_SOCKET_FILTER, insns, 3);
+    printf("the time is right: %d\n", labs(run(prog, 3) - expected) < 10000);
     printf("loaded right now: %d\n", labs((long)(info(prog).load_time >> 20) - expected) < 10000);
     printf("%lld runs\n", info(prog).run_cnt);
     union bpf_attr attr = {};
     int stats = bpf(BPF_ENABLE_STATS, &attr);
-    run(prog);
+    run(prog, 3);
     printf("%lld runs, in some time: %d\n", info(prog).run_cnt, info(prog).run_time_ns > 0);
     close(stats);
-    run(prog);
+    run(prog, 3);
     printf("%lld runs\n", info(prog).run_cnt);
 }
 
@@ -107,13 +88,13 @@ static void samples(int backward) {
         {.code = 0xbf, .dst_reg = 4, .src_reg = 10}, {.code = 0x07, .dst_reg = 4, .imm = -8},
         {.code = 0xb7, .dst_reg = 5, .imm = 8},
         {.code = 0x85, .imm = BPF_FUNC_perf_event_output}, {.code = 0x95}};
-    int prog = load(insns, sizeof insns / sizeof *insns);
-    printf("3 samples: %d, head %lld\n", run(prog), page->data_head);
+    int prog = load(BPF_PROG_TYPE_SOCKET_FILTER, insns, sizeof insns / sizeof *insns);
+    printf("3 samples: %d, head %lld\n", run(prog, 3), page->data_head);
     struct perf_event_header *record = (void *)((char *)page + 4096 + (page->data_head - (backward ? 0 : 32)) % 4096);
     long *time = (long *)(record + 1);
     printf("%d bytes of type %d at a time: %d, %d bytes: %ld\n", record->size, record->type, *time > 0, *(int *)(time + 1), *(long *)((int *)(time + 1) + 1));
     say("pause", ioctl(fd, PERF_EVENT_IOC_PAUSE_OUTPUT, 1));
-    printf("none: %d, head %lld\n", (int)run(prog), page->data_head);
+    printf("none: %d, head %lld\n", (int)run(prog, 3), page->data_head);
 }
 
 int main(void) {

@@ -36,22 +36,7 @@ static int writer(int map, int flags, int perf) {
         {0x85, 0, 0, 0, 25},
         {0xb7, 0}, {0x95},
     };
-    union bpf_attr attr = {};
-    attr.prog_type = BPF_PROG_TYPE_SCHED_CLS;
-    attr.insns = (long)(perf ? of_perf : insns);
-    attr.insn_cnt = 10;
-    attr.license = (long)"GPL";
-    return bpf(BPF_PROG_LOAD, &attr);
-}
-
-static void run(int prog) {
-    char packet[64] = {};
-    union bpf_attr attr = {};
-    attr.test.prog_fd = prog;
-    attr.test.data_in = (long)packet;
-    attr.test.data_size_in = sizeof packet;
-    if (bpf(BPF_PROG_TEST_RUN, &attr))
-        perror("test run");
+    return load(BPF_PROG_TYPE_SCHED_CLS, perf ? of_perf : insns, 10);
 }
 
 static void consume(void) { *consumer = *producer; }
@@ -64,7 +49,7 @@ static long now(void) {
 
 static void *later(void *prog) {
     usleep(150000);
-    run((intptr_t)prog);
+    run((intptr_t)prog, 1);
     return 0;
 }
 
@@ -209,7 +194,7 @@ static void epolls(void) {
     control("add", epoll, EPOLL_CTL_ADD, ring, EPOLLIN);
     control("add again", epoll, EPOLL_CTL_ADD, ring, EPOLLIN);
     waited("empty", epoll, 150);
-    run(output);
+    run(output, 1);
     waited("written", epoll, -1);
     waited("level-triggered", epoll, -1);
     consume();
@@ -218,21 +203,21 @@ static void epolls(void) {
     struct epoll_event event;
     say("epoll_wait", LATER(output, epoll_wait(epoll, &event, 1, -1)));
     consume();
-    run(quiet);
+    run(quiet, 1);
     waited("written quietly", epoll, 150);
     control("modify", epoll, EPOLL_CTL_MOD, ring, EPOLLIN | EPOLLET);
     waited("modified", epoll, 0);
     waited("edge-triggered", epoll, 150);
-    run(output);
+    run(output, 1);
     waited("next edge", epoll, 0);
-    run(output);
+    run(output, 1);
     consume();
     waited("edge of what is consumed", epoll, 150);
-    run(quiet);
+    run(quiet, 1);
     waited("and written quietly", epoll, 150);
     control("modify", epoll, EPOLL_CTL_MOD, ring, EPOLLIN | EPOLLONESHOT);
     waited("one shot", epoll, 0);
-    run(output);
+    run(output, 1);
     waited("no second shot", epoll, 150);
     control("modify", epoll, EPOLL_CTL_MOD, ring, EPOLLIN | EPOLLOUT);
     waited("modified", epoll, 0);
@@ -271,19 +256,19 @@ static void epolls(void) {
 
 static void perfs(void) {
     polled(sample, POLLIN, 150);
-    run(events);
+    run(events, 1);
     polled(sample, POLLIN, 150);
     polled(sample, POLLIN, 150);
     struct pollfd one = {sample, POLLIN, 0};
     say("poll until it is written", LATER(events, poll(&one, 1, -1)));
     int epoll = epoll_create1(0);
-    run(events);
+    run(events, 1);
     control("add what is ready", epoll, EPOLL_CTL_ADD, sample, EPOLLIN);
     waited("added", epoll, 150);
-    run(events);
+    run(events, 1);
     waited("written", epoll, 150);
     waited("told once", epoll, 150);
-    run(events);
+    run(events, 1);
     control("modify what is ready", epoll, EPOLL_CTL_MOD, sample, EPOLLIN);
     waited("modified", epoll, 150);
     printf("until it is written: ");

@@ -246,16 +246,21 @@ fn pages_of_an_arena_are_memory() {
     assert_eq!(unsafe { libc::munmap(at, len) }, 0);
 }
 
-#[test]
-fn mapping_keeps_the_map_and_makes_freezing_busy() {
+/// An array of 1024 values of 8 bytes that can be mapped.
+fn mmapable(name: &str) -> MapHandle {
     const MMAPABLE: u32 = 1 << 10;
-    let _kernel = kernel();
     let opts = bpf_map_create_opts {
         sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
         map_flags: MMAPABLE,
         ..Default::default()
     };
-    let map = MapHandle::create(MapType::Array, Some("mapped"), 4, 8, 1024, &opts).unwrap();
+    MapHandle::create(MapType::Array, Some(name), 4, 8, 1024, &opts).unwrap()
+}
+
+#[test]
+fn mapping_keeps_the_map_and_makes_freezing_busy() {
+    let _kernel = kernel();
+    let map = mmapable("mapped");
     let fd = map.as_fd().as_raw_fd();
     let mapped = |prot: i32, len: usize, offset: i64| {
         // SAFETY: a new mapping, at no address that anybody has.
@@ -417,14 +422,8 @@ fn perf_events_that_are_none_of_ours_are_the_systems() {
 
 #[test]
 fn mapping_that_is_moved_is_the_maps_yet() {
-    const MMAPABLE: u32 = 1 << 10;
     let _kernel = kernel();
-    let opts = bpf_map_create_opts {
-        sz: size_of::<bpf_map_create_opts>() as libbpf_rs::libbpf_sys::size_t,
-        map_flags: MMAPABLE,
-        ..Default::default()
-    };
-    let map = MapHandle::create(MapType::Array, Some("moved"), 4, 8, 1024, &opts).unwrap();
+    let map = mmapable("moved");
     let (fd, none) = (map.as_fd().as_raw_fd(), std::ptr::null_mut());
     let write = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping, at no address that anybody has.
