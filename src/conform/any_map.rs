@@ -30,8 +30,6 @@ pub(super) struct Asked {
     pub(super) gone: bool,
     /// Programs use it too, at least those that are refused.
     pub(super) programs: bool,
-    /// What fdinfo shows depends on the programs that have used the map, and on the running kernel each call is one.
-    pub(super) shows_programs: bool,
 }
 
 impl Asked {
@@ -176,12 +174,13 @@ impl Asked {
             "map_pop_elem",
             "map_peek_elem",
             "map_lookup_percpu_elem",
+            "redirect_map",
+            "tail_call",
+            "skb_under_cgroup",
+            "perf_event_output",
         ]);
         // Socket filters, traffic control, XDP, sockets of cgroups; some maps go with one type only, the first program's.
-        let prog_type = match self.shows_programs {
-            true => 3,
-            false => *chance.pick(&[1, 3, 6, 8]),
-        };
+        let prog_type = *chance.pick(&[1, 3, 6, 8]);
         let op = self.on("helper").with("helper", helper);
         let op = op
             .with("prog_type", prog_type)
@@ -190,7 +189,7 @@ impl Asked {
     }
 
     fn info(self, chance: &mut Chance) -> Op {
-        if chance.one_in(3) && !self.shows_programs {
+        if chance.one_in(3) {
             return self.on("fdinfo");
         }
         let op = self.on("obj_get_info_by_fd");

@@ -57,7 +57,6 @@ pub(super) trait Operations: std::fmt::Debug {
             keys_are_fds: false,
             gone: false,
             programs: true,
-            shows_programs: false,
         }
     }
 

@@ -19,6 +19,21 @@ pub(super) struct Objects {
     nr_cpus: usize,
 }
 
+/// An index and a part of the packet for a sample: this CPU's, those that there are, none, and bits that mean nothing.
+const SAMPLE_FLAGS: &[u64] = &[
+    u32::MAX as u64,
+    0,
+    1,
+    2,
+    8 << 32,
+    1 | 64 << 32,
+    65 << 32,
+    1 << 52,
+];
+
+/// What else is returned, to all interfaces or all but one, and bits that mean nothing.
+const REDIRECT_FLAGS: &[u64] = &[0, 1, 2, 3, 4, 8, 8 | 16, 16 | 1, 1 << 40];
+
 /// What stands around a map of a type: operations that make it, and the names of what was made.
 fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
     let made = |ops: Vec<Op>| {
@@ -256,12 +271,30 @@ impl Objects {
         if is_local_storage(self.map_type) {
             return self.elem(chance);
         }
-        let command = *chance.pick(&["map_lookup_elem", "map_update_elem", "map_delete_elem"]);
+        let (helper, prog_types, flags): (_, &[u32], &[u64]) = match self.map_type {
+            MapType::PROG_ARRAY => ("tail_call", &[1, 3, 3, 6], &[0]),
+            MapType::CGROUP_ARRAY => ("skb_under_cgroup", &[3], &[0]),
+            MapType::PERF_EVENT_ARRAY => ("perf_event_output", &[1, 3, 3, 6], SAMPLE_FLAGS),
+            _ => ("redirect_map", &[6], REDIRECT_FLAGS),
+        };
+        let others = ["map_lookup_elem", "map_update_elem", "map_delete_elem"];
+        let helper = match chance.one_in(4) {
+            true => *chance.pick(&others),
+            false => helper,
+        };
         let op = Op::new("helper")
-            .with("helper", command)
+            .with("helper", helper)
             .with("map", MAP)
-            .with("prog_type", 3);
-        op.with("key", chance.pick(&self.keys).clone())
+            .with("prog_type", *chance.pick(prog_types))
+            .number("flags", *chance.pick(flags))
+            .with("key", chance.pick(&self.keys).clone());
+        match helper {
+            "perf_event_output" => {
+                let len = *chance.pick(&[0, 4, 5, 12, 100]);
+                op.bytes("store", &chance.bytes(len))
+            }
+            _ => op,
+        }
     }
 
     /// What a program finds or makes, and what it leaves there.
@@ -302,10 +335,6 @@ impl Operations for Objects {
             80..86 => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),
             86..97 => Op::new("walk").with("map", MAP).with("limit", 40),
             97..99 => Op::new("obj_get_info_by_fd").with("map", MAP),
-            // That of these shows the type of the first program: on the running kernel each helper call has one.
-            99 if matches!(self.map_type, MapType::DEVMAP | MapType::DEVMAP_HASH) => {
-                Op::new("obj_get_info_by_fd").with("map", MAP)
-            }
             _ => Op::new("fdinfo").with("map", MAP),
         }
     }
@@ -316,10 +345,6 @@ impl Operations for Objects {
             keys_are_fds: is_local_storage(self.map_type),
             gone: false,
             programs: true,
-            shows_programs: matches!(
-                self.map_type,
-                MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
-            ),
         }
     }
 

@@ -11,7 +11,7 @@ use super::world::{
     Deletes, ForEach, HelperAnswer, HelperCall, ProgRequest, Seen, Step, StepAnswer, StorageCall,
     Write,
 };
-use crate::abi::{Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
+use crate::abi::{Bpf, Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
 use crate::helper::Prog;
 use crate::helper::verifier::{
     self, LOCK_AT_EXIT, LOCK_IS_HELD, Refused, helper_allowed, load_allowed, lock_is_not_held,
@@ -19,7 +19,9 @@ use crate::helper::verifier::{
 };
 use crate::map::cgroup_storage::Storage;
 use crate::map::local_storage::LocalStorage;
+use crate::map::object::Object;
 use crate::map::{Map, Value};
+use crate::sys::ProgDef;
 
 impl From<Refused> for Stop {
     fn from(refused: Refused) -> Self {
@@ -35,6 +37,17 @@ const MAP_HASH: usize = 32;
 
 /// Bytes of a pointer, which it begins with where it has no hash.
 const POINTER: usize = 8;
+
+/// Bytes of the packet that programs run on.
+const PACKET: usize = 64;
+
+/// Bytes of the packet's Ethernet header that a program does not see.
+const fn header_before(prog_type: ProgType) -> usize {
+    match prog_type {
+        ProgType::SCHED_CLS | ProgType::SCHED_ACT | ProgType::XDP => 0,
+        _ => 14,
+    }
+}
 
 /// What a program has in hand after a lookup.
 #[derive(Clone)]
@@ -129,11 +142,12 @@ impl Emulated {
 
     // --- one helper call --------------------------------------------------------------------------------------------
 
-    pub(super) fn call_helper(&self, call: &HelperCall<'_>) -> Result<HelperAnswer, Stop> {
+    pub(super) fn call_helper(&mut self, call: &HelperCall<'_>) -> Result<HelperAnswer, Stop> {
         let map = self.kernel.map(call.map)?;
         let helper = Helper::from_name(call.helper)
             .ok_or_else(|| Stop::ToCome(format!("the helper {}", call.helper)))?;
         helper_allowed(&map, helper, call.prog_type)?;
+        self.bind(&map, call)?;
         let prog = self.prog(call.prog_type);
         let flags = UpdateFlags::from_bits_retain(call.flags);
         let mut out = vec![0; call.value.len()];
@@ -161,11 +175,60 @@ impl Emulated {
                 self.verified()?;
                 prog.map_peek_elem(&map, &mut out)
             }
-            _ => return Err(Stop::ToCome(format!("the helper {helper}"))),
+            _ => {
+                self.verified()?;
+                let ret = self.call_elsewhere(&map, &prog, call, helper)?;
+                return Ok(HelperAnswer::Ret(ret, None));
+            }
         };
         let gives_value = matches!(helper, Helper::MAP_POP_ELEM | Helper::MAP_PEEK_ELEM);
         let value = (gives_value && ret.is_ok()).then_some(out);
         Ok(HelperAnswer::Ret(self.ret_of(ret), value))
+    }
+
+    /// The program of a call is loaded: the first one binds a map that holds programs to its kind.
+    fn bind(&self, map: &Map, call: &HelperCall<'_>) -> Result<(), Stop> {
+        let holds_programs = matches!(
+            map.def.map_type,
+            MapType::PROG_ARRAY | MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
+        );
+        if !holds_programs {
+            return Ok(());
+        }
+        let prog = self.kernel.prog_load(ProgDef {
+            prog_type: call.prog_type,
+            maps: &[call.map],
+            ..ProgDef::default()
+        });
+        Ok(self.kernel.close(prog.map_err(Stop::Verifier)?)?)
+    }
+
+    /// The helpers that go where the map says.
+    fn call_elsewhere(
+        &mut self,
+        map: &Map,
+        prog: &Prog,
+        call: &HelperCall<'_>,
+        helper: Helper,
+    ) -> Result<i64, Stop> {
+        let index = call.key.first_chunk().map_or(0, |key| u32::from_le_bytes(*key));
+        Ok(match helper {
+            Helper::REDIRECT_MAP => prog.redirect_map(map, index, call.flags).0.into(),
+            Helper::TAIL_CALL => i64::from(prog.tail_call(map, index).is_some()),
+            Helper::SKB_UNDER_CGROUP => {
+                let Object::Cgroup(root) = self.root_cgroup()? else {
+                    return Err(Errno::ENOENT.into());
+                };
+                let under = prog.skb_under_cgroup(map, index, Some(&root));
+                under.map_or_else(|errno| self.ret_of(Err(errno)), i64::from)
+            }
+            Helper::PERF_EVENT_OUTPUT => {
+                let packet = &[0; PACKET][header_before(call.prog_type)..];
+                let sent = prog.perf_event_output_packet(map, call.flags, &call.store, packet);
+                self.ret_of(sent)
+            }
+            _ => return Err(Stop::ToCome(format!("the helper {helper}"))),
+        })
     }
 
     fn call_lookup(

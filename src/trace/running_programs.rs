@@ -116,7 +116,11 @@ impl Running {
         let bytes = probe::Bytes {
             key: &call.key,
             inner_key: call.inner_key.as_deref().unwrap_or_default(),
-            value: if looks_up { &call.store } else { &call.value },
+            value: match helper {
+                _ if looks_up => &call.store,
+                Helper::PERF_EVENT_OUTPUT => &call.store,
+                _ => &call.value,
+            },
         };
         let came = probe.run(host, bytes)?;
         Ok(match (looks_up, came.ret) {

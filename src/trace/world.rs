@@ -178,7 +178,7 @@ pub struct HelperCall<'a> {
     pub flags: u64,
     /// CPU, for `map_lookup_percpu_elem`.
     pub cpu: u32,
-    /// Bytes that are written through the pointer that was found.
+    /// Bytes that are written through the pointer that was found, or sent.
     pub store: Vec<u8>,
     /// A key to be looked up in the map that was found.
     pub inner_key: Option<Vec<u8>>,
