@@ -6,6 +6,7 @@ use super::any_map::Asked;
 use super::associative::MAP;
 use super::family::{Facts, Operations};
 use super::op::hex;
+use super::samples::Samples;
 use super::{Chance, Op, btf, btf::Field};
 use crate::abi::{MapFlags, MapType};
 
@@ -17,6 +18,7 @@ pub(super) struct Objects {
     /// Fields of an update that give the value.
     values: Vec<(&'static str, Value)>,
     nr_cpus: usize,
+    samples: Samples,
 }
 
 /// An index and a part of the packet for a sample: this CPU's, those that there are, none, and bits that mean nothing.
@@ -55,6 +57,12 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
             prog("sched_cls"),
             prog("socket_filter"),
             prog("xdp"),
+        ]),
+        _ if holds_programs(map_type) => made(vec![
+            prog("xdp_devmap"),
+            prog("xdp_cpumap"),
+            prog("xdp"),
+            prog("sched_cls"),
         ]),
         MapType::PERF_EVENT_ARRAY => made(vec![
             Op::new("perf_event"),
@@ -100,6 +108,14 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
         ]),
         _ => (Vec::new(), Vec::new()),
     }
+}
+
+/// A program may stand beside what is in it.
+const fn holds_programs(map_type: MapType) -> bool {
+    matches!(
+        map_type,
+        MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
+    )
 }
 
 /// Its keys are fds of what the storage belongs to.
@@ -222,6 +238,7 @@ impl Objects {
                 keys,
                 values,
                 nr_cpus,
+                samples: Samples::new(chance),
             },
         )
     }
@@ -242,6 +259,11 @@ impl Objects {
         if command == "map_update_elem" {
             let (field, value) = chance.pick(&self.values);
             op = op.with(field, value.clone());
+            if holds_programs(self.map_type) && chance.one_in(3) {
+                op = op
+                    .with("value", *chance.pick(&["01000000", "40000000"]))
+                    .with("value_prog", *chance.pick(&["o0", "o1", "o2", "o3", MAP]));
+            }
         }
         if matches!(command, "map_update_elem" | "map_lookup_elem") && chance.one_in(3) {
             let flags = &[(4, 1), (4, 2), (2, 4), (1, 3), (1, 8), (1, u64::MAX)];
@@ -290,7 +312,7 @@ impl Objects {
             .with("key", chance.pick(&self.keys).clone());
         match helper {
             "perf_event_output" => {
-                let len = *chance.pick(&[0, 4, 5, 12, 100]);
+                let len = *chance.pick(&[0, 4, 5, 12, 100, 700]);
                 op.bytes("store", &chance.bytes(len))
             }
             _ => op,
@@ -330,6 +352,7 @@ impl Operations for Objects {
             60 if self.map_type == MapType::CGRP_STORAGE && chance.one_in(4) => {
                 Op::new("cgroup_remove").with("cgroup", "o1")
             }
+            60..70 if self.map_type == MapType::PERF_EVENT_ARRAY => self.samples.next(chance),
             60..76 => self.program_side(chance),
             76..80 => Self::batch(chance),
             80..86 => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),
@@ -357,6 +380,13 @@ impl Operations for Objects {
                     .with("key", key.clone()),
             );
         }
+        if self.map_type == MapType::PERF_EVENT_ARRAY {
+            check.extend(self.samples.check());
+        }
         check
+    }
+
+    fn answered(&mut self, op: &Op, answer: &Value) {
+        self.samples.answered(op, answer);
     }
 }

@@ -45,6 +45,7 @@ impl Engine<'_> {
                 .collect::<Result<_, _>>()?,
         };
         Ok(match self.world.helper(&call)? {
+            HelperAnswer::Value(value) if facts.inner.is_none() => self.out_value(&facts, &value),
             HelperAnswer::Value(value) => json!({ "value": hex(&value) }),
             HelperAnswer::Null { outer: false } => json!({ "null": true }),
             HelperAnswer::Null { outer: true } => json!({ "null": true, "outer": true }),
