@@ -422,6 +422,30 @@ impl Associative {
         op
     }
 
+    /// An atomic step through a pointer; few of them are not where the verifier wants them.
+    fn atomic(&self, pointer: &str, chance: &mut Chance) -> Value {
+        let wide = chance.one_in(2);
+        let len = if wide { 8 } else { 4 };
+        let at = match chance.one_in(12) {
+            true => chance.below(self.value_size + 1),
+            false => len * chance.below((self.value_size / len).max(1)),
+        };
+        let ops = ["add", "or", "and", "xor", "exchange", "compare_exchange"];
+        let number = |chance: &mut Chance| match chance.one_in(2) {
+            true => *chance.pick(&[0, 1, u64::MAX, u64::MAX >> 32]),
+            false => chance.number(),
+        };
+        let (value, expected) = (number(chance), number(chance));
+        json!({
+            "atomic": pointer,
+            "op": *chance.pick(&ops),
+            "wide": wide,
+            "at": at,
+            "value": value,
+            "expected": expected,
+        })
+    }
+
     /// Several steps in one program. What is deleted is not looked at again, unless its place stays the map's.
     fn program(&self, chance: &mut Chance) -> Op {
         let read_len = self.value_size.min(64);
@@ -438,7 +462,13 @@ impl Associative {
                     steps.push(json!({ "lock": name, "at": at }));
                     steps.push(json!({ "unlock": name, "at": at }));
                 }
+                Some((Field::Timer, at)) => {
+                    for _ in 0..chance.between(1, 3) {
+                        steps.push(use_timer(&name, at, chance));
+                    }
+                }
                 Some(_) => {}
+                None if chance.one_in(3) => steps.push(self.atomic(&name, chance)),
                 None if chance.one_in(2) => {
                     let value = hex(&chance.bytes(read_len));
                     steps.push(json!({ "write": name, "at": 0, "value": value }));
@@ -460,6 +490,23 @@ impl Associative {
     }
 }
 
+/// A step with the timer at that offset of a value: it is to run when nobody is there any more.
+fn use_timer(pointer: &str, at: usize, chance: &mut Chance) -> Value {
+    let at = if chance.one_in(20) { at + 8 } else { at };
+    match chance.below(5) {
+        0 | 1 => {
+            let flags = *chance.weighted(&[(4, 1), (1, 0), (1, 7), (1, 2)]);
+            json!({ "timer_init": pointer, "at": at, "flags": flags })
+        }
+        2 => json!({ "timer_set_callback": pointer, "at": at }),
+        3 => {
+            let flags = *chance.weighted(&[(3, 0), (1, 1), (1, 2), (1, 4)]);
+            json!({ "timer_start": pointer, "at": at, "ns": 1_u64 << 60, "flags": flags })
+        }
+        _ => json!({ "timer_cancel": pointer, "at": at }),
+    }
+}
+
 fn array_keys(max_entries: usize) -> Vec<Vec<u8>> {
     let last = u32::try_from(max_entries).expect("a small map");
     let indexes = (0..last + 2).chain([u32::MAX]);
@@ -473,7 +520,7 @@ impl Operations for Associative {
             (100, "batch"),
             (200, "helper"),
             (12, "for_each"),
-            (12, "program"),
+            (if self.field.is_some() { 60 } else { 24 }, "program"),
             (if is_lru(self.map_type) { 90 } else { 30 }, "set_cpu"),
             (20, "walk"),
             (10, "info"),

@@ -8,10 +8,11 @@ use super::emulated::{Emulated, Loaded};
 use super::events::MOST_TOUCHED;
 use super::request::Stop;
 use super::world::{
-    Deletes, ForEach, HelperAnswer, HelperCall, ProgRequest, Seen, Step, StepAnswer, StorageCall,
-    Write,
+    Atomic, AtomicOp, Deletes, ForEach, HelperAnswer, HelperCall, ProgRequest, Seen, Step,
+    StepAnswer, StorageCall, Timer, Write,
 };
 use crate::abi::{Bpf, Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
+use crate::btf::{Field, FieldKind};
 use crate::helper::Prog;
 use crate::helper::verifier::{
     self, LOCK_AT_EXIT, LOCK_IS_HELD, Refused, helper_allowed, load_allowed, lock_is_not_held,
@@ -310,13 +311,30 @@ impl Emulated {
                     continue;
                 }
                 Step::Unlock(pointer, _) => i64::from(there(pointer).is_some()),
-                Step::Read(..) | Step::Write(..) | Step::Add(..) => {
+                Step::Timer(pointer, _, what) => match there(pointer) {
+                    Some(Pointer::Value(value)) => self.use_timer(&prog, &map, &value, *what),
+                    Some(Pointer::Map(_)) | None => 0,
+                },
+                Step::Read(..) | Step::Write(..) | Step::Add(..) | Step::Atomic(..) => {
                     answers.push(touch(&pointers, step)?);
                     continue;
                 }
             }));
         }
         Ok(answers)
+    }
+
+    fn use_timer(&self, prog: &Prog, map: &Arc<Map>, value: &Value<'_>, what: Timer) -> i64 {
+        let answer = match what {
+            Timer::Init(flags) => prog.timer_init(map, value, flags).map(|()| false),
+            Timer::SetCallback => {
+                let set = prog.timer_set_callback(value, |_, _, _, _| ());
+                set.map(|()| false)
+            }
+            Timer::Start(ns, flags) => prog.timer_start(value, ns, flags).map(|()| false),
+            Timer::Cancel => prog.timer_cancel(value),
+        };
+        answer.map_or_else(|errno| self.ret_of(Err(errno)), i64::from)
     }
 
     // --- callbacks --------------------------------------------------------------------------------------------------
@@ -528,12 +546,63 @@ fn touch(pointers: &[Option<Pointer<'_>>], step: &Step) -> Result<StepAnswer> {
             pointer.write(*at, &next.to_le_bytes());
             number(true)
         }
-        Step::Lookup(..)
+        Step::Atomic(pointer, at, atomic) => Ok(StepAnswer::Number(match there(pointer) {
+            Some(Pointer::Value(value)) => do_atomic(value, *at, *atomic).cast_signed(),
+            Some(Pointer::Map(_)) | None => 0,
+        })),
+        Step::Timer(..)
+        | Step::Lookup(..)
         | Step::Update(..)
         | Step::Delete(_)
         | Step::Call(_)
         | Step::Lock(..)
         | Step::Unlock(..) => unreachable!("the verifier refuses helpers while a lock is held"),
+    }
+}
+
+/// What was there before.
+#[expect(clippy::cast_possible_truncation, reason = "half of the bytes are meant")]
+fn do_atomic(value: &Value<'_>, at: usize, atomic: Atomic) -> u64 {
+    let Atomic {
+        op,
+        wide,
+        operand,
+        expected,
+    } = atomic;
+    let half = operand as u32;
+    match (op, wide) {
+        (AtomicOp::Add, true) => value.fetch_add_u64(at, operand),
+        (AtomicOp::Add, false) => value.fetch_add_u32(at, half).into(),
+        (AtomicOp::Or, true) => value.fetch_or_u64(at, operand),
+        (AtomicOp::Or, false) => value.fetch_or_u32(at, half).into(),
+        (AtomicOp::And, true) => value.fetch_and_u64(at, operand),
+        (AtomicOp::And, false) => value.fetch_and_u32(at, half).into(),
+        (AtomicOp::Xor, true) => value.fetch_xor_u64(at, operand),
+        (AtomicOp::Xor, false) => value.fetch_xor_u32(at, half).into(),
+        (AtomicOp::Exchange, true) => value.exchange_u64(at, operand),
+        (AtomicOp::Exchange, false) => value.exchange_u32(at, half).into(),
+        (AtomicOp::CompareExchange, true) => value.compare_exchange_u64(at, expected, operand),
+        (AtomicOp::CompareExchange, false) => {
+            let old = value.compare_exchange_u32(at, expected as u32, half);
+            old.into()
+        }
+    }
+}
+
+/// The verifier takes it for one of a timer, if there is one at that place.
+fn timer_allowed(map: &Map, at: usize, prog_type: ProgType, what: Timer) -> Result<(), Stop> {
+    let helper = match what {
+        Timer::Init(_) => Helper::TIMER_INIT,
+        Timer::SetCallback => Helper::TIMER_SET_CALLBACK,
+        Timer::Start(..) => Helper::TIMER_START,
+        Timer::Cancel => Helper::TIMER_CANCEL,
+    };
+    helper_allowed(map, helper, prog_type)?;
+    let mut fields = map.fields.0.iter();
+    let is_there = |field: &Field| field.kind == FieldKind::Timer && field.offset as usize == at;
+    match fields.any(is_there) {
+        true => Ok(()),
+        false => Err(Stop::Verifier(Errno::EINVAL)),
     }
 }
 
@@ -570,6 +639,18 @@ fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), St
             Step::Add(_, at) => {
                 verify_load(map, *at, 8)?;
                 verify_store(map, *at, 8)?;
+            }
+            Step::Atomic(_, at, atomic) => {
+                let len = if atomic.wide { 8 } else { 4 };
+                if !at.is_multiple_of(len) {
+                    return Err(Stop::Verifier(Errno::EACCES));
+                }
+                verify_load(map, *at, len)?;
+                verify_store(map, *at, len)?;
+            }
+            Step::Timer(_, at, what) => {
+                timer_allowed(map, *at, prog_type, *what)?;
+                no_lock(held)?;
             }
         }
     }
