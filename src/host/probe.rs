@@ -91,7 +91,8 @@ impl Places {
     fn new(call: &HelperCall) -> Self {
         let (inner_key_size, value_size) = call.inner.unwrap_or((0, call.shape.value_size));
         let key = 16;
-        let inner_key = key + call.shape.key_size.next_multiple_of(8);
+        // An index is read of maps without keys too, by programs that are refused.
+        let inner_key = key + call.shape.key_size.max(4).next_multiple_of(8);
         let value = inner_key + inner_key_size.next_multiple_of(8);
         let out = value + value_size.max(call.store_len).next_multiple_of(8);
         let len = out + value_size.next_multiple_of(8);
