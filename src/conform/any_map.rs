@@ -19,6 +19,15 @@ const FILE_FLAGS: &[(usize, u64)] = &[(3, 0), (4, 8), (4, 16), (1, 24), (1, 1)];
 /// Flags of elements: each that there is, and some that there are not.
 const ELEM_FLAGS: &[(usize, u64)] = &[(8, 0), (2, 1), (2, 2), (2, 4), (1, 5), (1, 8), (1, 1 << 40)];
 
+/// The element commands.
+const ELEM_COMMANDS: [&str; 5] = [
+    "map_lookup_elem",
+    "map_update_elem",
+    "map_delete_elem",
+    "map_get_next_key",
+    "map_lookup_and_delete_elem",
+];
+
 /// What of a map may be asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
@@ -75,6 +84,14 @@ impl Asked {
         }
     }
 
+    /// An element command as one without bpf(2), which is to answer the same; other operations as they are.
+    pub(super) fn by_handle(op: Op) -> Op {
+        match ELEM_COMMANDS.contains(&op.command().as_str()) {
+            true => op.with("handle", true),
+            false => op,
+        }
+    }
+
     fn on(self, op: &str) -> Op {
         Op::new(op).with("map", self.map)
     }
@@ -89,13 +106,7 @@ impl Asked {
     }
 
     fn elem(self, chance: &mut Chance) -> Op {
-        let command = *chance.pick(&[
-            "map_lookup_elem",
-            "map_update_elem",
-            "map_delete_elem",
-            "map_get_next_key",
-            "map_lookup_and_delete_elem",
-        ]);
+        let command = *chance.pick(&ELEM_COMMANDS);
         let mut op = self.on(command);
         if !chance.one_in(4) {
             op = op.with("key", self.key(chance));

@@ -463,17 +463,30 @@ impl Associative {
                     steps.push(json!({ "unlock": name, "at": at }));
                 }
                 Some((Field::Timer, at)) => {
-                    for _ in 0..chance.between(1, 3) {
-                        steps.push(use_timer(&name, at, chance));
+                    // Mostly in an order in which they succeed.
+                    let mut what = chance.below(4);
+                    for _ in 0..chance.between(2, 6) {
+                        steps.push(use_timer(what, &name, at, chance));
+                        what = match chance.one_in(4) {
+                            true => chance.below(4),
+                            false => (what + 1) % 4,
+                        };
                     }
                 }
                 Some(_) => {}
                 None if chance.one_in(3) => steps.push(self.atomic(&name, chance)),
-                None if chance.one_in(2) => {
-                    let value = hex(&chance.bytes(read_len));
-                    steps.push(json!({ "write": name, "at": 0, "value": value }));
+                None => {
+                    // All that may be noted, or what one instruction reads or writes.
+                    let len = *chance.pick(&[read_len, read_len, 1, 2, 4, 8]);
+                    let len = len.min(read_len);
+                    let at = chance.below(read_len - len + 1);
+                    if chance.one_in(2) {
+                        let value = hex(&chance.bytes(len));
+                        steps.push(json!({ "write": name, "at": at, "value": value }));
+                    } else {
+                        steps.push(json!({ "read": name, "at": at, "len": len }));
+                    }
                 }
-                None => steps.push(json!({ "read": name, "at": 0, "len": read_len })),
             }
         };
         touched(&mut steps, chance);
@@ -491,15 +504,15 @@ impl Associative {
 }
 
 /// A step with the timer at that offset of a value: it is to run when nobody is there any more.
-fn use_timer(pointer: &str, at: usize, chance: &mut Chance) -> Value {
-    let at = if chance.one_in(20) { at + 8 } else { at };
-    match chance.below(5) {
-        0 | 1 => {
+fn use_timer(what: usize, pointer: &str, at: usize, chance: &mut Chance) -> Value {
+    let at = if chance.one_in(40) { at + 8 } else { at };
+    match what {
+        0 => {
             let flags = *chance.weighted(&[(4, 1), (1, 0), (1, 7), (1, 2)]);
             json!({ "timer_init": pointer, "at": at, "flags": flags })
         }
-        2 => json!({ "timer_set_callback": pointer, "at": at }),
-        3 => {
+        1 => json!({ "timer_set_callback": pointer, "at": at }),
+        2 => {
             let flags = *chance.weighted(&[(3, 0), (1, 1), (1, 2), (1, 4)]);
             json!({ "timer_start": pointer, "at": at, "ns": 1_u64 << 60, "flags": flags })
         }

@@ -162,6 +162,7 @@ impl Generator {
         match chance.below(16) {
             0 => asked.op(&mut chance),
             1 => asked.through_other(self.operations.next(&mut chance)),
+            2 => Asked::by_handle(self.operations.next(&mut chance)),
             _ => self.operations.next(&mut chance),
         }
     }

@@ -19,6 +19,8 @@ pub(super) struct Objects {
     values: Vec<(&'static str, Value)>,
     nr_cpus: usize,
     samples: Samples,
+    /// Operations that make objects which nothing else needs: what is made again ends what it was.
+    renewed: Vec<Op>,
 }
 
 /// An index and a part of the packet for a sample: this CPU's, those that there are, none, and bits that mean nothing.
@@ -87,6 +89,12 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
                 .with("reuseport", true),
             socket("dgram").with("bind", true),
             socket("dgram"),
+        ]),
+        MapType::XSKMAP => made(vec![
+            socket("dgram").with("family", "xdp"),
+            socket("dgram"),
+            Op::new("file"),
+            socket("dgram").with("family", "xdp"),
         ]),
         MapType::SK_STORAGE => made(vec![
             socket("dgram"),
@@ -188,6 +196,11 @@ impl Objects {
     pub(super) fn new(facts: &Facts, chance: &mut Chance) -> (Vec<Op>, Self) {
         let map_type = facts.map_type;
         let (mut setup, names) = around(map_type);
+        let renewed = setup.iter().step_by(3).filter(|op| {
+            let made = op.command();
+            ["socket", "file", "perf_event"].contains(&made.as_str())
+        });
+        let renewed = renewed.cloned().collect();
         let (key_size, value_size, max_entries, flags) = attributes(map_type, chance);
         let nr_cpus = facts.nr_cpus as usize;
         // A map of CPUs is no larger than there are.
@@ -239,6 +252,7 @@ impl Objects {
                 values,
                 nr_cpus,
                 samples: Samples::new(chance),
+                renewed,
             },
         )
     }
@@ -312,7 +326,7 @@ impl Objects {
             .with("key", chance.pick(&self.keys).clone());
         match helper {
             "perf_event_output" => {
-                let len = *chance.pick(&[0, 4, 5, 12, 100, 700]);
+                let len = *chance.pick(&[0, 4, 5, 12, 100, 700, 1500]);
                 op.bytes("store", &chance.bytes(len))
             }
             _ => op,
@@ -346,16 +360,19 @@ impl Objects {
 
 impl Operations for Objects {
     fn next(&mut self, chance: &mut Chance) -> Op {
+        let samples = self.map_type == MapType::PERF_EVENT_ARRAY;
         match chance.below(100) {
+            0..30 if samples => self.program_side(chance),
             0..60 => self.elem(chance),
             // Its storage goes with a cgroup. No program runs in this one.
             60 if self.map_type == MapType::CGRP_STORAGE && chance.one_in(4) => {
                 Op::new("cgroup_remove").with("cgroup", "o1")
             }
-            60..70 if self.map_type == MapType::PERF_EVENT_ARRAY => self.samples.next(chance),
+            60..70 if samples => self.samples.next(chance),
             60..76 => self.program_side(chance),
             76..80 => Self::batch(chance),
             80..86 => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),
+            86 | 87 if !self.renewed.is_empty() => chance.pick::<Op>(&self.renewed).clone(),
             86..97 => Op::new("walk").with("map", MAP).with("limit", 40),
             97..99 => Op::new("obj_get_info_by_fd").with("map", MAP),
             _ => Op::new("fdinfo").with("map", MAP),

@@ -29,7 +29,7 @@ pub(super) struct Samples {
 impl Samples {
     pub(super) fn new(chance: &mut Chance) -> Self {
         let (prot, data_pages, shows_records) =
-            *chance.pick(&[("rw", 16, true), ("r", 1, true), ("rw", 1, false)]);
+            *chance.pick(&[("rw", 64, true), ("r", 1, true), ("rw", 1, false)]);
         Self {
             prot,
             data_pages,

@@ -62,7 +62,13 @@ enum Pointer<'m> {
 impl Pointer<'_> {
     fn read(&self, at: usize, out: &mut [u8]) -> Result<()> {
         match self {
-            Pointer::Value(value) => value.read(at, out),
+            Pointer::Value(value) => match out.len() {
+                1 => out.copy_from_slice(&value.load_u8(at).to_ne_bytes()),
+                2 => out.copy_from_slice(&value.load_u16(at).to_ne_bytes()),
+                4 => out.copy_from_slice(&value.load_u32(at).to_ne_bytes()),
+                8 => out.copy_from_slice(&value.load_u64(at).to_ne_bytes()),
+                _ => value.read(at, out),
+            },
             Pointer::Map(map) if map.frozen.load(Ordering::Relaxed) => {
                 let what = format_args!("the hash of a frozen map, read by a program");
                 return Err(map.env.unsupported(what));
@@ -74,7 +80,15 @@ impl Pointer<'_> {
 
     fn write(&self, at: usize, bytes: &[u8]) {
         match self {
-            Pointer::Value(value) => value.write(at, bytes),
+            Pointer::Value(value) => match *bytes {
+                [byte] => value.store_u8(at, byte),
+                [a, b] => value.store_u16(at, u16::from_ne_bytes([a, b])),
+                [a, b, c, d] => value.store_u32(at, u32::from_ne_bytes([a, b, c, d])),
+                [a, b, c, d, e, f, g, h] => {
+                    value.store_u64(at, u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+                }
+                _ => value.write(at, bytes),
+            },
             Pointer::Map(_) => unreachable!("the verifier refuses to write a struct bpf_map"),
         }
     }
@@ -212,7 +226,10 @@ impl Emulated {
         call: &HelperCall<'_>,
         helper: Helper,
     ) -> Result<i64, Stop> {
-        let index = call.key.first_chunk().map_or(0, |key| u32::from_le_bytes(*key));
+        let index = call
+            .key
+            .first_chunk()
+            .map_or(0, |key| u32::from_le_bytes(*key));
         Ok(match helper {
             Helper::REDIRECT_MAP => prog.redirect_map(map, index, call.flags).0.into(),
             Helper::TAIL_CALL => i64::from(prog.tail_call(map, index).is_some()),
@@ -561,7 +578,10 @@ fn touch(pointers: &[Option<Pointer<'_>>], step: &Step) -> Result<StepAnswer> {
 }
 
 /// What was there before.
-#[expect(clippy::cast_possible_truncation, reason = "half of the bytes are meant")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "half of the bytes are meant"
+)]
 fn do_atomic(value: &Value<'_>, at: usize, atomic: Atomic) -> u64 {
     let Atomic {
         op,

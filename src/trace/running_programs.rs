@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use super::request::Stop;
 use super::running::Running;
 use super::world::{
-    Atomic, AtomicOp, Deletes, Drain, ForEach, HelperAnswer, HelperCall, MapFacts, RingStep, Sample,
-    Seen, Step, StepAnswer, StorageCall, Timer,
+    Atomic, AtomicOp, Deletes, Drain, ForEach, HelperAnswer, HelperCall, MapFacts, RingStep,
+    Sample, Seen, Step, StepAnswer, StorageCall, Timer,
 };
 use crate::abi::{AttachType, Errno, Fd, Helper, MapType, ProgType};
 use crate::host::os::number;

@@ -48,6 +48,8 @@ pub struct SocketRequest<'a> {
     pub inet6: bool,
     /// `AF_NETLINK`
     pub netlink: bool,
+    /// `AF_XDP`, which is neither of streams nor of datagrams.
+    pub xdp: bool,
     /// `SOCK_STREAM`, else `SOCK_DGRAM`.
     pub stream: bool,
     /// The cgroup that it is made in.
