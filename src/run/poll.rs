@@ -1,7 +1,7 @@
 //! poll(2) and select(2) of maps and perf events: a placeholder is always ready, so who asks for one is answered here.
 //!
-//! A call that has to wait is put aside, and looked at again whenever something may have changed. Signals that come meanwhile
-//! are seen in `/proc`.
+//! A call that has to wait is put aside, and looked at again whenever something may have changed. What signals make of it
+//! that come meanwhile, `signals` says.
 //!
 //! Kernel: `fs/select.c` (v6.18).
 
@@ -16,7 +16,7 @@ use super::mapping::int;
 use super::memory::TaskMem;
 use super::port::{Answer, Port, Syscall, taken};
 use super::server::Server;
-use super::{epoll, task};
+use super::{epoll, signals, task};
 use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 /// How long a signal may wait that is to end a call.
@@ -208,27 +208,25 @@ impl Wait {
             },
         };
         let over = self.time.until.is_some_and(|until| until <= Instant::now());
-        let mut answer = Ok(count);
         if count == 0 && !over {
             if self.looked.elapsed() < LOOK {
                 return None;
             }
             self.looked = Instant::now();
-            if !task::is_signalled(port.task(), self.blocked) {
-                return None;
-            }
-            answer = Err(Errno::EINTR);
+            let errno = signals::interrupted(port.task(), self.blocked)?;
+            return Some(self.interrupted(port, errno));
         }
         let mut mem = TaskMem::new(port);
-        self.time.write_left(&mut mem);
-        if answer.is_ok() {
-            for (at, bytes) in bytes {
-                if let Err(errno) = mem.write(at, &bytes) {
-                    answer = Err(errno);
-                }
-            }
-        }
-        Some(answer)
+        let _ = self.time.write_left(&mut mem);
+        let written = |(at, bytes): (u64, Vec<u8>)| mem.write(at, &bytes);
+        Some(bytes.into_iter().try_for_each(written).map(|()| count))
+    }
+
+    /// The answer, if signals make that of it.
+    pub(super) fn interrupted(&self, port: &dyn Port, errno: Errno) -> Result<u64> {
+        let told = self.time.write_left(&mut TaskMem::new(port));
+        // Begun again, it would have the whole time once more.
+        Err(if told.is_ok() { errno } else { Errno::EINTR })
     }
 
     /// The files that are not ours, and when it is to be looked at again.
@@ -394,14 +392,15 @@ impl Time {
         Ok(Self::new(Some(time), Some((at, units))))
     }
 
-    /// What is left is told; who cannot be told does not know.
-    fn write_left(&self, mem: &mut TaskMem<'_>) {
-        if let (Some(until), Some((at, units))) = (self.until, self.left) {
-            let left = until.saturating_duration_since(Instant::now());
-            let parts = left.subsec_nanos() / (1_000_000_000 / units);
-            let words = [left.as_secs(), u64::from(parts)];
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-            let _ = mem.write(at, &bytes);
-        }
+    /// What is left is told.
+    fn write_left(&self, mem: &mut TaskMem<'_>) -> Result<()> {
+        let (Some(until), Some((at, units))) = (self.until, self.left) else {
+            return Ok(());
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        let parts = left.subsec_nanos() / (1_000_000_000 / units);
+        let words = [left.as_secs(), u64::from(parts)];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        mem.write(at, &bytes)
     }
 }
