@@ -2,7 +2,8 @@
 //!
 //! It is put into the program's own epoll instance, with the program's data, and says what the map's file says: it is set at
 //! each wakeup, and taken back before anybody looks, if what was told of has been read meanwhile. An epoll instance knows a
-//! file by its fd, too; so there is an eventfd for each.
+//! file by its fd, too; so there is an eventfd for each. For maps that nobody can wait for it is a pipe that nobody reads, which
+//! says `EPOLLERR` as they do.
 //!
 //! Kernel: `fs/eventpoll.c` (v6.18).
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::mapping::{errno_of, int};
 use super::memory::TaskMem;
@@ -46,22 +48,26 @@ impl fmt::Debug for Registration {
     }
 }
 
-/// An eventfd, and what it is to say.
+/// An eventfd or a pipe, and what it is to say.
 struct Sign {
-    eventfd: OwnedFd,
+    file: OwnedFd,
     says: PollEvents,
 }
 
 impl Sign {
     fn new(file: &OpenFile) -> Result<Self> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let says = if file.map_type() == Some(MapType::USER_RINGBUF) {
-            PollEvents::OUT
-        } else {
-            PollEvents::IN
+        let says = match file.map_type() {
+            Some(MapType::USER_RINGBUF) => PollEvents::OUT,
+            None | Some(MapType::RINGBUF) => PollEvents::IN,
+            Some(_) => PollEvents::ERR,
         };
-        let eventfd = eventfd(0, flags).map_err(errno_of)?;
-        Ok(Self { eventfd, says })
+        let file = if says == PollEvents::ERR {
+            pipe_with(PipeFlags::CLOEXEC).map(|(_, written)| written)
+        } else {
+            eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        };
+        let file = file.map_err(errno_of)?;
+        Ok(Self { file, says })
     }
 
     /// The file says now what it is to say.
@@ -80,8 +86,11 @@ impl Sign {
     /// It is readable when it counts anything, and writable unless it is full.
     fn set(&self, ready: bool) {
         const FULL: u64 = u64::MAX - 1;
+        if self.says == PollEvents::ERR {
+            return;
+        }
         if ready != (self.says == PollEvents::IN) {
-            let _ = rustix::io::read(&self.eventfd, &mut [0; 8]);
+            let _ = rustix::io::read(&self.file, &mut [0; 8]);
         }
         let count = match (ready, self.says == PollEvents::IN) {
             (true, true) => 1,
@@ -89,7 +98,7 @@ impl Sign {
             (false, true) | (true, false) => return,
         };
         // Full, it is told of all the same.
-        let _ = rustix::io::write(&self.eventfd, &count.to_ne_bytes());
+        let _ = rustix::io::write(&self.file, &count.to_ne_bytes());
     }
 }
 
@@ -152,22 +161,23 @@ fn change(
     }
     match (op, event) {
         (ADD, Some((data, flags))) => {
-            epoll::add(&epoll, &sign.eventfd, data, said(sign, flags, is_event))
+            epoll::add(&epoll, &sign.file, data, said(sign, flags, is_event))
         }
         (MOD, Some((data, flags))) => {
-            epoll::modify(&epoll, &sign.eventfd, data, said(sign, flags, is_event))
+            epoll::modify(&epoll, &sign.file, data, said(sign, flags, is_event))
         }
-        (DEL, _) => epoll::delete(&epoll, &sign.eventfd),
+        (DEL, _) => epoll::delete(&epoll, &sign.file),
         _ => return Err(Errno::EINVAL),
     }
     .map_err(errno_of)
 }
 
-/// What is waited for of the eventfd; a perf event tells of each wakeup once.
+/// What is waited for of the file in its place; a perf event tells of each wakeup once.
 fn said(sign: &Sign, flags: EventFlags, is_event: bool) -> EventFlags {
     let other = match sign.says {
         PollEvents::OUT => EventFlags::IN,
-        _ => EventFlags::OUT,
+        PollEvents::IN => EventFlags::OUT,
+        _ => EventFlags::OUT | EventFlags::WRNORM | EventFlags::WRBAND,
     };
     let mut flags = flags & !other;
     flags.set(EventFlags::ET, is_event || flags.contains(EventFlags::ET));

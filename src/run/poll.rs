@@ -120,6 +120,9 @@ pub(super) fn call(server: &Server, port: &dyn Port, call: &Syscall) -> Answer {
     let Ok(Some(mut wait)) = Wait::new(server, port, call) else {
         return Answer::Continue;
     };
+    if let Err(errno) = wait.take(port) {
+        return Answer::Returns(Err(errno));
+    }
     match wait.answer(port) {
         Some(answer) => Answer::Returns(answer),
         None => Answer::Later(Box::new(wait)),
@@ -186,15 +189,26 @@ impl Wait {
             asked.what = what(server, port, asked.fd, &wakes);
             any |= matches!(asked.what, What::Ours(_));
         }
-        if !any {
-            return Ok(None);
-        }
-        for asked in &mut wait.asked {
+        Ok(any.then_some(wait))
+    }
+
+    /// The files that are not ours are at hand.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if we have no free fd; those of pidfd_getfd(2).
+    fn take(&mut self, port: &dyn Port) -> Result<()> {
+        for asked in &mut self.asked {
             if matches!(asked.what, What::Other) {
-                asked.what = taken(port, asked.fd).map_or(What::Closed, What::Theirs);
+                asked.what = match taken(port, asked.fd) {
+                    Ok(file) => What::Theirs(file),
+                    Err(Errno::EBADF) => What::Closed,
+                    Err(Errno::EMFILE | Errno::ENFILE) => return Err(Errno::ENOMEM),
+                    Err(errno) => return Err(errno),
+                };
             }
         }
-        Ok(Some(wait))
+        Ok(())
     }
 
     /// The answer; `None` if it is to wait yet.

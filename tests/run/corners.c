@@ -104,6 +104,17 @@ int main(int argc, char **argv) {
         attr.config = PERF_COUNT_SW_DUMMY;
         attr.exclude_kernel = 1;
         say("dummy", syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0) < 0 ? -1 : 0);
+    } else if (!strcmp(argv[1], "many-polled")) {
+        /* A map, and files that mapemu has to take, until it has no room for them. */
+        struct pollfd all[64] = {{create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0), POLLIN, 0}};
+        int pipes[2], count = 1, closed = 0;
+        pipe(pipes);
+        while ((all[count].fd = dup(pipes[0])) >= 0)
+            all[count++].events = POLLIN;
+        say("poll", poll(all, count, 0));
+        for (int i = 0; i < count; i++)
+            closed += all[i].revents & POLLNVAL;
+        printf("%d closed\n", closed);
     } else if (!strcmp(argv[1], "forever")) {
         int map = create(BPF_MAP_TYPE_HASH, 4, 8, 100, 0);
         struct pollfd ring = {create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0), POLLIN, 0};

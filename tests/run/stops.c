@@ -96,7 +96,6 @@ int main(void) {
     setvbuf(stdout, 0, _IONBF, 0);
     ring = create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0);
     sent("poll stopped", polls, 400, SIGSTOP, SIG_DFL, SIGUSR1);
-    sent("poll stopped past its time", polls, 200, SIGSTOP, SIG_DFL, SIGUSR1);
     sent("poll stopped by the terminal", polls, 400, SIGTTIN, SIG_DFL, SIGUSR1);
     sent("poll stopped, and a handler when it goes on", polls, 400, SIGSTOP, caught, SIGCONT);
     sent("poll and a handler", polls, 400, SIGUSR1, caught, SIGUSR1);

@@ -250,6 +250,14 @@ static void epolls(void) {
     control("add a program", epoll, EPOLL_CTL_ADD, output, EPOLLIN);
     on_alarm(SA_RESTART);
     waited("signal", epoll, 2000);
+    control("remove the ring", epoll, EPOLL_CTL_DEL, ring, 0);
+    int hash = create(BPF_MAP_TYPE_HASH, 4, 4, 1, 0);
+    control("add a hash", epoll, EPOLL_CTL_ADD, hash, EPOLLIN | EPOLLOUT);
+    waited("a hash", epoll, 0);
+    control("modify it", epoll, EPOLL_CTL_MOD, hash, EPOLLET);
+    waited("edge-triggered", epoll, 0);
+    waited("no second edge", epoll, 0);
+    close(hash);
     close(twice);
     close(epoll);
 }
