@@ -576,7 +576,7 @@ fn limits_names_and_counters_are_as_on_the_kernel() {
     let Some(corners) = place.compiled("corners", &["-static"]) else {
         return;
     };
-    for corner in ["memlock", "reopen", "perf"] {
+    for corner in ["memlock", "reopen", "mapped", "perf"] {
         let outputs = backends().iter().map(|backend| {
             // Under ptrace, an event that counts is refused, and named.
             let (out, err, _) = output(

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -104,6 +105,16 @@ int main(int argc, char **argv) {
         attr.config = PERF_COUNT_SW_DUMMY;
         attr.exclude_kernel = 1;
         say("dummy", syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0) < 0 ? -1 : 0);
+    } else if (!strcmp(argv[1], "mapped")) {
+        /* What no mapping may write to is not made writable. */
+        int maps[] = {create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, BPF_F_MMAPABLE | BPF_F_RDONLY_PROG),
+                      create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, BPF_F_MMAPABLE)};
+        union bpf_attr attr = {.map_fd = maps[1]};
+        say("freeze", bpf(BPF_MAP_FREEZE, &attr));
+        for (int i = 0; i < 2; i++) {
+            void *at = mmap(0, 4096, PROT_READ, MAP_SHARED, maps[i], 0);
+            say("mprotect", mprotect(at, 4096, PROT_READ | PROT_WRITE));
+        }
     } else if (!strcmp(argv[1], "many-polled")) {
         /* A map, and files that mapemu has to take, until it has no room for them. */
         struct pollfd all[64] = {{create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0), POLLIN, 0}};
