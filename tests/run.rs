@@ -649,7 +649,10 @@ fn what_cannot_be_done_is_said() {
     );
     assert_eq!(err, "");
     let mut command = place.ordinary("sh");
-    command.args(["-c", "ulimit -n 32; exec ./mapemu run -- ./corners many-polled"]);
+    command.args([
+        "-c",
+        "ulimit -n 32; exec ./mapemu run -- ./corners many-polled",
+    ]);
     let (out, err, _) = output(&mut command);
     assert_eq!(out, "poll: -1 Cannot allocate memory\n0 closed\n");
     assert!(err.contains("no free file descriptor"), "{err}");
