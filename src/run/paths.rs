@@ -24,13 +24,16 @@ use super::port::{Answer, Port, Syscall};
 use super::server::Server;
 use super::table::Entry;
 use super::{cgroups, task};
-use crate::abi::{Attr, Errno, Result, UserMem};
+use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 /// A directory, and the address of a path.
 type At = (u64, u64);
 
 /// The caller's directory.
 const HERE: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
+
+/// The file system of files that have no name.
+const ANON_INODE_FS_MAGIC: i64 = 0x0904_1934;
 
 /// The number is the same on all architectures.
 pub(super) const FCHMODAT2: libc::c_long = 452;
@@ -320,8 +323,37 @@ impl Call<'_> {
         Some(answer(self))
     }
 
+    /// What is looked at in place of a file of ours, and how. An emulated file looks like others without a name.
+    fn looked_at(&self, at: At, flags: i32) -> Option<(Result<PathBuf>, i32)> {
+        if let Some(real) = self.real(at) {
+            return Some((real, flags));
+        }
+        let mut begin = [0];
+        let by_fd = flags & libc::AT_EMPTY_PATH != 0
+            && (at.1 == 0 || self.mem.read(at.1, &mut begin).is_ok() && begin == [0]);
+        if by_fd {
+            self.emulated(int(at.0))?;
+        } else if flags & libc::AT_SYMLINK_NOFOLLOW == 0 {
+            self.linked(&self.path(at)?)?;
+        } else {
+            return None;
+        }
+        let unnamed = own_link(self.server.woken());
+        Some((Ok(unnamed.into()), flags & !libc::AT_SYMLINK_NOFOLLOW))
+    }
+
+    /// The emulated file behind an fd.
+    fn emulated(&self, fd: Fd) -> Option<Arc<Entry>> {
+        if self.server.table.is_empty() {
+            return None;
+        }
+        let file = self.server.tasks.file(self.port.task(), fd).ok()?;
+        self.server.table.get(file.inode)
+    }
+
     fn stat(&mut self, at: At, out: u64, flags: i32) -> Option<Result<u64>> {
-        let found = c_path(self.real(at)?).and_then(|real| {
+        let (real, flags) = self.looked_at(at, flags)?;
+        let found = c_path(real).and_then(|real| {
             // SAFETY: it is a plain struct of numbers.
             let mut stat: libc::stat = unsafe { std::mem::zeroed() };
             // SAFETY: the path ends with a NUL, and the struct is ours.
@@ -332,7 +364,8 @@ impl Call<'_> {
     }
 
     fn statx(&mut self, at: At, flags: i32, mask: u32, out: u64) -> Option<Result<u64>> {
-        let found = c_path(self.real(at)?).and_then(|real| {
+        let (real, flags) = self.looked_at(at, flags)?;
+        let found = c_path(real).and_then(|real| {
             let (dir, real) = (libc::AT_FDCWD, real.as_ptr());
             // SAFETY: it is a plain struct of numbers.
             let mut stat: libc::statx = unsafe { std::mem::zeroed() };
@@ -543,8 +576,10 @@ impl Call<'_> {
     }
 
     fn fstatfs(&mut self, fd: u32, out: u64) -> Option<Result<u64>> {
-        let path = task::link(self.port.task(), &format!("fd/{fd}")).ok()?;
-        let magic = self.magic(&path)?;
+        let magic = match self.emulated(fd) {
+            Some(_) => ANON_INODE_FS_MAGIC,
+            None => self.magic(&task::link(self.port.task(), &format!("fd/{fd}")).ok()?)?,
+        };
         Some(self.write_statfs(magic, out))
     }
 

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 
 int main(int argc, char **argv) {
@@ -92,6 +93,12 @@ int main(int argc, char **argv) {
             say("O_PATH", path < 0 ? -1 : 0);
             close(path);
         }
+        struct stat status[2];
+        struct statfs system;
+        say("status", fstatat(fd, "", &status[0], AT_EMPTY_PATH) | stat(paths[0], &status[1]) | fstatfs(fd, &system));
+        for (int i = 0; i < 2; i++)
+            printf("mode %o, %ld bytes\n", status[i].st_mode, (long)status[i].st_size);
+        printf("on %lx\n", (long)system.f_type);
         say("lookup", elem(BPF_MAP_LOOKUP_ELEM, fd, &key, &value, 0));
         struct pollfd none = {dir, POLLIN, 0};
         say("poll", poll(&none, 1, 0));
