@@ -640,6 +640,12 @@ fn what_cannot_be_done_is_said() {
         err,
         "mapemu: BPF_RAW_TRACEPOINT_OPEN of programs of type RAW_TRACEPOINT is not emulated: EOPNOTSUPP\n"
     );
+    let (out, err, _) = corner(&[], "socket");
+    assert_eq!(
+        out,
+        "another program: -1 Invalid argument\nno socket: -1 Socket operation on non-socket\nfilter: -1 Operation not supported\n"
+    );
+    assert!(err.contains("attaching a program to a socket"), "{err}");
     let (.., status) = corner(&["--strict"], "tracepoint");
     assert_eq!(status, 125);
     let (out, err, _) = corner(&[], "few-fds");

@@ -149,6 +149,17 @@ impl Filter {
             }
             ioctl.ret(libc::SECCOMP_RET_ALLOW);
         });
+        filter.when(number(libc::SYS_setsockopt), |option| {
+            option.load(arg(1));
+            option.unless(libc::SOL_SOCKET.cast_unsigned(), |other| {
+                other.ret(libc::SECCOMP_RET_ALLOW);
+            });
+            option.load(arg(2));
+            for attach in super::sockets::ATTACH {
+                option.when(attach, |attach| attach.ret(ours));
+            }
+            option.ret(libc::SECCOMP_RET_ALLOW);
+        });
         for (call, resource) in [
             (libc::SYS_prlimit64, 1),
             (libc::SYS_setrlimit, 0),

@@ -23,7 +23,7 @@ use super::placeholder::{access, link_name, own_link};
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
 use super::table::Entry;
-use super::{cgroups, task};
+use super::{cgroups, sockets, task};
 use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 /// A directory, and the address of a path.
@@ -95,6 +95,7 @@ impl Call<'_> {
             libc::SYS_fstatfs => self.fstatfs(int(a), b),
             libc::SYS_chdir => self.chdir(a),
             libc::SYS_getcwd => self.getcwd(a, b),
+            libc::SYS_setsockopt => sockets::attach(self.server, self.port, call.args),
             _ => None,
         }
     }

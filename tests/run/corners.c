@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -51,6 +52,13 @@ int main(int argc, char **argv) {
         attr.raw_tracepoint.name = (long)"sys_enter";
         attr.raw_tracepoint.prog_fd = prog;
         say("attach", bpf(BPF_RAW_TRACEPOINT_OPEN, &attr));
+    } else if (!strcmp(argv[1], "socket")) {
+        struct bpf_insn insns[] = {{.code = 0xb7}, {.code = 0x95}};
+        int filter = load(BPF_PROG_TYPE_SOCKET_FILTER, insns, 2), other = load(BPF_PROG_TYPE_SCHED_CLS, insns, 2);
+        int udp = socket(AF_INET, SOCK_DGRAM, 0);
+        say("another program", setsockopt(udp, SOL_SOCKET, SO_ATTACH_BPF, &other, sizeof other));
+        say("no socket", setsockopt(filter, SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof filter));
+        say("filter", setsockopt(udp, SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof filter));
     } else if (!strcmp(argv[1], "memlock")) {
         /* A limit is inherited, and passes exec(2). */
         struct rlimit limit = {12345, 65536}, now = {};
