@@ -21,6 +21,8 @@ use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 /// How long a signal may wait that is to end a call.
 const LOOK: Duration = Duration::from_millis(10);
+/// As often as that a signal is looked for, it is looked whether other threads have stopped.
+const STOPS: u32 = 4;
 /// More fds than anybody asks for: the running kernel answers.
 const MOST: u32 = 4096;
 /// Bytes of a `struct pollfd`.
@@ -51,6 +53,7 @@ pub(super) struct Wait {
     /// Signals that do not end it, besides those that are blocked.
     blocked: u64,
     looked: Instant,
+    looks: u32,
     /// Is called at each wakeup, as long as it is kept.
     _wakes: Arc<dyn Fn() + Send + Sync>,
 }
@@ -182,6 +185,7 @@ impl Wait {
             time,
             blocked,
             looked: Instant::now(),
+            looks: 0,
             _wakes: Arc::clone(&wakes),
         };
         let mut any = false;
@@ -227,7 +231,9 @@ impl Wait {
                 return None;
             }
             self.looked = Instant::now();
-            let errno = signals::interrupted(port.task(), self.blocked)?;
+            self.looks = self.looks.wrapping_add(1);
+            let may_stop = self.looks.is_multiple_of(STOPS);
+            let errno = signals::interrupted(port.task(), self.blocked, may_stop)?;
             return Some(self.interrupted(port, errno));
         }
         let mut mem = TaskMem::new(port);

@@ -51,12 +51,13 @@ impl Status {
     }
 }
 
-/// How a call ends that waits: if a signal has come besides those, or its process is about to stop.
-pub(super) fn interrupted(task: pid_t, blocked: u64) -> Option<Errno> {
-    let status = Status::of(task)?;
+/// How a call ends that waits: if a signal has come besides those, or its process is about to stop, if that is asked: all its
+/// threads are looked at.
+pub(super) fn interrupted(task: pid_t, blocked: u64, may_stop: bool) -> Option<Errno> {
     if !task::is_signalled(task, blocked) {
-        return is_stopping(&status, task).then_some(RESTART);
+        return (may_stop && is_stopping(task)).then_some(RESTART);
     }
+    let status = Status::of(task)?;
     let stops = STOPS.iter().fold(0, |set, stop| set | 1 << (stop - 1));
     let stops = stops & !status.caught;
     let seen = !status.blocked & !blocked;
@@ -74,14 +75,13 @@ pub(super) fn interrupted(task: pid_t, blocked: u64) -> Option<Errno> {
 }
 
 /// Another thread has stopped, and waits for this one.
-fn is_stopping(status: &Status, task: pid_t) -> bool {
+fn is_stopping(task: pid_t) -> bool {
     let has_stopped = |entry: std::io::Result<fs::DirEntry>| {
         let path = entry.ok()?.path();
         let stat = fs::read_to_string(path.join("stat")).ok()?;
         let (_, behind) = stat.rsplit_once(") ")?;
         Some(behind.starts_with('T'))
     };
-    status.threads > 1
-        && fs::read_dir(format!("/proc/{task}/task"))
-            .is_ok_and(|mut tasks| tasks.any(|entry| has_stopped(entry) == Some(true)))
+    fs::read_dir(format!("/proc/{task}/task"))
+        .is_ok_and(|mut tasks| tasks.any(|entry| has_stopped(entry) == Some(true)))
 }
