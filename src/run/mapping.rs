@@ -97,7 +97,7 @@ fn is_read_only(file: &OpenFile) -> bool {
         Object::Map(map) => {
             map.def.map_flags.contains(MapFlags::RDONLY_PROG) || map.frozen.load(Ordering::Acquire)
         }
-        _ => false,
+        Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) | Object::Other(_) => false,
     }
 }
 
