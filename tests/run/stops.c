@@ -67,24 +67,32 @@ static int thread_stops(int time) {
 
 static void caught(int signal) { (void)signal; }
 
+struct wait {
+    const char *what;
+    int (*waits)(int);
+    int time, signal;
+    void (*handler)(int);
+    int handled;
+};
+
 /* What a child's wait answers that is sent a signal after 100 ms, and one that lets it go on after 150 more. */
-static void sent(const char *what, int (*waits)(int), int time, int signal, void (*handler)(int), int handled) {
+static void sent(const struct wait *wait) {
     int pid = fork();
     if (!pid) {
-        struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
-        sigaction(handled, &action, 0);
+        struct sigaction action = {.sa_handler = wait->handler, .sa_flags = SA_RESTART};
+        sigaction(wait->handled, &action, 0);
         long start = now();
-        say(what, waits(time));
+        say(wait->what, wait->waits(wait->time));
         long took = now() - start;
         printf("  after %s\n", took < 90 ? "nothing" : took < 245 ? "the signal" : took < 340 ? "it went on" : "its time");
         exit(0);
     }
     usleep(100000);
-    if (signal)
-        kill(pid, signal);
+    if (wait->signal)
+        kill(pid, wait->signal);
     usleep(150000);
     int status = 0, found = waitpid(pid, &status, WUNTRACED | WNOHANG);
-    printf("%s: stopped %d\n", what, found && WIFSTOPPED(status));
+    printf("%s: stopped %d\n", wait->what, found && WIFSTOPPED(status));
     kill(pid, SIGCONT);
     if (!found || WIFSTOPPED(status))
         waitpid(pid, &status, 0);
@@ -92,20 +100,41 @@ static void sent(const char *what, int (*waits)(int), int time, int signal, void
         printf("  ended by %d\n", WTERMSIG(status));
 }
 
+static const struct wait all[] = {
+    {"poll stopped", polls, 400, SIGSTOP, SIG_DFL, SIGUSR1},
+    {"poll stopped by the terminal", polls, 400, SIGTTIN, SIG_DFL, SIGUSR1},
+    {"poll stopped, and a handler when it goes on", polls, 400, SIGSTOP, caught, SIGCONT},
+    {"poll and a handler", polls, 400, SIGUSR1, caught, SIGUSR1},
+    {"poll and an ignored signal", polls, 400, SIGUSR1, SIG_IGN, SIGUSR1},
+    {"poll and a signal ignored by default", polls, 400, SIGWINCH, SIG_DFL, SIGUSR1},
+    {"poll and a signal that ends it", polls, 400, SIGQUIT, SIG_DFL, SIGUSR1},
+    {"ppoll stopped", ppolls, 400, SIGSTOP, SIG_DFL, SIGUSR1},
+    {"select stopped", selects, 400, SIGSTOP, SIG_DFL, SIGUSR1},
+    {"poll of a thread stopped", thread_polls, 10, SIGSTOP, SIG_DFL, SIGUSR1},
+    {"poll of a thread, and a handler in another", thread_polls, 600, SIGUSR1, caught, SIGUSR1},
+    {"poll while a thread stops", thread_stops, 400, 0, SIG_DFL, SIGUSR1},
+};
+enum { ALL = sizeof all / sizeof *all };
+
+/* All at once, told one after the other. */
 int main(void) {
-    setvbuf(stdout, 0, _IONBF, 0);
     ring = create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0);
-    sent("poll stopped", polls, 400, SIGSTOP, SIG_DFL, SIGUSR1);
-    sent("poll stopped by the terminal", polls, 400, SIGTTIN, SIG_DFL, SIGUSR1);
-    sent("poll stopped, and a handler when it goes on", polls, 400, SIGSTOP, caught, SIGCONT);
-    sent("poll and a handler", polls, 400, SIGUSR1, caught, SIGUSR1);
-    sent("poll and an ignored signal", polls, 400, SIGUSR1, SIG_IGN, SIGUSR1);
-    sent("poll and a signal ignored by default", polls, 400, SIGWINCH, SIG_DFL, SIGUSR1);
-    sent("poll and a signal that ends it", polls, 400, SIGQUIT, SIG_DFL, SIGUSR1);
-    sent("ppoll stopped", ppolls, 400, SIGSTOP, SIG_DFL, SIGUSR1);
-    sent("select stopped", selects, 400, SIGSTOP, SIG_DFL, SIGUSR1);
-    sent("poll of a thread stopped", thread_polls, 10, SIGSTOP, SIG_DFL, SIGUSR1);
-    sent("poll of a thread, and a handler in another", thread_polls, 600, SIGUSR1, caught, SIGUSR1);
-    sent("poll while a thread stops", thread_stops, 400, 0, SIG_DFL, SIGUSR1);
+    FILE *told[ALL];
+    for (int i = 0; i < ALL; i++) {
+        told[i] = tmpfile();
+        if (!fork()) {
+            dup2(fileno(told[i]), 1);
+            setvbuf(stdout, 0, _IONBF, 0);
+            sent(&all[i]);
+            exit(0);
+        }
+    }
+    while (wait(0) > 0) {
+    }
+    for (int i = 0; i < ALL; i++) {
+        rewind(told[i]);
+        for (int c; (c = getc(told[i])) != EOF;)
+            putchar(c);
+    }
     return 0;
 }
