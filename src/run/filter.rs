@@ -77,6 +77,7 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_utimensat,
     libc::SYS_chdir,
     libc::SYS_getcwd,
+    libc::SYS_truncate,
 ];
 
 /// As [`ALWAYS`]: the older calls that other architectures do not have.
@@ -178,7 +179,7 @@ impl Filter {
                 several.ret(ours);
             });
         }
-        for &call in ALWAYS.iter().chain(OLDER) {
+        for &call in ALWAYS.iter().chain(OLDER).chain(&super::paths::XATTR) {
             filter.when(number(call), |call| call.ret(ours));
         }
         filter.ret(libc::SECCOMP_RET_ALLOW);

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 
 int main(int argc, char **argv) {
     setvbuf(stdout, 0, _IONBF, 0);
@@ -101,6 +102,8 @@ int main(int argc, char **argv) {
             say("O_PATH", path < 0 ? -1 : 0);
             close(path);
         }
+        say("the root", open("/sys/fs/bpf", O_PATH | O_DIRECTORY) < 0 ? -1 : 0);
+        say("its attributes", listxattr("/sys/fs/bpf", 0, 0));
         struct stat status[2];
         struct statfs system;
         say("status", fstatat(fd, "", &status[0], AT_EMPTY_PATH) | stat(paths[0], &status[1]) | fstatfs(fd, &system));
