@@ -312,8 +312,15 @@ impl Words {
     }
 
     /// Copies `out.len()` bytes from the word at `from` on.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, from: usize, out: &mut [u8]) {
+        match <&mut [u8; WORD]>::try_from(&mut *out) {
+            Ok(one) => *one = self.word(from).load(Ordering::Relaxed).to_ne_bytes(),
+            Err(_) => self.read_many(from, out),
+        }
+    }
+
+    fn read_many(&self, from: usize, out: &mut [u8]) {
         let (blocks, out) = out.split_at_mut(in_blocks(out.len()));
         if !blocks.is_empty() {
             self.read_blocks(from, blocks);
