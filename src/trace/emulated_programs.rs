@@ -12,7 +12,6 @@ use super::world::{
     StepAnswer, StorageCall, Timer, Write,
 };
 use crate::abi::{Bpf, Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
-use crate::btf::{Field, FieldKind};
 use crate::helper::Prog;
 use crate::helper::verifier::{
     self, LOCK_AT_EXIT, LOCK_IS_HELD, Refused, helper_allowed, load_allowed, lock_is_not_held,
@@ -617,13 +616,7 @@ fn timer_allowed(map: &Map, at: usize, prog_type: ProgType, what: Timer) -> Resu
         Timer::Start(..) => Helper::TIMER_START,
         Timer::Cancel => Helper::TIMER_CANCEL,
     };
-    helper_allowed(map, helper, prog_type)?;
-    let mut fields = map.fields.0.iter();
-    let is_there = |field: &Field| field.kind == FieldKind::Timer && field.offset as usize == at;
-    match fields.any(is_there) {
-        true => Ok(()),
-        false => Err(Stop::Verifier(Errno::EINVAL)),
-    }
+    Ok(verifier::timer_allowed(map, helper, at, prog_type)?)
 }
 
 /// What the verifier says of the steps, each pointer found.
