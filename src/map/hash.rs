@@ -29,9 +29,6 @@ const GROWN_BUCKETS: u32 = 1 << 20;
 /// Bytes of address space that one map reserves at most; elements past that are `ENOMEM`.
 pub(super) const RESERVED: usize = 1 << 40;
 
-/// A batch is about to read the bucket so many behind the one that it reads.
-const AHEAD: u32 = 8;
-
 /// Who changes an element: the CPU, and the system call, if it is one.
 pub(super) type Writer<'a> = (u32, Option<&'a Caller<'a>>);
 
@@ -515,7 +512,7 @@ pub(super) fn read_buckets(
     let mut gone = Vec::new();
     while request.bucket < table.n_buckets() && request.wants_more() {
         let bucket = request.bucket;
-        table.prefetch(bucket.saturating_add(AHEAD));
+        table.prefetch_ahead(bucket);
         let delete = request.delete;
         let locked = (delete && table.front(bucket).is_some()).then(|| table.lock_bucket(bucket));
         let mut read = |front| {

@@ -44,6 +44,10 @@ const KEY_AT: usize = 1;
 /// How often a lookup begins again before it takes the lock.
 const TRIES: u32 = 16;
 
+/// Buckets of which slots are asked for before a walk comes there: see [`Table::prefetch_ahead`].
+const FAR: u32 = 8;
+const NEAR: u32 = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Table {
@@ -315,7 +319,7 @@ impl Table {
         hash: Hash,
         f: impl FnMut(u32) -> R,
     ) -> Result<Option<R>, Unlinked> {
-        let bucket = self.buckets.word(self.bucket_of(hash));
+        let bucket = self.place(self.bucket_of(hash));
         let word = bucket.load(Ordering::Acquire);
         if word & hash.tag() == 0 {
             return Ok(None);
@@ -371,7 +375,7 @@ impl Table {
     /// bucket meanwhile.
     #[inline]
     pub fn read_bucket<R>(&self, bucket: u32, mut f: impl FnMut(Option<u32>) -> R) -> R {
-        let place = self.buckets.word(bucket as usize);
+        let place = self.place(bucket);
         for _ in 0..TRIES {
             let word = place.load(Ordering::Acquire);
             if word & LOCKED != 0 {
@@ -388,25 +392,33 @@ impl Table {
         f(self.lock_bucket(bucket).front())
     }
 
-    /// Tells the processor that the first slot of a bucket will be read soon; nothing if there is no such bucket.
+    /// Tells the processor what one who goes from bucket to bucket, and is at this one, will read soon: the first slot of a bucket
+    /// far ahead, and the second of a nearer one, whose first is there by now.
     #[inline]
-    pub fn prefetch(&self, bucket: u32) {
-        if bucket < self.n_buckets {
-            // Any slot will do for an empty bucket: a branch would be guessed wrong as often as right.
-            let at = self.header_at(self.front(bucket).unwrap_or(0));
-            self.slots.prefetch(at);
-            self.slots.prefetch(at + self.value_at);
+    pub fn prefetch_ahead(&self, bucket: u32) {
+        if bucket + FAR < self.n_buckets {
+            // Any slot will do where there is none: a branch would be guessed wrong as often as right.
+            let front = |bucket| self.front(bucket).unwrap_or(0);
+            self.prefetch_slot(front(bucket + FAR));
+            self.prefetch_slot(self.behind(front(bucket + NEAR)).unwrap_or(0));
         }
+    }
+
+    #[inline]
+    fn prefetch_slot(&self, slot: u32) {
+        let at = self.header_at(slot);
+        self.slots.prefetch(at);
+        self.slots.prefetch(at + self.value_at);
     }
 
     /// Tells the processor that the elements of these slots will be looked for soon.
     pub fn prefetch_chains(&self, slots: &[u32]) {
         let buckets = || slots.iter().map(|&slot| self.bucket_of(self.hash_of(slot)));
         for bucket in buckets() {
-            self.buckets.prefetch(bucket);
+            self.buckets.prefetch(bucket as usize);
         }
         for bucket in buckets() {
-            if let Some(front) = front_of(self.buckets.word(bucket).load(Ordering::Relaxed)) {
+            if let Some(front) = front_of(self.place(bucket).load(Ordering::Relaxed)) {
                 self.slots.prefetch(self.header_at(front));
             }
         }
@@ -415,7 +427,7 @@ impl Table {
     /// Tells the processor that the bucket of a hash will be locked soon.
     #[inline]
     pub fn prefetch_bucket(&self, hash: Hash) {
-        self.buckets.prefetch(self.bucket_of(hash));
+        self.buckets.prefetch(self.bucket_of(hash) as usize);
     }
 
     /// Tells the processor that a free slot will be written soon.
@@ -448,12 +460,15 @@ impl Table {
                 None => from = 0,
             }
         }
-        (from..self.n_buckets as usize).any(|bucket| self.read_front_key(bucket, next_key))
+        (from..self.n_buckets).any(|bucket| {
+            self.prefetch_ahead(bucket);
+            self.read_front_key(bucket, next_key)
+        })
     }
 
     #[inline]
-    fn read_front_key(&self, bucket: usize, key: &mut [u8]) -> bool {
-        let bucket = self.buckets.word(bucket);
+    fn read_front_key(&self, bucket: u32, key: &mut [u8]) -> bool {
+        let bucket = self.place(bucket);
         loop {
             let word = bucket.load(Ordering::Acquire);
             let Some(front) = front_of(word) else {
@@ -470,7 +485,7 @@ impl Table {
     /// The first slot of a bucket. Takes no lock.
     #[inline]
     pub fn front(&self, bucket: u32) -> Option<u32> {
-        front_of(self.buckets.word(bucket as usize).load(Ordering::Acquire))
+        front_of(self.place(bucket).load(Ordering::Acquire))
     }
 
     /// The slot behind another in its bucket. Takes no lock: of a slot that left its list, the one that was behind it.
@@ -488,19 +503,37 @@ impl Table {
     /// Locks the bucket of a hash.
     #[inline]
     pub fn lock(&self, hash: Hash) -> Bucket<'_> {
-        self.lock_at(self.bucket_of(hash))
+        self.lock_bucket(self.bucket_of(hash))
     }
 
     /// Locks a bucket.
+    #[inline]
     pub fn lock_bucket(&self, bucket: u32) -> Bucket<'_> {
-        self.lock_at(bucket as usize)
+        let place = self.place(bucket);
+        let mut waited = 0;
+        loop {
+            let word = place.load(Ordering::Relaxed);
+            let locked = word | LOCKED;
+            if word != locked
+                && place
+                    .compare_exchange_weak(word, locked, Ordering::SeqCst, Ordering::Relaxed)
+                    .is_ok()
+            {
+                return Bucket {
+                    table: self,
+                    place,
+                    word,
+                };
+            }
+            relax(&mut waited);
+        }
     }
 
     /// Waits for each lock that is held: all that was done under one until now is done. Who locks a bucket afterwards sees
     /// what this thread stored before, if both the store and that look at it are sequentially consistent.
     pub fn pass_locks(&self) {
-        for bucket in 0..self.n_buckets as usize {
-            let place = self.buckets.word(bucket);
+        for bucket in 0..self.n_buckets {
+            let place = self.place(bucket);
             let mut waited = 0;
             while place.load(Ordering::SeqCst) & LOCKED != 0 {
                 relax(&mut waited);
@@ -517,30 +550,14 @@ impl Table {
     }
 
     #[inline]
-    fn lock_at(&self, bucket: usize) -> Bucket<'_> {
-        let place = self.buckets.word(bucket);
-        let mut waited = 0;
-        loop {
-            let word = place.load(Ordering::Relaxed);
-            let locked = word | LOCKED;
-            if word != locked
-                && place
-                    .compare_exchange_weak(word, locked, Ordering::SeqCst, Ordering::Relaxed)
-                    .is_ok()
-            {
-                return Bucket {
-                    table: self,
-                    bucket,
-                    word,
-                };
-            }
-            relax(&mut waited);
-        }
+    fn bucket_of(&self, hash: Hash) -> u32 {
+        hash.0 & (self.n_buckets - 1)
     }
 
+    /// The word of a bucket.
     #[inline]
-    fn bucket_of(&self, hash: Hash) -> usize {
-        (hash.0 & (self.n_buckets - 1)) as usize
+    fn place(&self, bucket: u32) -> &AtomicU64 {
+        self.buckets.word(bucket as usize)
     }
 
     #[inline]
@@ -573,7 +590,7 @@ impl Links for Table {
 #[derive(Debug)]
 pub struct Bucket<'t> {
     table: &'t Table,
-    bucket: usize,
+    place: &'t AtomicU64,
     /// The bucket's word as it is to be when it is unlocked.
     word: u64,
 }
@@ -663,7 +680,7 @@ impl Bucket<'_> {
                 self.link(new, front_of(self.word), hash);
                 // Readers who were past the front already, and miss the old one too, see a new version afterwards.
                 self.word = next_version(self.word);
-                self.place().store(self.word | LOCKED, Ordering::Release);
+                self.place.store(self.word | LOCKED, Ordering::Release);
                 self.set_behind(before, behind);
             }
         }
@@ -713,17 +730,12 @@ impl Bucket<'_> {
             .header(slot)
             .store(header(behind, hash), Ordering::Release);
     }
-
-    #[inline]
-    fn place(&self) -> &AtomicU64 {
-        self.table.buckets.word(self.bucket)
-    }
 }
 
 impl Drop for Bucket<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.place().store(self.word, Ordering::Release);
+        self.place.store(self.word, Ordering::Release);
     }
 }
 
