@@ -25,6 +25,7 @@ use std::io;
 
 use super::freelist::Links;
 use super::jhash::{jhash, jhash_4, jhash_8, jhash_16};
+use super::last_hash;
 use super::sync::{AtomicU64, Ordering, fence, relax};
 use super::words::{WORD, Words, padded};
 
@@ -124,6 +125,12 @@ struct Unlinked;
 trait Probe: Copy {
     fn hash(self, seed: u32) -> u32;
 
+    /// As `hash`, where the key is most likely the last of a walk.
+    #[inline]
+    fn hash_in_walk(self, seed: u32) -> u32 {
+        self.hash(seed)
+    }
+
     /// Whether it is the key at the beginning of these words.
     fn is_at(self, words: &[AtomicU64]) -> bool;
 }
@@ -172,6 +179,11 @@ impl Probe for &[u8] {
     #[inline(never)]
     fn hash(self, seed: u32) -> u32 {
         jhash(self, seed)
+    }
+
+    #[inline(never)]
+    fn hash_in_walk(self, seed: u32) -> u32 {
+        last_hash::get(self, seed).unwrap_or_else(|| self.hash(seed))
     }
 
     #[inline(never)]
@@ -444,42 +456,52 @@ impl Table {
         let mut from = 0;
         if let Some(key) = key {
             let in_bucket = probe!(self, key, |key| {
-                let hash = Hash(key.hash(self.seed));
+                let hash = Hash(key.hash_in_walk(self.seed));
                 from = self.bucket_of(hash) + 1;
                 self.read_as(key, hash, |slot| {
                     let behind = self.behind(slot);
-                    if let Some(behind) = behind {
-                        self.read_key(behind, next_key);
-                    }
-                    behind.is_some()
+                    behind.map(|behind| self.read_elem_key(behind, next_key))
                 })
             });
             match in_bucket {
-                Some(true) => return true,
-                Some(false) => {}
+                Some(Some(hash)) => return self.walked(next_key, hash),
+                Some(None) => {}
                 None => from = 0,
             }
         }
-        (from..self.n_buckets).any(|bucket| {
+        for bucket in from..self.n_buckets {
             self.prefetch_ahead(bucket);
-            self.read_front_key(bucket, next_key)
-        })
+            if let Some(hash) = self.read_front_key(bucket, next_key) {
+                return self.walked(next_key, hash);
+            }
+        }
+        false
     }
 
     #[inline]
-    fn read_front_key(&self, bucket: u32, key: &mut [u8]) -> bool {
+    fn walked(&self, key: &[u8], hash: Hash) -> bool {
+        last_hash::keep(key, self.seed, hash.0);
+        true
+    }
+
+    #[inline]
+    fn read_front_key(&self, bucket: u32, key: &mut [u8]) -> Option<Hash> {
         let bucket = self.place(bucket);
         loop {
             let word = bucket.load(Ordering::Acquire);
-            let Some(front) = front_of(word) else {
-                return false;
-            };
-            self.read_key(front, key);
+            let hash = self.read_elem_key(front_of(word)?, key);
             fence(Ordering::Acquire);
             if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
-                return true;
+                return Some(hash);
             }
         }
+    }
+
+    /// Copies an element's key out; its hash.
+    #[inline]
+    fn read_elem_key(&self, slot: u32, key: &mut [u8]) -> Hash {
+        self.read_key(slot, key);
+        self.hash_of(slot)
     }
 
     /// The first slot of a bucket. Takes no lock.
@@ -550,7 +572,7 @@ impl Table {
     }
 
     #[inline]
-    fn bucket_of(&self, hash: Hash) -> u32 {
+    pub(super) fn bucket_of(&self, hash: Hash) -> u32 {
         hash.0 & (self.n_buckets - 1)
     }
 
