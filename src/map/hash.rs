@@ -209,7 +209,7 @@ impl Hash {
     }
 
     /// Copies a value out, under its lock if the flags say so.
-    #[inline]
+    #[inline(always)]
     fn copy_out(&self, slot: u32, value: &mut [u8], flags: UpdateFlags) {
         let at = self.slots.table.value_at(slot);
         let _guard = self.guard(at, flags);

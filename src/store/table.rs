@@ -301,33 +301,30 @@ impl Table {
     /// The slot of a key. Takes no lock, so it can be another key's by the time the caller looks.
     #[inline]
     pub fn find(&self, key: &[u8], hash: Hash) -> Option<u32> {
-        probe!(self, key, |key| self.read_as(key, hash, |slot| slot))
+        self.read_hashed(key, hash, |slot| slot)
     }
 
     /// What `f` reads from the slot of a key. Takes no lock; `f` is called again if the slot did not have that key all the
     /// while.
-    #[inline]
+    #[inline(always)]
     pub fn read<R>(&self, key: &[u8], f: impl FnMut(u32) -> R) -> Option<R> {
-        probe!(self, key, |key| self.read_as(
-            key,
-            Hash(key.hash(self.seed)),
-            f
-        ))
+        self.read_hashed(key, self.hash(key), f)
     }
 
-    #[inline]
-    fn read_as<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+    #[inline(always)]
+    fn read_hashed<R>(&self, key: &[u8], hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
         match self.try_read(key, hash, &mut f) {
             Ok(answer) => answer,
             Err(Unlinked) => self.read_again(key, hash, f),
         }
     }
 
-    /// What `f` reads from the slot of a key, if no element left the bucket meanwhile.
+    /// What `f` reads from the slot of a key, if no element left the bucket meanwhile. Only the walk is made for each shape of
+    /// keys: what is done for all of them can be straight code, and the processor sees far ahead in it.
     #[inline(always)]
     fn try_read<R>(
         &self,
-        key: impl Probe,
+        key: &[u8],
         hash: Hash,
         f: impl FnMut(u32) -> R,
     ) -> Result<Option<R>, Unlinked> {
@@ -336,7 +333,8 @@ impl Table {
         if word & hash.tag() == 0 {
             return Ok(None);
         }
-        let answer = self.walk(front_of(word), key, hash).map(f);
+        let slot = probe!(self, key, |key| self.walk(front_of(word), key, hash));
+        let answer = slot.map(f);
         fence(Ordering::Acquire);
         if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
             Ok(answer)
@@ -348,14 +346,14 @@ impl Table {
     /// As [`Table::read`], for a bucket where elements come and go: after some more tries it is locked.
     #[cold]
     #[inline(never)]
-    fn read_again<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+    fn read_again<R>(&self, key: &[u8], hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
         for _ in 1..TRIES {
             if let Ok(answer) = self.try_read(key, hash, &mut f) {
                 return answer;
             }
         }
         let bucket = self.lock(hash);
-        bucket.find_as(key, hash).map(|place| place.slot).map(f)
+        bucket.find(key, hash).map(|place| place.slot).map(f)
     }
 
     #[inline]
@@ -455,13 +453,11 @@ impl Table {
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
         let mut from = 0;
         if let Some(key) = key {
-            let in_bucket = probe!(self, key, |key| {
-                let hash = Hash(key.hash_in_walk(self.seed));
-                from = self.bucket_of(hash) + 1;
-                self.read_as(key, hash, |slot| {
-                    let behind = self.behind(slot);
-                    behind.map(|behind| self.read_elem_key(behind, next_key))
-                })
+            let hash = probe!(self, key, |key| Hash(key.hash_in_walk(self.seed)));
+            from = self.bucket_of(hash) + 1;
+            let in_bucket = self.read_hashed(key, hash, |slot| {
+                let behind = self.behind(slot);
+                behind.map(|behind| self.read_elem_key(behind, next_key))
             });
             match in_bucket {
                 Some(Some(hash)) => return self.walked(next_key, hash),

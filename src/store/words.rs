@@ -67,10 +67,38 @@ macro_rules! copy_loop {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn copy_blocks(from: *const u8, to: *mut u8, blocks: usize) {
-    if blocks >= WIDE_FROM && is_x86_feature_detected!("avx") {
+    if blocks >= WIDE_FROM {
+        // SAFETY: by the contract of this function.
+        return unsafe { copy_many_blocks(from, to, blocks) };
+    }
+    // SAFETY: by the contract of this function.
+    unsafe { copy_few_blocks(from, to, blocks) }
+}
+
+/// As [`copy_blocks`], out of the way of those that copy few.
+///
+/// # Safety
+///
+/// As there.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+unsafe fn copy_many_blocks(from: *const u8, to: *mut u8, blocks: usize) {
+    if is_x86_feature_detected!("avx") {
         // SAFETY: by the contract of this function, on a processor that has such registers.
         return unsafe { copy_wide_blocks(from, to, blocks) };
     }
+    // SAFETY: by the contract of this function.
+    unsafe { copy_few_blocks(from, to, blocks) }
+}
+
+/// As [`copy_blocks`].
+///
+/// # Safety
+///
+/// As there.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn copy_few_blocks(from: *const u8, to: *mut u8, blocks: usize) {
     // SAFETY: by the contract of this function. The compiler knows nothing of what happens in there, so a racing access is
     // not its business.
     unsafe {
@@ -312,7 +340,7 @@ impl Words {
     }
 
     /// Copies `out.len()` bytes from the word at `from` on.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, from: usize, out: &mut [u8]) {
         let (blocks, out) = out.split_at_mut(in_blocks(out.len()));
         if !blocks.is_empty() {
