@@ -212,11 +212,18 @@ impl Hash {
     #[inline(always)]
     fn copy_out(&self, slot: u32, value: &mut [u8], flags: UpdateFlags) {
         let at = self.slots.table.value_at(slot);
+        if self.fields.is_empty() {
+            self.slots.table.words().read(at, value);
+        } else {
+            self.copy_fields_out(at, value, flags);
+        }
+    }
+
+    #[inline(never)]
+    fn copy_fields_out(&self, at: usize, value: &mut [u8], flags: UpdateFlags) {
         let _guard = self.guard(at, flags);
         self.slots.table.words().read(at, value);
-        if !self.fields.is_empty() {
-            self.fields.hide(value);
-        }
+        self.fields.hide(value);
     }
 
     #[inline]

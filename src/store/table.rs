@@ -131,8 +131,8 @@ trait Probe: Copy {
         self.hash(seed)
     }
 
-    /// Whether it is the key at the beginning of these words.
-    fn is_at(self, words: &[AtomicU64]) -> bool;
+    /// Whether it is the key that begins at that word.
+    fn is_at(self, words: &Words, at: usize) -> bool;
 }
 
 impl Probe for u32 {
@@ -142,8 +142,8 @@ impl Probe for u32 {
     }
 
     #[inline]
-    fn is_at(self, words: &[AtomicU64]) -> bool {
-        words[0].load(Ordering::Relaxed) == padded(&self.to_ne_bytes())
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        words.word(at).load(Ordering::Relaxed) == padded(&self.to_ne_bytes())
     }
 }
 
@@ -154,8 +154,8 @@ impl Probe for u64 {
     }
 
     #[inline]
-    fn is_at(self, words: &[AtomicU64]) -> bool {
-        words[0].load(Ordering::Relaxed) == self
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        words.word(at).load(Ordering::Relaxed) == self
     }
 }
 
@@ -166,8 +166,8 @@ impl Probe for [u64; 2] {
     }
 
     #[inline]
-    fn is_at(self, words: &[AtomicU64]) -> bool {
-        let words = &words[..2];
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        let words = words.slice(at, 2);
         let first = words[0].load(Ordering::Relaxed) ^ self[0];
         let second = words[1].load(Ordering::Relaxed) ^ self[1];
         first | second == 0
@@ -187,7 +187,8 @@ impl Probe for &[u8] {
     }
 
     #[inline(never)]
-    fn is_at(self, words: &[AtomicU64]) -> bool {
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        let words = words.slice(at, self.len().div_ceil(WORD));
         let chunks = self.chunks_exact(WORD);
         let (rest, at) = (chunks.remainder(), self.len() / WORD);
         // The hash is the same, so the keys most likely are, and no word is worth a branch.
@@ -320,7 +321,7 @@ impl Table {
     }
 
     /// What `f` reads from the slot of a key, if no element left the bucket meanwhile. Only the walk is made for each shape of
-    /// keys: what is done for all of them can be straight code, and the processor sees far ahead in it.
+    /// keys: the less code, the further ahead the processor sees.
     #[inline(always)]
     fn try_read<R>(
         &self,
@@ -360,9 +361,9 @@ impl Table {
     fn walk(&self, front: Option<u32>, key: impl Probe, hash: Hash) -> Option<u32> {
         let mut at = front;
         while let Some(slot) = at {
-            let words = self.slots.slice(self.header_at(slot), self.value_at);
-            let header = words[0].load(Ordering::Acquire);
-            if high(header) == hash.0 && key.is_at(&words[KEY_AT..]) {
+            let at_word = self.header_at(slot);
+            let header = self.slots.word(at_word).load(Ordering::Acquire);
+            if high(header) == hash.0 && key.is_at(&self.slots, at_word + KEY_AT) {
                 break;
             }
             at = slot_of(low(header));
@@ -637,9 +638,9 @@ impl Bucket<'_> {
         let mut before = None;
         let mut at = front_of(self.word);
         while let Some(slot) = at {
-            let words = table.slots.slice(table.header_at(slot), table.value_at);
-            let header = words[0].load(Ordering::Relaxed);
-            if high(header) == hash.0 && key.is_at(&words[KEY_AT..]) {
+            let at_word = table.header_at(slot);
+            let header = table.slots.word(at_word).load(Ordering::Relaxed);
+            if high(header) == hash.0 && key.is_at(&table.slots, at_word + KEY_AT) {
                 return Some(Place { slot, before });
             }
             before = at;
