@@ -334,8 +334,8 @@ impl Table {
         if word & hash.tag() == 0 {
             return Ok(None);
         }
-        let slot = probe!(self, key, |key| self.walk(front_of(word), key, hash));
-        let answer = slot.map(f);
+        let place = probe!(self, key, |key| self.walk(front_of(word), key, hash));
+        let answer = place.map(|place| place.slot).map(f);
         fence(Ordering::Acquire);
         if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
             Ok(answer)
@@ -357,18 +357,20 @@ impl Table {
         bucket.find(key, hash).map(|place| place.slot).map(f)
     }
 
-    #[inline]
-    fn walk(&self, front: Option<u32>, key: impl Probe, hash: Hash) -> Option<u32> {
-        let mut at = front;
+    /// The element with that key, from the front of a bucket on.
+    #[inline(always)]
+    fn walk(&self, front: Option<u32>, key: impl Probe, hash: Hash) -> Option<Place> {
+        let (mut before, mut at) = (None, front);
         while let Some(slot) = at {
-            let at_word = self.header_at(slot);
-            let header = self.slots.word(at_word).load(Ordering::Acquire);
-            if high(header) == hash.0 && key.is_at(&self.slots, at_word + KEY_AT) {
-                break;
+            let word = self.header_at(slot);
+            let header = self.slots.word(word).load(Ordering::Acquire);
+            if high(header) == hash.0 && key.is_at(&self.slots, word + KEY_AT) {
+                return Some(Place { slot, before });
             }
+            before = at;
             at = slot_of(low(header));
         }
-        at
+        None
     }
 
     /// The slot that has a value at that word.
@@ -626,27 +628,11 @@ impl Bucket<'_> {
     /// The element with that key.
     #[inline(always)]
     pub fn find(&self, key: &[u8], hash: Hash) -> Option<Place> {
-        probe!(self.table, key, |key| self.find_as(key, hash))
-    }
-
-    #[inline]
-    fn find_as(&self, key: impl Probe, hash: Hash) -> Option<Place> {
         if self.word & hash.tag() == 0 {
             return None;
         }
-        let table = self.table;
-        let mut before = None;
-        let mut at = front_of(self.word);
-        while let Some(slot) = at {
-            let at_word = table.header_at(slot);
-            let header = table.slots.word(at_word).load(Ordering::Relaxed);
-            if high(header) == hash.0 && key.is_at(&table.slots, at_word + KEY_AT) {
-                return Some(Place { slot, before });
-            }
-            before = at;
-            at = slot_of(low(header));
-        }
-        None
+        let front = front_of(self.word);
+        probe!(self.table, key, |key| self.table.walk(front, key, hash))
     }
 
     /// Tells the processor that an element of this bucket will be freed soon: the front one, as it most often is.
@@ -729,7 +715,7 @@ impl Bucket<'_> {
         self.word = next_version(self.word & !LINK & !TAGS);
     }
 
-    #[inline]
+    #[inline(always)]
     fn link(&mut self, slot: u32, behind: Option<u32>, hash: Hash) {
         self.table
             .header(slot)

@@ -161,7 +161,12 @@ const fn in_blocks(len: usize) -> usize {
 #[inline]
 pub(super) fn padded(bytes: &[u8]) -> u64 {
     let mut word = [0; WORD];
-    word[..bytes.len()].copy_from_slice(bytes);
+    if let &[a, b, c, d] = bytes {
+        // The most common by far, and no call then.
+        word = [a, b, c, d, 0, 0, 0, 0];
+    } else {
+        word[..bytes.len()].copy_from_slice(bytes);
+    }
     u64::from_ne_bytes(word)
 }
 
@@ -355,7 +360,7 @@ impl Words {
     }
 
     /// Copies `out.len()` bytes from the word at `from` on.
-    #[inline]
+    #[inline(always)]
     pub fn read(&self, from: usize, out: &mut [u8]) {
         let words = self.slice(from, out.len().div_ceil(WORD));
         let (blocks, out) = out.split_at_mut(in_blocks(out.len()));
