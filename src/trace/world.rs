@@ -1,9 +1,11 @@
 //! What a scenario stands in: a kernel, and all that is around its maps. One trait, for emulated and for running kernels.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::Stop;
 use crate::abi::{AttachType, Bpf, Caps, Errno, Fd, MapType, PerfEvent, ProgType, Result};
+use crate::map::Map;
 
 /// What the engine has to know of a map to speak of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -607,6 +609,11 @@ pub trait World: fmt::Debug {
     ///
     /// If it is refused.
     fn ringbuf(&mut self, map: Fd, facts: &MapFacts, steps: &[RingStep]) -> Result<Vec<i64>, Stop>;
+
+    /// The map, where user space's side of its ring can be called; its memory is all that there is elsewhere.
+    fn ring_map(&self, _map: Fd) -> Option<Arc<Map>> {
+        None
+    }
 
     /// Drains a user ring buffer: the helper's return, and the samples.
     ///
