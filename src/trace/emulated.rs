@@ -486,7 +486,7 @@ impl World for Emulated {
 
 fn as_asked(request: &SocketRequest<'_>) -> Socket {
     Socket {
-        xdp: false,
+        xdp: request.xdp,
         unix: request.unix,
         other: request.netlink,
         stream: request.stream,
