@@ -16,133 +16,19 @@ mod copies;
 mod exact;
 #[path = "common/limit.rs"]
 mod limit;
-
-use std::hint::black_box;
-use std::time::Instant;
+#[path = "common/round.rs"]
+mod round;
 
 use copies::Copies;
 use exact::Exact;
 use limit::Limit;
 use mapemu::abi::MapType;
-use mapemu::bench::burst::{BURST, CHUNK, ROUNDS, burst, median, median_of, ns_each, threads};
-use mapemu::bench::column::{Column, Spec, filled, keys};
+use mapemu::bench::burst::{BURST, ROUNDS, median_of};
+use mapemu::bench::column::{Spec, filled, keys};
 use mapemu::bench::dash::{DashArr, DashBox};
 use mapemu::bench::emulated::{Emulated, EmulatedBpf};
 use mapemu::bench::running::Running;
-
-/// Maps of so many elements fit into the caches.
-const SMALL: usize = 20_000;
-
-const OPS: [&str; 9] = [
-    "hit",
-    "miss",
-    "update",
-    "insert",
-    "delete",
-    "ins.+del.",
-    "take",
-    "next key",
-    "batch, each",
-];
-
-const HIT: usize = 0;
-const BATCH: usize = OPS.len() - 1;
-
-/// One round of one column: ns of each of [`OPS`]; 0 where the column has no such operation.
-type Figures = [f64; OPS.len()];
-
-/// Insertion, deletion, and lookup with deletion, in turns of a chunk each: a map that always changes the same key would have
-/// its places, and the allocator's, at hand.
-fn changes<const K: usize, const V: usize, C: Column<K>>(column: &C, keys: &[[u8; K]]) -> [f64; 4] {
-    let mut value = [1; V];
-    let chunks = keys.chunks(CHUNK).map(|keys| {
-        let timed = |op: &mut dyn FnMut(&[u8; K])| {
-            let start = Instant::now();
-            keys.iter().for_each(op);
-            ns_each(start.elapsed(), keys.len())
-        };
-        let delete = timed(&mut |key| assert!(column.delete(black_box(key))));
-        let insert = timed(&mut |key| column.update(black_box(key), &[1; V]));
-        let take = timed(&mut |key| assert!(column.take(black_box(key), &mut value)));
-        for key in keys {
-            column.update(key, &value);
-        }
-        [insert, delete, insert + delete, take]
-    });
-    let chunks: Vec<[f64; 4]> = chunks.collect();
-    std::array::from_fn(|op| median(&mut chunks.iter().map(|chunk| chunk[op]).collect::<Vec<_>>()))
-}
-
-fn round<const K: usize, const V: usize, C: Column<K>>(
-    column: &C,
-    present: &[[u8; K]],
-    absent: &[[u8; K]],
-    at: usize,
-) -> Figures {
-    // Each operation has keys of its own, so that those of a large map are cold; a small map is warm.
-    let part = |op: usize| at + op * BURST * ROUNDS;
-    let of = |keys: &[[u8; K]], i: usize| keys[i % keys.len()];
-    let small = present.len() <= SMALL;
-    let mut value = [1; V];
-    let warm = |op: usize| {
-        let mut value = [1; V];
-        let burst = if small { BURST } else { 0 };
-        for i in 0..burst {
-            column.lookup(&of(present, part(op) + i), &mut value);
-        }
-    };
-    warm(0);
-    let hit = burst(|i| assert!(column.lookup(black_box(&of(present, part(0) + i)), &mut value)));
-    let miss = burst(|i| assert!(!column.lookup(black_box(&of(absent, part(0) + i)), &mut value)));
-    warm(1);
-    let update = burst(|i| column.update(black_box(&of(present, part(1) + i)), &value));
-    warm(2);
-    let changed: Vec<[u8; K]> = (0..BURST).map(|i| of(present, part(2) + i)).collect();
-    let [insert, delete, cycle, take] = changes::<K, V, C>(column, &changed);
-    let mut next = [0; K];
-    let walks = column.next(None, &mut next);
-    let walk = if walks {
-        burst(|_| {
-            let key = next;
-            if !column.next(Some(&key), &mut next) {
-                column.next(None, &mut next);
-            }
-        })
-    } else {
-        0.0
-    };
-    let batch = batch(column, small);
-    [hit, miss, update, insert, delete, cycle, take, walk, batch]
-}
-
-/// ns of an element of a batch; 0 where there are none.
-fn batch<const K: usize, C: Column<K>>(column: &C, small: bool) -> f64 {
-    if small {
-        column.batch();
-    }
-    let start = Instant::now();
-    let read = column.batch();
-    if read == 0 {
-        0.0
-    } else {
-        ns_each(start.elapsed(), read)
-    }
-}
-
-/// How many lookups two threads do in the time in which one thread does one.
-fn scaling<const K: usize, const V: usize, C: Column<K>>(column: &C, present: &[[u8; K]]) -> f64 {
-    let columns = [column.on_cpu(0), column.on_cpu(1)];
-    let figure = threads(&|cpu, part| {
-        let (column, mut value) = (&columns[cpu as usize], [0; V]);
-        // Each thread has half of the keys for itself, if there are so many.
-        let from = part * BURST + cpu as usize * present.len() / 2;
-        burst(|i| {
-            let key = &present[(from + i) % present.len()];
-            assert!(column.lookup(black_box(key), &mut value));
-        })
-    });
-    figure.scaling()
-}
+use round::{BATCH, HIT, OPS, SMALL, hits, round, scaling};
 
 /// What each column took in each round. Another one begins each time: who comes first finds the keys cold.
 fn rounds<const N: usize, const M: usize>(
@@ -206,6 +92,7 @@ fn cell<const K: usize, const V: usize>(entries: usize) {
     let limit: Limit<K, V> = filled(spec, &present).expect("always there");
     let exact: Exact<K, V> = filled(spec, &present).expect("always there");
     let copies = Copies::<V>::new(present.len());
+    let small = entries <= SMALL;
 
     let mut rounds = rounds([
         &|at| round::<K, V, _>(&own, &present, &absent, at),
@@ -220,7 +107,7 @@ fn cell<const K: usize, const V: usize>(entries: usize) {
         &|at| round::<K, V, _>(&boxed, &present, &absent, at),
         &|at| round::<K, V, _>(&limit, &present, &absent, at),
         &|at| round::<K, V, _>(&exact, &present, &absent, at),
-        &|at| [copies.burst(at); OPS.len()],
+        &|at| [copies.burst(at, small); OPS.len()],
     ]);
     for round in &mut rounds {
         // A handle has no batches.
@@ -250,24 +137,6 @@ fn cell<const K: usize, const V: usize>(entries: usize) {
     );
 }
 
-/// ns of lookups.
-fn hits<const K: usize, C: Column<K>>(
-    column: &C,
-    present: &[[u8; K]],
-    spec: &Spec,
-    at: usize,
-) -> f64 {
-    let mut value = vec![0; spec.user_value_size()];
-    let mut hits = |at| {
-        burst(|i| {
-            let key = &present[(at + i) % present.len()];
-            assert!(column.lookup(black_box(key), &mut value));
-        })
-    };
-    hits(at);
-    hits(at)
-}
-
 /// Lookups in an array, beside the kernel's, and an index and a copy.
 fn array<const V: usize>(entries: usize) {
     let present = keys::<4>(entries, 0);
@@ -282,7 +151,7 @@ fn array<const V: usize>(entries: usize) {
                 .as_ref()
                 .map_or(0.0, |kernel| hits(kernel, &present, spec, at))]
         },
-        &|at| [copies.burst(at)],
+        &|at| [copies.burst(at, entries <= SMALL)],
     ]);
     println!(
         "\nARRAY {V} {entries}: kernel ÷ own {:.1}, own ÷ index and copy {:.2}, kernel ÷ index and copy {:.1}",
@@ -303,8 +172,8 @@ fn percpu<const K: usize, const V: usize, const BOTH: usize>(entries: usize) {
     let rounds = rounds([
         &|at| [hits(&of_two, &present, percpu, at)],
         &|at| [hits(&of_one, &present, hash, at)],
-        &|at| [two.burst(at)],
-        &|at| [one.burst(at)],
+        &|at| [two.burst(at, true)],
+        &|at| [one.burst(at, true)],
     ]);
     println!(
         "\nPERCPU_HASH {K}/{V} {entries}: ÷ HASH {:.2}; a copy of {BOTH} bytes ÷ one of {V} {:.2}",

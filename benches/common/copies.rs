@@ -27,13 +27,19 @@ impl<const V: usize> Copies<V> {
         }
     }
 
-    /// ns of one copy, from the place of that number on.
-    pub fn burst(&self, from: usize) -> f64 {
+    /// ns of one copy, from the place of that number on; `warm` copies them once before.
+    pub fn burst(&self, from: usize, warm: bool) -> f64 {
         let mut out = [0; V];
-        burst(|i| {
-            let index = self.order[(from + i) % self.order.len()];
-            out = self.values[black_box(index) as usize];
-            black_box(&out);
-        })
+        let mut copies = || {
+            burst(|i| {
+                let index = self.order[(from + i) % self.order.len()];
+                out.copy_from_slice(&self.values[black_box(index) as usize]);
+                black_box(&mut out);
+            })
+        };
+        if warm {
+            copies();
+        }
+        copies()
     }
 }
