@@ -48,7 +48,6 @@ fn made(ops: Vec<Op>) -> (Vec<Op>, Vec<&'static str>) {
 fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
     let prog = |kind: &str| Op::new("prog_load").with("kind", kind);
     let cgroup = || Op::new("cgroup_create");
-    let socket = |kind: &str| Op::new("socket").with("type", kind);
     match map_type {
         MapType::PROG_ARRAY => made(vec![
             prog("socket_filter"),
@@ -71,33 +70,6 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
         MapType::CGROUP_ARRAY | MapType::CGRP_STORAGE => {
             made(vec![cgroup(), cgroup(), Op::new("file"), cgroup()])
         }
-        MapType::SOCKMAP | MapType::SOCKHASH => made(vec![
-            socket("dgram").with("bind", true),
-            socket("stream").with("listen", true),
-            socket("stream").with("connect", "o1"),
-            socket("stream"),
-            socket("stream").with("family", "unix"),
-        ]),
-        MapType::REUSEPORT_SOCKARRAY => made(vec![
-            socket("dgram").with("bind", true).with("reuseport", true),
-            socket("stream")
-                .with("listen", true)
-                .with("reuseport", true),
-            socket("dgram").with("bind", true),
-            socket("dgram"),
-        ]),
-        MapType::XSKMAP => made(vec![
-            socket("dgram").with("family", "xdp"),
-            socket("dgram"),
-            Op::new("file"),
-            socket("dgram").with("family", "xdp"),
-        ]),
-        MapType::SK_STORAGE => made(vec![
-            socket("dgram"),
-            socket("stream"),
-            Op::new("file"),
-            socket("dgram"),
-        ]),
         MapType::TASK_STORAGE => made(vec![
             Op::new("pidfd"),
             Op::new("pidfd").with("of", "child"),
@@ -110,7 +82,42 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
             Op::new("file").with("kind", "path"),
             Op::new("file").with("kind", "memfd"),
         ]),
-        _ => (Vec::new(), Vec::new()),
+        _ => made(sockets(map_type)),
+    }
+}
+
+/// What stands around a map that has to do with sockets; nothing around others.
+fn sockets(map_type: MapType) -> Vec<Op> {
+    let socket = |kind: &str| Op::new("socket").with("type", kind);
+    match map_type {
+        MapType::SOCKMAP | MapType::SOCKHASH => vec![
+            socket("dgram").with("bind", true),
+            socket("stream").with("listen", true),
+            socket("stream").with("connect", "o1"),
+            socket("stream"),
+            socket("stream").with("family", "unix"),
+        ],
+        MapType::REUSEPORT_SOCKARRAY => vec![
+            socket("dgram").with("bind", true).with("reuseport", true),
+            socket("stream")
+                .with("listen", true)
+                .with("reuseport", true),
+            socket("dgram").with("bind", true),
+            socket("dgram"),
+        ],
+        MapType::XSKMAP => vec![
+            socket("dgram").with("family", "xdp"),
+            socket("dgram"),
+            Op::new("file"),
+            socket("dgram").with("family", "xdp"),
+        ],
+        MapType::SK_STORAGE => vec![
+            socket("dgram"),
+            socket("stream"),
+            Op::new("file"),
+            socket("dgram"),
+        ],
+        _ => Vec::new(),
     }
 }
 
