@@ -127,6 +127,11 @@ fn waiting_for_maps_is_as_on_the_kernel() {
 }
 
 #[test]
+fn signals_and_stops_while_a_map_is_waited_for_are_as_on_the_kernel() {
+    answers_as_the_kernel("stops", "  after its time");
+}
+
+#[test]
 fn tasks_of_all_kinds_have_maps_as_on_the_kernel() {
     answers_as_the_kernel("tasks", "exec of a thread: 0, 1");
 }
@@ -571,7 +576,7 @@ fn limits_names_and_counters_are_as_on_the_kernel() {
     let Some(corners) = place.compiled("corners", &["-static"]) else {
         return;
     };
-    for corner in ["memlock", "reopen", "perf"] {
+    for corner in ["memlock", "reopen", "mapped", "perf"] {
         let outputs = backends().iter().map(|backend| {
             // Under ptrace, an event that counts is refused, and named.
             let (out, err, _) = output(
@@ -635,6 +640,12 @@ fn what_cannot_be_done_is_said() {
         err,
         "mapemu: BPF_RAW_TRACEPOINT_OPEN of programs of type RAW_TRACEPOINT is not emulated: EOPNOTSUPP\n"
     );
+    let (out, err, _) = corner(&[], "socket");
+    assert_eq!(
+        out,
+        "another program: -1 Invalid argument\nno socket: -1 Socket operation on non-socket\nfilter: -1 Operation not supported\n"
+    );
+    assert!(err.contains("attaching a program to a socket"), "{err}");
     let (.., status) = corner(&["--strict"], "tracepoint");
     assert_eq!(status, 125);
     let (out, err, _) = corner(&[], "few-fds");
@@ -643,6 +654,14 @@ fn what_cannot_be_done_is_said() {
         "16 open, then Too many open files, then 5\nno more maps than fds\n"
     );
     assert_eq!(err, "");
+    let mut command = place.ordinary("sh");
+    command.args([
+        "-c",
+        "ulimit -n 32; exec ./mapemu run -- ./corners many-polled",
+    ]);
+    let (out, err, _) = output(&mut command);
+    assert_eq!(out, "poll: -1 Cannot allocate memory\n0 closed\n");
+    assert!(err.contains("no free file descriptor"), "{err}");
     let (_, err, _) = corner(&[], "not-dumpable");
     assert!(err.contains("cannot be looked into"), "{err}");
     if cfg!(target_arch = "x86_64") {

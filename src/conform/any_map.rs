@@ -19,6 +19,15 @@ const FILE_FLAGS: &[(usize, u64)] = &[(3, 0), (4, 8), (4, 16), (1, 24), (1, 1)];
 /// Flags of elements: each that there is, and some that there are not.
 const ELEM_FLAGS: &[(usize, u64)] = &[(8, 0), (2, 1), (2, 2), (2, 4), (1, 5), (1, 8), (1, 1 << 40)];
 
+/// The element commands.
+const ELEM_COMMANDS: [&str; 5] = [
+    "map_lookup_elem",
+    "map_update_elem",
+    "map_delete_elem",
+    "map_get_next_key",
+    "map_lookup_and_delete_elem",
+];
+
 /// What of a map may be asked for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
@@ -30,8 +39,6 @@ pub(super) struct Asked {
     pub(super) gone: bool,
     /// Programs use it too, at least those that are refused.
     pub(super) programs: bool,
-    /// What fdinfo shows depends on the programs that have used the map, and on the running kernel each call is one.
-    pub(super) shows_programs: bool,
 }
 
 impl Asked {
@@ -77,6 +84,14 @@ impl Asked {
         }
     }
 
+    /// An element command as one without bpf(2), which is to answer the same; other operations as they are.
+    pub(super) fn by_handle(op: Op) -> Op {
+        match ELEM_COMMANDS.contains(&op.command().as_str()) {
+            true => op.with("handle", true),
+            false => op,
+        }
+    }
+
     fn on(self, op: &str) -> Op {
         Op::new(op).with("map", self.map)
     }
@@ -91,13 +106,7 @@ impl Asked {
     }
 
     fn elem(self, chance: &mut Chance) -> Op {
-        let command = *chance.pick(&[
-            "map_lookup_elem",
-            "map_update_elem",
-            "map_delete_elem",
-            "map_get_next_key",
-            "map_lookup_and_delete_elem",
-        ]);
+        let command = *chance.pick(&ELEM_COMMANDS);
         let mut op = self.on(command);
         if !chance.one_in(4) {
             op = op.with("key", self.key(chance));
@@ -176,12 +185,13 @@ impl Asked {
             "map_pop_elem",
             "map_peek_elem",
             "map_lookup_percpu_elem",
+            "redirect_map",
+            "tail_call",
+            "skb_under_cgroup",
+            "perf_event_output",
         ]);
         // Socket filters, traffic control, XDP, sockets of cgroups; some maps go with one type only, the first program's.
-        let prog_type = match self.shows_programs {
-            true => 3,
-            false => *chance.pick(&[1, 3, 6, 8]),
-        };
+        let prog_type = *chance.pick(&[1, 3, 6, 8]);
         let op = self.on("helper").with("helper", helper);
         let op = op
             .with("prog_type", prog_type)
@@ -190,7 +200,7 @@ impl Asked {
     }
 
     fn info(self, chance: &mut Chance) -> Op {
-        if chance.one_in(3) && !self.shows_programs {
+        if chance.one_in(3) {
             return self.on("fdinfo");
         }
         let op = self.on("obj_get_info_by_fd");

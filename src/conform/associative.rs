@@ -422,6 +422,30 @@ impl Associative {
         op
     }
 
+    /// An atomic step through a pointer; few of them are not where the verifier wants them.
+    fn atomic(&self, pointer: &str, chance: &mut Chance) -> Value {
+        let wide = chance.one_in(2);
+        let len = if wide { 8 } else { 4 };
+        let at = match chance.one_in(12) {
+            true => chance.below(self.value_size + 1),
+            false => len * chance.below((self.value_size / len).max(1)),
+        };
+        let ops = ["add", "or", "and", "xor", "exchange", "compare_exchange"];
+        let number = |chance: &mut Chance| match chance.one_in(2) {
+            true => *chance.pick(&[0, 1, u64::MAX, u64::MAX >> 32]),
+            false => chance.number(),
+        };
+        let (value, expected) = (number(chance), number(chance));
+        json!({
+            "atomic": pointer,
+            "op": *chance.pick(&ops),
+            "wide": wide,
+            "at": at,
+            "value": value,
+            "expected": expected,
+        })
+    }
+
     /// Several steps in one program. What is deleted is not looked at again, unless its place stays the map's.
     fn program(&self, chance: &mut Chance) -> Op {
         let read_len = self.value_size.min(64);
@@ -438,12 +462,31 @@ impl Associative {
                     steps.push(json!({ "lock": name, "at": at }));
                     steps.push(json!({ "unlock": name, "at": at }));
                 }
-                Some(_) => {}
-                None if chance.one_in(2) => {
-                    let value = hex(&chance.bytes(read_len));
-                    steps.push(json!({ "write": name, "at": 0, "value": value }));
+                Some((Field::Timer, at)) => {
+                    // Mostly in an order in which they succeed.
+                    let mut what = chance.below(4);
+                    for _ in 0..chance.between(2, 6) {
+                        steps.push(use_timer(what, &name, at, chance));
+                        what = match chance.one_in(4) {
+                            true => chance.below(4),
+                            false => (what + 1) % 4,
+                        };
+                    }
                 }
-                None => steps.push(json!({ "read": name, "at": 0, "len": read_len })),
+                Some(_) => {}
+                None if chance.one_in(3) => steps.push(self.atomic(&name, chance)),
+                None => {
+                    // All that may be noted, or what one instruction reads or writes.
+                    let len = *chance.pick(&[read_len, read_len, 1, 2, 4, 8]);
+                    let len = len.min(read_len);
+                    let at = chance.below(read_len - len + 1);
+                    if chance.one_in(2) {
+                        let value = hex(&chance.bytes(len));
+                        steps.push(json!({ "write": name, "at": at, "value": value }));
+                    } else {
+                        steps.push(json!({ "read": name, "at": at, "len": len }));
+                    }
+                }
             }
         };
         touched(&mut steps, chance);
@@ -460,6 +503,23 @@ impl Associative {
     }
 }
 
+/// A step with the timer at that offset of a value: it is to run when nobody is there any more.
+fn use_timer(what: usize, pointer: &str, at: usize, chance: &mut Chance) -> Value {
+    let at = if chance.one_in(40) { at + 8 } else { at };
+    match what {
+        0 => {
+            let flags = *chance.weighted(&[(4, 1), (1, 0), (1, 7), (1, 2)]);
+            json!({ "timer_init": pointer, "at": at, "flags": flags })
+        }
+        1 => json!({ "timer_set_callback": pointer, "at": at }),
+        2 => {
+            let flags = *chance.weighted(&[(3, 0), (1, 1), (1, 2), (1, 4)]);
+            json!({ "timer_start": pointer, "at": at, "ns": 1_u64 << 60, "flags": flags })
+        }
+        _ => json!({ "timer_cancel": pointer, "at": at }),
+    }
+}
+
 fn array_keys(max_entries: usize) -> Vec<Vec<u8>> {
     let last = u32::try_from(max_entries).expect("a small map");
     let indexes = (0..last + 2).chain([u32::MAX]);
@@ -473,7 +533,7 @@ impl Operations for Associative {
             (100, "batch"),
             (200, "helper"),
             (12, "for_each"),
-            (12, "program"),
+            (if self.field.is_some() { 60 } else { 24 }, "program"),
             (if is_lru(self.map_type) { 90 } else { 30 }, "set_cpu"),
             (20, "walk"),
             (10, "info"),

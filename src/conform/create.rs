@@ -218,7 +218,6 @@ impl Operations for Create {
             keys_are_fds: is_local_storage(self.map_type),
             gone: !self.made,
             programs: false,
-            shows_programs: false,
         }
     }
 }

@@ -57,7 +57,6 @@ pub(super) trait Operations: std::fmt::Debug {
             keys_are_fds: false,
             gone: false,
             programs: true,
-            shows_programs: false,
         }
     }
 
@@ -163,6 +162,7 @@ impl Generator {
         match chance.below(16) {
             0 => asked.op(&mut chance),
             1 => asked.through_other(self.operations.next(&mut chance)),
+            2 => Asked::by_handle(self.operations.next(&mut chance)),
             _ => self.operations.next(&mut chance),
         }
     }

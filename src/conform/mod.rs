@@ -22,6 +22,7 @@ mod objects;
 mod op;
 mod pair;
 mod ringbuf;
+mod samples;
 mod shrink;
 
 #[cfg(target_os = "linux")]

@@ -6,6 +6,7 @@ use super::any_map::Asked;
 use super::associative::MAP;
 use super::family::{Facts, Operations};
 use super::op::hex;
+use super::samples::Samples;
 use super::{Chance, Op, btf, btf::Field};
 use crate::abi::{MapFlags, MapType};
 
@@ -17,7 +18,25 @@ pub(super) struct Objects {
     /// Fields of an update that give the value.
     values: Vec<(&'static str, Value)>,
     nr_cpus: usize,
+    samples: Samples,
+    /// Operations that make objects which nothing else needs: what is made again ends what it was.
+    renewed: Vec<Op>,
 }
+
+/// An index and a part of the packet for a sample: this CPU's, those that there are, none, and bits that mean nothing.
+const SAMPLE_FLAGS: &[u64] = &[
+    u32::MAX as u64,
+    0,
+    1,
+    2,
+    8 << 32,
+    1 | 64 << 32,
+    65 << 32,
+    1 << 52,
+];
+
+/// What else is returned, to all interfaces or all but one, and bits that mean nothing.
+const REDIRECT_FLAGS: &[u64] = &[0, 1, 2, 3, 4, 8, 8 | 16, 16 | 1, 1 << 40];
 
 /// What stands around a map of a type: operations that make it, and the names of what was made.
 fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
@@ -40,6 +59,12 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
             prog("sched_cls"),
             prog("socket_filter"),
             prog("xdp"),
+        ]),
+        _ if holds_programs(map_type) => made(vec![
+            prog("xdp_devmap"),
+            prog("xdp_cpumap"),
+            prog("xdp"),
+            prog("sched_cls"),
         ]),
         MapType::PERF_EVENT_ARRAY => made(vec![
             Op::new("perf_event"),
@@ -65,6 +90,12 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
             socket("dgram").with("bind", true),
             socket("dgram"),
         ]),
+        MapType::XSKMAP => made(vec![
+            socket("dgram").with("family", "xdp"),
+            socket("dgram"),
+            Op::new("file"),
+            socket("dgram").with("family", "xdp"),
+        ]),
         MapType::SK_STORAGE => made(vec![
             socket("dgram"),
             socket("stream"),
@@ -85,6 +116,14 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
         ]),
         _ => (Vec::new(), Vec::new()),
     }
+}
+
+/// A program may stand beside what is in it.
+const fn holds_programs(map_type: MapType) -> bool {
+    matches!(
+        map_type,
+        MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
+    )
 }
 
 /// Its keys are fds of what the storage belongs to.
@@ -157,6 +196,11 @@ impl Objects {
     pub(super) fn new(facts: &Facts, chance: &mut Chance) -> (Vec<Op>, Self) {
         let map_type = facts.map_type;
         let (mut setup, names) = around(map_type);
+        let renewed = setup.iter().step_by(3).filter(|op| {
+            let made = op.command();
+            ["socket", "file", "perf_event"].contains(&made.as_str())
+        });
+        let renewed = renewed.cloned().collect();
         let (key_size, value_size, max_entries, flags) = attributes(map_type, chance);
         let nr_cpus = facts.nr_cpus as usize;
         // A map of CPUs is no larger than there are.
@@ -207,6 +251,8 @@ impl Objects {
                 keys,
                 values,
                 nr_cpus,
+                samples: Samples::new(chance),
+                renewed,
             },
         )
     }
@@ -227,6 +273,11 @@ impl Objects {
         if command == "map_update_elem" {
             let (field, value) = chance.pick(&self.values);
             op = op.with(field, value.clone());
+            if holds_programs(self.map_type) && chance.one_in(3) {
+                op = op
+                    .with("value", *chance.pick(&["01000000", "40000000"]))
+                    .with("value_prog", *chance.pick(&["o0", "o1", "o2", "o3", MAP]));
+            }
         }
         if matches!(command, "map_update_elem" | "map_lookup_elem") && chance.one_in(3) {
             let flags = &[(4, 1), (4, 2), (2, 4), (1, 3), (1, 8), (1, u64::MAX)];
@@ -256,12 +307,30 @@ impl Objects {
         if is_local_storage(self.map_type) {
             return self.elem(chance);
         }
-        let command = *chance.pick(&["map_lookup_elem", "map_update_elem", "map_delete_elem"]);
+        let (helper, prog_types, flags): (_, &[u32], &[u64]) = match self.map_type {
+            MapType::PROG_ARRAY => ("tail_call", &[1, 3, 3, 6], &[0]),
+            MapType::CGROUP_ARRAY => ("skb_under_cgroup", &[3], &[0]),
+            MapType::PERF_EVENT_ARRAY => ("perf_event_output", &[1, 3, 3, 6], SAMPLE_FLAGS),
+            _ => ("redirect_map", &[6], REDIRECT_FLAGS),
+        };
+        let others = ["map_lookup_elem", "map_update_elem", "map_delete_elem"];
+        let helper = match chance.one_in(4) {
+            true => *chance.pick(&others),
+            false => helper,
+        };
         let op = Op::new("helper")
-            .with("helper", command)
+            .with("helper", helper)
             .with("map", MAP)
-            .with("prog_type", 3);
-        op.with("key", chance.pick(&self.keys).clone())
+            .with("prog_type", *chance.pick(prog_types))
+            .number("flags", *chance.pick(flags))
+            .with("key", chance.pick(&self.keys).clone());
+        match helper {
+            "perf_event_output" => {
+                let len = *chance.pick(&[0, 4, 5, 12, 100, 700, 1500]);
+                op.bytes("store", &chance.bytes(len))
+            }
+            _ => op,
+        }
     }
 
     /// What a program finds or makes, and what it leaves there.
@@ -291,21 +360,21 @@ impl Objects {
 
 impl Operations for Objects {
     fn next(&mut self, chance: &mut Chance) -> Op {
+        let samples = self.map_type == MapType::PERF_EVENT_ARRAY;
         match chance.below(100) {
+            0..30 if samples => self.program_side(chance),
             0..60 => self.elem(chance),
             // Its storage goes with a cgroup. No program runs in this one.
             60 if self.map_type == MapType::CGRP_STORAGE && chance.one_in(4) => {
                 Op::new("cgroup_remove").with("cgroup", "o1")
             }
+            60..70 if samples => self.samples.next(chance),
             60..76 => self.program_side(chance),
             76..80 => Self::batch(chance),
             80..86 => Op::new("set_cpu").with("cpu", chance.below(self.nr_cpus)),
+            86 | 87 if !self.renewed.is_empty() => chance.pick::<Op>(&self.renewed).clone(),
             86..97 => Op::new("walk").with("map", MAP).with("limit", 40),
             97..99 => Op::new("obj_get_info_by_fd").with("map", MAP),
-            // That of these shows the type of the first program: on the running kernel each helper call has one.
-            99 if matches!(self.map_type, MapType::DEVMAP | MapType::DEVMAP_HASH) => {
-                Op::new("obj_get_info_by_fd").with("map", MAP)
-            }
             _ => Op::new("fdinfo").with("map", MAP),
         }
     }
@@ -316,10 +385,6 @@ impl Operations for Objects {
             keys_are_fds: is_local_storage(self.map_type),
             gone: false,
             programs: true,
-            shows_programs: matches!(
-                self.map_type,
-                MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
-            ),
         }
     }
 
@@ -332,6 +397,13 @@ impl Operations for Objects {
                     .with("key", key.clone()),
             );
         }
+        if self.map_type == MapType::PERF_EVENT_ARRAY {
+            check.extend(self.samples.check());
+        }
         check
+    }
+
+    fn answered(&mut self, op: &Op, answer: &Value) {
+        self.samples.answered(op, answer);
     }
 }

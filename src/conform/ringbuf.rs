@@ -80,7 +80,11 @@ impl Operations for Ringbuf {
                 let op = Op::new("ringbuf_set_pos").with("map", MAP);
                 op.with("pos", 8 * chance.below(self.size))
             }
-            40..70 => {
+            40..50 => {
+                let op = Op::new("ringbuf_read").with("map", MAP);
+                op.with("limit", chance.between(1, 5))
+            }
+            50..70 => {
                 let op = Op::new("ringbuf_consume").with("map", MAP);
                 if chance.one_in(2) {
                     return op;
@@ -143,7 +147,12 @@ impl UserRingbuf {
 impl Operations for UserRingbuf {
     fn next(&mut self, chance: &mut Chance) -> Op {
         match chance.below(100) {
-            0..60 => {
+            0..20 => {
+                let len = *chance.pick(&[8, 16, 3, 0, 100, 700, 4080, 4096]);
+                let op = Op::new("ringbuf_write").with("map", MAP);
+                op.bytes("data", &chance.bytes(len))
+            }
+            20..60 => {
                 let len = *chance.pick(&[8, 8, 16, 3, 0, 100]);
                 let mut op = Op::new("ringbuf_produce").with("map", MAP);
                 op = op.bytes("data", &chance.bytes(len));

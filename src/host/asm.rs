@@ -189,6 +189,12 @@ impl Asm {
         self.push(0x62 | width.bits(), dst as u8, 0, off, imm)
     }
 
+    /// An atomic operation on `*(dst + off)`, 4 or 8 bytes wide: `op` is its number. `src` is then what was there; of a
+    /// compare and exchange, `R0` is.
+    pub fn atomic(&mut self, width: Width, dst: Reg, off: i16, src: Reg, op: i32) -> &mut Self {
+        self.push(0xc3 | width.bits(), dst as u8, src as u8, off, op)
+    }
+
     /// Calls the helper of that number.
     pub fn call(&mut self, helper: u32) -> &mut Self {
         self.push(0x85, 0, 0, 0, helper.cast_signed())

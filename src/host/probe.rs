@@ -29,13 +29,13 @@ pub struct HelperCall {
     pub shape: Shape,
     /// Type of the program.
     pub prog_type: ProgType,
-    /// The helper: one that looks up, updates, deletes, pushes, pops or peeks.
+    /// The helper: one that looks up, updates, deletes, pushes, pops or peeks, or one that goes where the map says.
     pub helper: Helper,
     /// Flags, of those that take some.
     pub flags: u64,
     /// The CPU asked for, of a lookup on another CPU.
     pub cpu: u32,
-    /// Bytes that are written through the pointer that was found.
+    /// Bytes that are written through the pointer that was found, or sent.
     pub store_len: usize,
     /// Parts of the value that are not read: start and length.
     pub skip: Vec<(usize, usize)>,
@@ -57,7 +57,7 @@ pub struct Bytes<'a> {
 /// What came of one helper call.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Came {
-    /// The helper's return. Of a lookup: 1 found, 0 not found, 2 no inner map.
+    /// The helper's return. Of a lookup: 1 found, 0 not found, 2 no inner map. Of a tail call: 1 if it was made.
     pub ret: i64,
     /// The value that was read or given.
     pub value: Vec<u8>,
@@ -69,6 +69,8 @@ pub struct HelperProbe {
     scratch: Scratch,
     prog: OwnedFd,
     places: Places,
+    /// Another program may go on in its place.
+    may_leave: bool,
 }
 
 /// Offsets in the memory that a probe shares: the return, whether it ran, then these.
@@ -89,9 +91,10 @@ impl Places {
     fn new(call: &HelperCall) -> Self {
         let (inner_key_size, value_size) = call.inner.unwrap_or((0, call.shape.value_size));
         let key = 16;
-        let inner_key = key + call.shape.key_size.next_multiple_of(8);
+        // An index is read of maps without keys too, by programs that are refused.
+        let inner_key = key + call.shape.key_size.max(4).next_multiple_of(8);
         let value = inner_key + inner_key_size.next_multiple_of(8);
-        let out = value + value_size.next_multiple_of(8);
+        let out = value + value_size.max(call.store_len).next_multiple_of(8);
         let len = out + value_size.next_multiple_of(8);
         Self {
             key,
@@ -121,7 +124,8 @@ impl HelperProbe {
         let places = Places::new(call);
         let scratch = Scratch::new(host, places.len)?;
         let mut asm = Asm::new();
-        asm.map_value(Reg::R9, scratch.fd(), 0)
+        asm.mov_reg(Reg::R6, Reg::R1)
+            .map_value(Reg::R9, scratch.fd(), 0)
             .map(Reg::R1, call.shape.map);
         arguments(&mut asm, call, &places);
         asm.call(call.helper.0);
@@ -135,7 +139,7 @@ impl HelperProbe {
         }
         if looks_up(call.helper) {
             found(&mut asm, call, &places, done);
-        } else {
+        } else if call.helper != Helper::TAIL_CALL {
             asm.store(Width::Double, Reg::R9, off(RET), Reg::R0);
         }
         asm.here(done)
@@ -146,6 +150,7 @@ impl HelperProbe {
             scratch,
             prog,
             places,
+            may_leave: call.helper == Helper::TAIL_CALL,
         })
     }
 
@@ -163,19 +168,37 @@ impl HelperProbe {
         scratch.write(places.inner_key, bytes.inner_key);
         scratch.write(places.value, bytes.value);
         test_run(host, os::number(&self.prog), true)?;
-        if scratch.number(RAN) != 1 {
+        let left = scratch.number(RAN) != 1;
+        if left && !self.may_leave {
             return Err(Errno::EIO);
         }
         Ok(Came {
-            ret: scratch.number(RET),
+            ret: if left { 1 } else { scratch.number(RET) },
             value: scratch.read(places.out, places.value_size),
         })
     }
 }
 
-/// The registers from `R2` on.
+/// The registers from `R2` on, and those before where the map is not the first. The context is in `R6`.
 fn arguments(asm: &mut Asm, call: &HelperCall, places: &Places) {
+    let index = |asm: &mut Asm, reg| {
+        asm.load(Width::Word, reg, Reg::R9, off(places.key));
+    };
     match call.helper {
+        Helper::REDIRECT_MAP => {
+            index(asm, Reg::R2);
+            asm.mov64(Reg::R3, call.flags);
+        }
+        Helper::TAIL_CALL | Helper::SKB_UNDER_CGROUP => {
+            asm.mov_reg(Reg::R2, Reg::R1).mov_reg(Reg::R1, Reg::R6);
+            index(asm, Reg::R3);
+        }
+        Helper::PERF_EVENT_OUTPUT => {
+            asm.mov_reg(Reg::R2, Reg::R1).mov_reg(Reg::R1, Reg::R6);
+            asm.mov64(Reg::R3, call.flags)
+                .addr(Reg::R4, Reg::R9, places.value)
+                .mov64(Reg::R5, call.store_len as u64);
+        }
         Helper::MAP_PUSH_ELEM => {
             asm.addr(Reg::R2, Reg::R9, places.value)
                 .mov64(Reg::R3, call.flags);

@@ -222,16 +222,8 @@ fn room(len: usize) -> Result<usize> {
     let nothing = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: a new mapping, at no address that anybody has.
     let start = unsafe { mmap(0, 2 * len, libc::PROT_NONE, nothing, -1, 0) }?;
-    let args = [
-        start.cast_signed() as c_long,
-        (2 * len).cast_signed() as c_long,
-        0,
-        0,
-        0,
-        0,
-    ];
     // SAFETY: it is the mapping just made.
-    unsafe { raw(libc::SYS_munmap, args) };
+    unsafe { munmap(start, 2 * len) };
     let in_one_piece = start / PIECE == (start + len - 1) / PIECE;
     Ok(if in_one_piece {
         start
@@ -286,10 +278,24 @@ unsafe fn map_pieces(
     let mut at = addr;
     for &(len, offset, prot) in pieces {
         // SAFETY: it lies in the mapping that was just made.
-        unsafe { mmap(at, len, prot, flags, memory.as_raw_fd(), offset) }?;
+        let piece = unsafe { mmap(at, len, prot, flags, memory.as_raw_fd(), offset) };
+        if let Err(errno) = piece {
+            // SAFETY: nobody knows of it yet.
+            unsafe { munmap(addr, size) };
+            return Err(errno);
+        }
         at += len;
     }
     Ok(addr)
+}
+
+/// # Safety
+///
+/// That of the system call.
+unsafe fn munmap(addr: usize, len: usize) {
+    let [addr, len] = [addr, len].map(|number| number.cast_signed() as c_long);
+    // SAFETY: the caller's promise.
+    unsafe { raw(libc::SYS_munmap, [addr, len, 0, 0, 0, 0]) };
 }
 
 /// # Safety

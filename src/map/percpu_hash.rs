@@ -99,6 +99,10 @@ impl Parts {
             table.words().read(self.at(table, slot, flags.cpu()), value);
             return self.fields.hide(value);
         }
+        if self.fields.is_empty() {
+            // The parts lie one behind the other, as user space has them.
+            return table.words().read(table.value_at(slot), value);
+        }
         for (cpu, part) in (0..self.nr_cpus).zip(value.chunks_exact_mut(self.part * WORD)) {
             table.words().read(self.at(table, slot, cpu), part);
             self.fields.hide(part);

@@ -40,7 +40,7 @@ pub fn poll(map: &Map, timeout: Option<Duration>) -> PollEvents {
     }
 }
 
-/// The ring, as its user space has it.
+/// The ring, as its user space has it: who maps it can have moved a position to where no record begins, between two words.
 impl RingMemory for Ring {
     fn size(&self) -> u64 {
         self.size()
@@ -65,11 +65,20 @@ impl RingMemory for Ring {
     }
 
     fn header(&self, position: u64) -> Result<[u8; 8]> {
-        Ok(self.header(position).to_ne_bytes())
+        let mut header = [0; RINGBUF_HDR_SZ];
+        if position.is_multiple_of(RINGBUF_HDR_SZ as u64) {
+            return Ok(self.header(position).to_ne_bytes());
+        }
+        self.read(position, 0, &mut header);
+        Ok(header)
     }
 
     fn set_header(&self, position: u64, header: [u8; 8]) -> Result<()> {
-        self.set_header(position, Header::from_ne_bytes(header));
+        if position.is_multiple_of(RINGBUF_HDR_SZ as u64) {
+            self.set_header(position, Header::from_ne_bytes(header));
+        } else {
+            self.write(position, &header);
+        }
         Ok(())
     }
 

@@ -81,6 +81,10 @@ impl Bpffs {
                 | Component::Prefix(_) => {}
             }
         }
+        if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            // What it names has to be a directory.
+            below.push("");
+        }
         Some(self.dir.join(below))
     }
 
@@ -115,12 +119,15 @@ impl Bpffs {
 
     /// The errno of a lookup: in the bpffs a name with a dot that is missing is `EPERM`.
     pub(super) fn not_found(&self, path: &Path, errno: Errno) -> Errno {
-        let name = path.file_name().unwrap_or_default();
-        let dotted = name.as_encoded_bytes().contains(&b'.') && self.has(path);
-        if dotted && errno == Errno::ENOENT {
-            Errno::EPERM
-        } else {
-            errno
+        let below = path.ancestors().take_while(|path| self.has(path));
+        let missing = below.take_while(|path| fs::symlink_metadata(path).is_err());
+        let is_refused = |missing: &Path| {
+            let name = missing.file_name().unwrap_or_default();
+            name.as_encoded_bytes().contains(&b'.') && missing.parent().is_some_and(Path::is_dir)
+        };
+        match errno {
+            Errno::ENOENT if missing.last().is_some_and(is_refused) => Errno::EPERM,
+            errno => errno,
         }
     }
 
@@ -132,14 +139,20 @@ impl Bpffs {
     pub(super) fn add(&self, path: &Path) -> Result<String> {
         let name = path.file_name().unwrap_or_default();
         let parent = path.parent().unwrap_or(path);
-        if !fs::metadata(parent).map_err(errno_of)?.is_dir() {
+        let found =
+            fs::metadata(parent).map_err(|error| self.not_found(parent, errno_of(error)))?;
+        if !found.is_dir() {
             return Err(Errno::ENOTDIR);
         }
-        if fs::symlink_metadata(path).is_ok() {
+        let bare: PathBuf = path.components().collect();
+        if fs::symlink_metadata(bare).is_ok() {
             return Err(Errno::EEXIST);
         }
         if name.as_encoded_bytes().contains(&b'.') {
             return Err(Errno::EPERM);
+        }
+        if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+            return Err(Errno::ENOENT);
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);

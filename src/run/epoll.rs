@@ -1,29 +1,36 @@
-//! epoll(7) of maps and perf events: a placeholder cannot be waited for, so an eventfd of ours is, in its place.
+//! epoll(7) of maps and perf events: a placeholder cannot be waited for, so an end of a pipe of ours is, in its place.
 //!
 //! It is put into the program's own epoll instance, with the program's data, and says what the map's file says: it is set at
 //! each wakeup, and taken back before anybody looks, if what was told of has been read meanwhile. An epoll instance knows a
-//! file by its fd, too; so there is an eventfd for each.
+//! file by its fd, too; so there is a pipe for each. For maps that nobody can wait for it is a pipe that nobody reads, which
+//! says `EPOLLERR` as they do.
 //!
 //! Kernel: `fs/eventpoll.c` (v6.18).
 
 use std::fmt;
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::Arc;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::event::{EventfdFlags, eventfd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
 
 use super::mapping::{errno_of, int};
 use super::memory::TaskMem;
+use super::placeholder::inode_of;
 use super::port::{Answer, Port, taken};
 use super::server::Server;
 use super::table::Entry;
-use crate::abi::{Attr, Errno, Fd, MapType, PollEvents, Result, UserMem};
+use crate::abi::{Attr, Fd, MapType, PollEvents, Result, UserMem};
 use crate::sys::{FileKind, OpenFile};
 
 const ADD: u32 = libc::EPOLL_CTL_ADD.cast_unsigned();
 const MOD: u32 = libc::EPOLL_CTL_MOD.cast_unsigned();
 const DEL: u32 = libc::EPOLL_CTL_DEL.cast_unsigned();
+
+/// So many epoll instances are told of one fd apart from each other; those that were closed are among them.
+const MOST: usize = 16;
 
 /// Bytes of a `struct epoll_event`, and where the data is in it.
 #[cfg(target_arch = "x86_64")]
@@ -46,22 +53,45 @@ impl fmt::Debug for Registration {
     }
 }
 
-/// An eventfd, and what it is to say.
+/// A pipe, and what it is to say.
 struct Sign {
-    eventfd: OwnedFd,
     says: PollEvents,
+    written: OwnedFd,
+    /// Nothing, if nobody can wait for the map.
+    read: Option<OwnedFd>,
 }
 
 impl Sign {
     fn new(file: &OpenFile) -> Result<Self> {
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let says = if file.map_type() == Some(MapType::USER_RINGBUF) {
-            PollEvents::OUT
-        } else {
-            PollEvents::IN
+        let says = match file.map_type() {
+            Some(MapType::USER_RINGBUF) => PollEvents::OUT,
+            None | Some(MapType::RINGBUF) => PollEvents::IN,
+            Some(_) => PollEvents::ERR,
         };
-        let eventfd = eventfd(0, flags).map_err(errno_of)?;
-        Ok(Self { eventfd, says })
+        let pipe = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
+        let (read, written) = pipe.map_err(errno_of)?;
+        let mut sign = Self {
+            says,
+            written,
+            read: Some(read),
+        };
+        if says != PollEvents::IN {
+            // A byte fills it.
+            fcntl_setpipe_size(&sign.written, 1).map_err(errno_of)?;
+            sign.fill();
+        }
+        if says == PollEvents::ERR {
+            sign.read = None;
+        }
+        Ok(sign)
+    }
+
+    /// What is put into epoll instances.
+    fn end(&self) -> &OwnedFd {
+        match &self.read {
+            Some(read) if self.says == PollEvents::IN => read,
+            _ => &self.written,
+        }
     }
 
     /// The file says now what it is to say.
@@ -69,27 +99,54 @@ impl Sign {
         file.poll().unwrap_or(0) & self.says.bits() != 0
     }
 
-    /// Says what the file says, if it `tells`. First it is taken back, as a wakeup may come at any time.
+    /// It says that, too.
+    fn is_shown(&self) -> bool {
+        let asked = PollFlags::IN | PollFlags::OUT;
+        let mut end = [PollFd::new(self.end(), asked)];
+        poll(&mut end, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Says what the file says, if it `tells`. Who is told already is not told again. First it is taken back, as a wakeup may
+    /// come at any time.
     fn show(&self, file: &OpenFile, tells: bool) {
+        if tells && self.is_said_by(file) && self.is_shown() {
+            return;
+        }
         self.set(false);
         if self.is_said_by(file) && tells {
             self.set(true);
         }
     }
 
-    /// It is readable when it counts anything, and writable unless it is full.
+    /// Whoever waits is woken, if it is ready.
     fn set(&self, ready: bool) {
-        const FULL: u64 = u64::MAX - 1;
-        if ready != (self.says == PollEvents::IN) {
-            let _ = rustix::io::read(&self.eventfd, &mut [0; 8]);
+        match (ready, self.says) {
+            (true, PollEvents::IN) if !self.fill() => {
+                self.drain();
+                self.fill();
+            }
+            (true, PollEvents::OUT) => {
+                self.fill();
+                self.drain();
+            }
+            (false, PollEvents::IN) => self.drain(),
+            (false, PollEvents::OUT) => {
+                self.fill();
+            }
+            _ => {}
         }
-        let count = match (ready, self.says == PollEvents::IN) {
-            (true, true) => 1,
-            (false, false) => FULL,
-            (false, true) | (true, false) => return,
-        };
-        // Full, it is told of all the same.
-        let _ = rustix::io::write(&self.eventfd, &count.to_ne_bytes());
+    }
+
+    /// There was room for a byte.
+    fn fill(&self) -> bool {
+        rustix::io::write(&self.written, &[0]).is_ok()
+    }
+
+    fn drain(&self) {
+        let mut room = [0; 256];
+        while let Some(read) = &self.read
+            && rustix::io::read(read, &mut room).is_ok_and(|read| read == room.len())
+        {}
     }
 }
 
@@ -134,47 +191,60 @@ fn change(
     };
     let epoll = taken(port, instance)?;
     let mut registrations = entry.registrations.lock();
-    let known = registrations.iter().position(|known| known.fd == fd);
-    let at = match (op, known) {
-        (_, Some(at)) => at,
-        (ADD, None) => {
+    let mut of_fd = (0..registrations.len()).filter(|&at| registrations[at].fd == fd);
+    let known = of_fd.clone().find(|&at| registrations[at].is_in(&epoll));
+    let first = of_fd.next().filter(|_| of_fd.count() >= MOST);
+    let at = match known.or(first) {
+        Some(at) => at,
+        None => {
             registrations.push(Registration::new(&file, fd)?);
-            server.watched.lock().push(Arc::downgrade(entry));
             registrations.len() - 1
         }
-        (MOD | DEL, None) => return Err(Errno::ENOENT),
-        _ => return Err(Errno::EINVAL),
     };
     let sign = &registrations[at].sign;
-    if op != DEL {
+    let done = match (op, event) {
+        (ADD, Some((data, flags))) => epoll::add(&epoll, sign.end(), data, said(flags, is_event)),
+        (MOD, Some((data, flags))) => {
+            epoll::modify(&epoll, sign.end(), data, said(flags, is_event))
+        }
+        (DEL, _) => epoll::delete(&epoll, sign.end()),
+        _ => Err(rustix::io::Errno::INVAL),
+    };
+    if done.is_ok() && op != DEL {
         // An event has told of its wakeups when it is asked, and it is asked here.
         sign.show(&file, !is_event);
     }
-    match (op, event) {
-        (ADD, Some((data, flags))) => {
-            epoll::add(&epoll, &sign.eventfd, data, said(sign, flags, is_event))
+    match (op, done.is_ok()) {
+        (ADD, true) => {
+            let (mut watched, entry) = (server.watched.lock(), Arc::downgrade(entry));
+            if !watched.iter().any(|known| known.ptr_eq(&entry)) {
+                watched.push(entry);
+            }
         }
-        (MOD, Some((data, flags))) => {
-            epoll::modify(&epoll, &sign.eventfd, data, said(sign, flags, is_event))
-        }
-        (DEL, _) => epoll::delete(&epoll, &sign.eventfd),
-        _ => return Err(Errno::EINVAL),
+        (DEL, true) => drop(registrations.swap_remove(at)),
+        (_, false) if known.or(first).is_none() => drop(registrations.pop()),
+        _ => {}
     }
-    .map_err(errno_of)
+    done.map_err(errno_of)
 }
 
-/// What is waited for of the eventfd; a perf event tells of each wakeup once.
-fn said(sign: &Sign, flags: EventFlags, is_event: bool) -> EventFlags {
-    let other = match sign.says {
-        PollEvents::OUT => EventFlags::IN,
-        _ => EventFlags::OUT,
-    };
-    let mut flags = flags & !other;
+/// What is waited for; a perf event tells of each wakeup once.
+fn said(mut flags: EventFlags, is_event: bool) -> EventFlags {
     flags.set(EventFlags::ET, is_event || flags.contains(EventFlags::ET));
     flags
 }
 
 impl Registration {
+    /// Whether it stands in that epoll instance.
+    fn is_in(&self, epoll: &OwnedFd) -> bool {
+        let Ok(inode) = inode_of(self.sign.end()) else {
+            return false;
+        };
+        let items = fs::read_to_string(format!("/proc/self/fdinfo/{}", epoll.as_raw_fd()));
+        let inode = format!(" ino:{:x} ", inode.1);
+        items.is_ok_and(|items| items.lines().any(|item| item.contains(&inode)))
+    }
+
     fn new(file: &OpenFile, fd: Fd) -> Result<Self> {
         let sign = Arc::new(Sign::new(file)?);
         let theirs = Arc::clone(&sign);

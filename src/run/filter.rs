@@ -77,6 +77,7 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_utimensat,
     libc::SYS_chdir,
     libc::SYS_getcwd,
+    libc::SYS_truncate,
 ];
 
 /// As [`ALWAYS`]: the older calls that other architectures do not have.
@@ -149,6 +150,17 @@ impl Filter {
             }
             ioctl.ret(libc::SECCOMP_RET_ALLOW);
         });
+        filter.when(number(libc::SYS_setsockopt), |option| {
+            option.load(arg(1));
+            option.unless(libc::SOL_SOCKET.cast_unsigned(), |other| {
+                other.ret(libc::SECCOMP_RET_ALLOW);
+            });
+            option.load(arg(2));
+            for attach in super::sockets::ATTACH {
+                option.when(attach, |attach| attach.ret(ours));
+            }
+            option.ret(libc::SECCOMP_RET_ALLOW);
+        });
         for (call, resource) in [
             (libc::SYS_prlimit64, 1),
             (libc::SYS_setrlimit, 0),
@@ -167,7 +179,7 @@ impl Filter {
                 several.ret(ours);
             });
         }
-        for &call in ALWAYS.iter().chain(OLDER) {
+        for &call in ALWAYS.iter().chain(OLDER).chain(&super::paths::XATTR) {
             filter.when(number(call), |call| call.ret(ours));
         }
         filter.ret(libc::SECCOMP_RET_ALLOW);

@@ -1,13 +1,17 @@
 //! mmap(2) of emulated files: judged here, made by the running kernel of the placeholder, whose memory is the map's.
 
 use std::io;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{SealFlags, fcntl_add_seals};
 
 use super::epoll;
 use super::port::{Answer, Port};
 use super::server::Server;
 use super::table::Entry;
 use super::task::is_mapped;
-use crate::abi::{Errno, Fd, MapRequest, MapType, Prot, Result};
+use crate::abi::{Errno, Fd, MapFlags, MapRequest, MapType, Prot, Result};
+use crate::map::object::Object;
 use crate::sys::{FileKind, OpenFile};
 
 /// The errno of a failure of the system.
@@ -38,6 +42,15 @@ pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
         return Answer::Continue;
     };
     let file = entry.file(|| server.tasks.access(port.task(), fd));
+    let kind = flags & libc::MAP_TYPE;
+    let unknown = !matches!(
+        kind,
+        libc::MAP_SHARED | libc::MAP_PRIVATE | libc::MAP_SHARED_VALIDATE
+    );
+    if unknown || kind == libc::MAP_SHARED_VALIDATE && flags & libc::MAP_SYNC != 0 {
+        // That is refused whatever the file is.
+        return Answer::Continue;
+    }
     let fixed = flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0;
     let request = MapRequest {
         addr: if fixed { addr } else { 0 },
@@ -48,7 +61,7 @@ pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
             write: prot & libc::PROT_WRITE != 0,
             exec: prot & libc::PROT_EXEC != 0,
         },
-        shared: flags & libc::MAP_TYPE != libc::MAP_PRIVATE,
+        shared: kind != libc::MAP_PRIVATE,
     };
     let answer = server.answered(|| granted(server, &entry, &file, request));
     if let Some(recorder) = &server.recorder {
@@ -71,6 +84,12 @@ fn granted(server: &Server, entry: &Entry, file: &OpenFile, request: MapRequest)
         drop_unmapped(server, entry);
     }
     let granted = server.kernel.grant_mmap(file, request)?;
+    if is_read_only(file)
+        && let Some(memory) = file.memory()
+    {
+        // What is mapped from now on cannot be made writable by mprotect(2). Where that fails, it can.
+        let _ = fcntl_add_seals(memory, SealFlags::FUTURE_WRITE);
+    }
     if event || request.prot.write {
         entry.granted.lock().push(granted);
     }
@@ -79,6 +98,16 @@ fn granted(server: &Server, entry: &Entry, file: &OpenFile, request: MapRequest)
         epoll::follow(entry);
     }
     Ok(())
+}
+
+/// A map that no mapping may write to, from now on.
+fn is_read_only(file: &OpenFile) -> bool {
+    match file.object() {
+        Object::Map(map) => {
+            map.def.map_flags.contains(MapFlags::RDONLY_PROG) || map.frozen.load(Ordering::Acquire)
+        }
+        Object::Btf(_) | Object::Prog(_) | Object::Cgroup(_) | Object::Other(_) => false,
+    }
 }
 
 /// What was mapped and is not any more counts no more.

@@ -10,8 +10,9 @@ use libc::iovec;
 use super::port::Port;
 use crate::abi::{Errno, Result, UserMem};
 
-/// Bytes that are read at once where single ones are asked for.
-const BLOCK: usize = 64;
+/// Bytes that are read at once, wherever what is asked for is in one such block: no page is smaller, so that what surrounds
+/// it can be read if it can. A key is often beside its attr, and a crossing costs as much as the calls around it.
+const BLOCK: usize = 4096;
 
 /// See the module. It is that of the task whose call is being answered.
 #[derive(Debug)]
@@ -40,8 +41,8 @@ impl<'a> TaskMem<'a> {
         let mut at = addr;
         while path.len() < MOST {
             // To the end of a block, which is on one page.
-            let mut bytes = [0; BLOCK];
-            let len = BLOCK - place(at);
+            let mut bytes = [0; 64];
+            let len = bytes.len() - place(at) % bytes.len();
             self.read(at, &mut bytes[..len])?;
             if let Some(end) = bytes[..len].iter().position(|&byte| byte == 0) {
                 path.extend(&bytes[..end]);
@@ -102,21 +103,21 @@ fn address(addr: u64) -> Result<usize> {
 
 impl UserMem for TaskMem<'_> {
     fn read(&self, addr: u64, out: &mut [u8]) -> Result<()> {
-        let [byte] = out else {
-            return if out.is_empty() {
-                Ok(())
-            } else {
-                self.copy_in(addr, out)
-            };
+        if out.is_empty() {
+            return Ok(());
+        }
+        let at = place(addr);
+        let Some(end) = at.checked_add(out.len()).filter(|&end| end <= BLOCK) else {
+            return self.copy_in(addr, out);
         };
-        let start = addr - place(addr) as u64;
+        let start = addr - at as u64;
         let mut block = self.block.borrow_mut();
         if block.0 != start {
             block.0 = u64::MAX;
             self.copy_in(start, &mut block.1)?;
             block.0 = start;
         }
-        *byte = block.1[place(addr)];
+        out.copy_from_slice(&block.1[at..end]);
         Ok(())
     }
 

@@ -45,6 +45,7 @@ mod ptrace;
 mod record;
 mod record_asked;
 mod server;
+mod signals;
 mod sockets;
 mod spawn;
 mod table;

@@ -23,8 +23,8 @@ use super::placeholder::{access, link_name, own_link};
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
 use super::table::Entry;
-use super::{cgroups, task};
-use crate::abi::{Attr, Errno, Result, UserMem};
+use super::{cgroups, sockets, task};
+use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 /// A directory, and the address of a path.
 type At = (u64, u64);
@@ -32,8 +32,23 @@ type At = (u64, u64);
 /// The caller's directory.
 const HERE: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
 
+/// The file system of files that have no name.
+const ANON_INODE_FS_MAGIC: i64 = 0x0904_1934;
+
 /// The number is the same on all architectures.
 pub(super) const FCHMODAT2: libc::c_long = 452;
+
+/// Calls about the extended attributes of a path.
+pub(super) const XATTR: [libc::c_long; 8] = [
+    libc::SYS_getxattr,
+    libc::SYS_lgetxattr,
+    libc::SYS_listxattr,
+    libc::SYS_llistxattr,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+];
 
 /// One call.
 struct Call<'a> {
@@ -53,6 +68,34 @@ pub(super) fn call(server: &Server, port: &dyn Port, call: &Syscall) -> Answer {
         Some(answer) => Answer::Returns(answer),
         None => Answer::Continue,
     }
+}
+
+/// A file cannot be made in the file system of pins: for that reason, if there is a directory for it.
+fn refused(real: &Path, errno: Errno) -> Result<()> {
+    let dir = fs::metadata(real.parent().unwrap_or(real)).map_err(errno_of)?;
+    Err(if dir.is_dir() { errno } else { Errno::ENOTDIR })
+}
+
+/// Whether a file there can be opened: pins cannot be read.
+fn can_open(real: &Path, flags: OFlags) -> Result<()> {
+    let exclusive = OFlags::CREATE | OFlags::EXCL;
+    if flags.contains(OFlags::CREATE) && fs::symlink_metadata(real).is_err() {
+        return refused(real, Errno::EACCES);
+    }
+    let Ok(found) = fs::metadata(real) else {
+        return Ok(());
+    };
+    if found.is_dir() && flags.contains(OFlags::TMPFILE) {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let is_pin = found.is_file() && !flags.contains(exclusive);
+    if is_pin && flags.contains(OFlags::DIRECTORY) {
+        return Err(Errno::ENOTDIR);
+    }
+    if is_pin && !flags.contains(OFlags::PATH) {
+        return Err(Errno::EIO);
+    }
+    Ok(())
 }
 
 impl Call<'_> {
@@ -84,7 +127,7 @@ impl Call<'_> {
             libc::SYS_readlinkat => self.readlink((a, b), c, d),
             libc::SYS_symlinkat => self.symlink(a, (b, c)),
             libc::SYS_linkat => self.link((a, b), (c, d), e),
-            libc::SYS_mknodat => self.mknod((a, b)),
+            libc::SYS_mknodat => self.mknod((a, b), c),
             libc::SYS_fchmodat | FCHMODAT2 => self.chmod((a, b), c),
             libc::SYS_fchownat => self.chown((a, b), (c, d), e),
             libc::SYS_utimensat => self.utimens((a, b), c, d),
@@ -92,6 +135,9 @@ impl Call<'_> {
             libc::SYS_fstatfs => self.fstatfs(int(a), b),
             libc::SYS_chdir => self.chdir(a),
             libc::SYS_getcwd => self.getcwd(a, b),
+            libc::SYS_truncate => self.truncate(a),
+            call if XATTR.contains(&call) => self.xattr(a, call),
+            libc::SYS_setsockopt => sockets::attach(self.server, self.port, call.args),
             _ => None,
         }
     }
@@ -120,7 +166,7 @@ impl Call<'_> {
             libc::SYS_readlink => self.readlink(path, b, c),
             libc::SYS_symlink => self.symlink(a, (HERE, b)),
             libc::SYS_link => self.link(path, (HERE, b), 0),
-            libc::SYS_mknod => self.mknod(path),
+            libc::SYS_mknod => self.mknod(path, b),
             libc::SYS_chmod => self.chmod(path, b),
             libc::SYS_chown => self.chown(path, (b, c), 0),
             libc::SYS_lchown => {
@@ -178,12 +224,10 @@ impl Call<'_> {
     /// `EPERM` for a name with a dot in the file system of pins, which is not there.
     fn real(&self, at: At) -> Option<Result<PathBuf>> {
         let real = self.real_path(&self.path(at)?)?;
-        let below = self.server.bpffs.shown(&real);
-        let dotted = below.is_some_and(|path| path.as_os_str().as_bytes().contains(&b'.'));
-        if dotted && fs::symlink_metadata(&real).is_err() {
-            return Some(Err(Errno::EPERM));
+        match self.server.bpffs.not_found(&real, Errno::ENOENT) {
+            Errno::EPERM => Some(Err(Errno::EPERM)),
+            _ => Some(Ok(real)),
         }
-        Some(Ok(real))
     }
 
     fn real_path(&self, path: &Path) -> Option<PathBuf> {
@@ -206,16 +250,15 @@ impl Call<'_> {
         };
         let open = || {
             let real = real?;
-            let in_bpffs = self.server.bpffs.has(&real);
-            if in_bpffs && flags.contains(OFlags::CREATE) && fs::symlink_metadata(&real).is_err() {
-                return Err(Errno::EACCES);
+            if self.server.bpffs.has(&real) {
+                can_open(&real, flags)?;
             }
-            let is_pin = fs::metadata(&real).is_ok_and(|found| found.is_file());
-            let exclusive = OFlags::CREATE | OFlags::EXCL;
-            if in_bpffs && is_pin && !flags.contains(OFlags::PATH) && !flags.contains(exclusive) {
-                // Pins cannot be read.
-                return Err(Errno::EIO);
-            }
+            let mut flags = flags;
+            // No fd for a path alone is given to another.
+            flags.set(
+                OFlags::PATH,
+                flags.contains(OFlags::PATH) && self.port.opens_again(),
+            );
             let mode = Mode::from(int(mode) & !task::umask(self.port.task()));
             let opened = rustix::fs::openat(CWD, &real, flags | OFlags::CLOEXEC, mode);
             let opened = opened.map_err(errno_of)?;
@@ -320,8 +363,37 @@ impl Call<'_> {
         Some(answer(self))
     }
 
+    /// What is looked at in place of a file of ours, and how. An emulated file looks like others without a name.
+    fn looked_at(&self, at: At, flags: i32) -> Option<(Result<PathBuf>, i32)> {
+        if let Some(real) = self.real(at) {
+            return Some((real, flags));
+        }
+        let mut begin = [0];
+        let by_fd = flags & libc::AT_EMPTY_PATH != 0
+            && (at.1 == 0 || self.mem.read(at.1, &mut begin).is_ok() && begin == [0]);
+        if by_fd {
+            self.emulated(int(at.0))?;
+        } else if flags & libc::AT_SYMLINK_NOFOLLOW == 0 {
+            self.linked(&self.path(at)?)?;
+        } else {
+            return None;
+        }
+        let unnamed = own_link(self.server.woken());
+        Some((Ok(unnamed.into()), flags & !libc::AT_SYMLINK_NOFOLLOW))
+    }
+
+    /// The emulated file behind an fd.
+    fn emulated(&self, fd: Fd) -> Option<Arc<Entry>> {
+        if self.server.table.is_empty() {
+            return None;
+        }
+        let file = self.server.tasks.file(self.port.task(), fd).ok()?;
+        self.server.table.get(file.inode)
+    }
+
     fn stat(&mut self, at: At, out: u64, flags: i32) -> Option<Result<u64>> {
-        let found = c_path(self.real(at)?).and_then(|real| {
+        let (real, flags) = self.looked_at(at, flags)?;
+        let found = c_path(real).and_then(|real| {
             // SAFETY: it is a plain struct of numbers.
             let mut stat: libc::stat = unsafe { std::mem::zeroed() };
             // SAFETY: the path ends with a NUL, and the struct is ours.
@@ -332,7 +404,8 @@ impl Call<'_> {
     }
 
     fn statx(&mut self, at: At, flags: i32, mask: u32, out: u64) -> Option<Result<u64>> {
-        let found = c_path(self.real(at)?).and_then(|real| {
+        let (real, flags) = self.looked_at(at, flags)?;
+        let found = c_path(real).and_then(|real| {
             let (dir, real) = (libc::AT_FDCWD, real.as_ptr());
             // SAFETY: it is a plain struct of numbers.
             let mut stat: libc::statx = unsafe { std::mem::zeroed() };
@@ -403,6 +476,10 @@ impl Call<'_> {
     fn both(&self, from: At, to: At) -> Option<Result<(PathBuf, PathBuf)>> {
         match (self.real(from), self.real(to)) {
             (None, None) => None,
+            (Some(Ok(from)), Some(Err(errno))) => {
+                let found = fs::symlink_metadata(from).map_err(errno_of);
+                Some(found.and(Err(errno)))
+            }
             (Some(Err(errno)), _) | (_, Some(Err(errno))) => Some(Err(errno)),
             (Some(Ok(from)), Some(Ok(to))) => Some(Ok((from, to))),
             (None, Some(_)) | (Some(_), None) => Some(Err(Errno::EXDEV)),
@@ -412,8 +489,14 @@ impl Call<'_> {
     fn rename(&self, from: At, to: At, flags: u32) -> Option<Result<u64>> {
         let flags = RenameFlags::from_bits_retain(flags);
         let both = self.both(from, to)?;
-        let renamed = both
-            .and_then(|(from, to)| renameat_with(CWD, &from, CWD, &to, flags).map_err(errno_of));
+        let renamed = both.and_then(|(from, to)| {
+            let exchange = flags.contains(RenameFlags::EXCHANGE);
+            if flags.contains(RenameFlags::WHITEOUT) && !exchange {
+                fs::symlink_metadata(&from).map_err(errno_of)?;
+                return Err(Errno::EINVAL);
+            }
+            renameat_with(CWD, &from, CWD, &to, flags).map_err(errno_of)
+        });
         self.server.follow_pins();
         Some(renamed.map(|()| 0))
     }
@@ -441,11 +524,46 @@ impl Call<'_> {
     }
 
     /// Nothing is made but directories, links and pins.
-    fn mknod(&self, at: At) -> Option<Result<u64>> {
-        self.done(at, |real| match fs::symlink_metadata(real) {
-            Ok(_) => Err(rustix::io::Errno::EXIST),
-            Err(_) => Err(rustix::io::Errno::PERM),
-        })
+    fn mknod(&self, at: At, mode: u64) -> Option<Result<u64>> {
+        let answer = |real: PathBuf| match int(mode) & libc::S_IFMT {
+            libc::S_IFDIR => Err(Errno::EPERM),
+            _ if fs::symlink_metadata(&real).is_ok() => Err(Errno::EEXIST),
+            0 | libc::S_IFREG => refused(&real, Errno::EACCES),
+            _ => refused(&real, Errno::EPERM),
+        };
+        Some(self.real(at)?.and_then(answer).map(|()| 0))
+    }
+
+    /// Extended attributes: there are none. The list is empty; all else is not supported.
+    fn xattr(&self, path: u64, number: i64) -> Option<Result<u64>> {
+        let follows = [
+            libc::SYS_listxattr,
+            libc::SYS_getxattr,
+            libc::SYS_setxattr,
+            libc::SYS_removexattr,
+        ];
+        let lists = [libc::SYS_listxattr, libc::SYS_llistxattr];
+        let real = self.real((HERE, path))?;
+        let answer = |real: PathBuf| {
+            let found = match follows.contains(&number) {
+                true => fs::metadata(real),
+                false => fs::symlink_metadata(real),
+            };
+            found.map_err(errno_of)?;
+            match lists.contains(&number) {
+                true => Ok(0),
+                false => Err(Errno::EOPNOTSUPP),
+            }
+        };
+        Some(real.and_then(answer))
+    }
+
+    fn truncate(&self, path: u64) -> Option<Result<u64>> {
+        let answer = |real: PathBuf| match fs::metadata(real).map_err(errno_of)?.is_dir() {
+            true => Err(Errno::EISDIR),
+            false => Ok(0),
+        };
+        Some(self.real((HERE, path))?.and_then(answer))
     }
 
     fn chmod(&self, at: At, mode: u64) -> Option<Result<u64>> {
@@ -543,8 +661,10 @@ impl Call<'_> {
     }
 
     fn fstatfs(&mut self, fd: u32, out: u64) -> Option<Result<u64>> {
-        let path = task::link(self.port.task(), &format!("fd/{fd}")).ok()?;
-        let magic = self.magic(&path)?;
+        let magic = match self.emulated(fd) {
+            Some(_) => ANON_INODE_FS_MAGIC,
+            None => self.magic(&task::link(self.port.task(), &format!("fd/{fd}")).ok()?)?,
+        };
         Some(self.write_statfs(magic, out))
     }
 

@@ -1,7 +1,7 @@
 //! poll(2) and select(2) of maps and perf events: a placeholder is always ready, so who asks for one is answered here.
 //!
-//! A call that has to wait is put aside, and looked at again whenever something may have changed. Signals that come meanwhile
-//! are seen in `/proc`.
+//! A call that has to wait is put aside, and looked at again whenever something may have changed. What signals make of it
+//! that come meanwhile, `signals` says.
 //!
 //! Kernel: `fs/select.c` (v6.18).
 
@@ -16,11 +16,13 @@ use super::mapping::int;
 use super::memory::TaskMem;
 use super::port::{Answer, Port, Syscall, taken};
 use super::server::Server;
-use super::{epoll, task};
+use super::{epoll, signals, task};
 use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 /// How long a signal may wait that is to end a call.
 const LOOK: Duration = Duration::from_millis(10);
+/// As often as that a signal is looked for, it is looked whether other threads have stopped.
+const STOPS: u32 = 4;
 /// More fds than anybody asks for: the running kernel answers.
 const MOST: u32 = 4096;
 /// Bytes of a `struct pollfd`.
@@ -51,6 +53,7 @@ pub(super) struct Wait {
     /// Signals that do not end it, besides those that are blocked.
     blocked: u64,
     looked: Instant,
+    looks: u32,
     /// Is called at each wakeup, as long as it is kept.
     _wakes: Arc<dyn Fn() + Send + Sync>,
 }
@@ -120,6 +123,9 @@ pub(super) fn call(server: &Server, port: &dyn Port, call: &Syscall) -> Answer {
     let Ok(Some(mut wait)) = Wait::new(server, port, call) else {
         return Answer::Continue;
     };
+    if let Err(errno) = wait.take(port) {
+        return Answer::Returns(Err(errno));
+    }
     match wait.answer(port) {
         Some(answer) => Answer::Returns(answer),
         None => Answer::Later(Box::new(wait)),
@@ -179,6 +185,7 @@ impl Wait {
             time,
             blocked,
             looked: Instant::now(),
+            looks: 0,
             _wakes: Arc::clone(&wakes),
         };
         let mut any = false;
@@ -186,15 +193,26 @@ impl Wait {
             asked.what = what(server, port, asked.fd, &wakes);
             any |= matches!(asked.what, What::Ours(_));
         }
-        if !any {
-            return Ok(None);
-        }
-        for asked in &mut wait.asked {
+        Ok(any.then_some(wait))
+    }
+
+    /// The files that are not ours are at hand.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM` if we have no free fd; those of pidfd_getfd(2).
+    fn take(&mut self, port: &dyn Port) -> Result<()> {
+        for asked in &mut self.asked {
             if matches!(asked.what, What::Other) {
-                asked.what = taken(port, asked.fd).map_or(What::Closed, What::Theirs);
+                asked.what = match taken(port, asked.fd) {
+                    Ok(file) => What::Theirs(file),
+                    Err(Errno::EBADF) => What::Closed,
+                    Err(Errno::EMFILE | Errno::ENFILE) => return Err(Errno::ENOMEM),
+                    Err(errno) => return Err(errno),
+                };
             }
         }
-        Ok(Some(wait))
+        Ok(())
     }
 
     /// The answer; `None` if it is to wait yet.
@@ -208,27 +226,27 @@ impl Wait {
             },
         };
         let over = self.time.until.is_some_and(|until| until <= Instant::now());
-        let mut answer = Ok(count);
         if count == 0 && !over {
             if self.looked.elapsed() < LOOK {
                 return None;
             }
             self.looked = Instant::now();
-            if !task::is_signalled(port.task(), self.blocked) {
-                return None;
-            }
-            answer = Err(Errno::EINTR);
+            self.looks = self.looks.wrapping_add(1);
+            let may_stop = self.looks.is_multiple_of(STOPS);
+            let errno = signals::interrupted(port.task(), self.blocked, may_stop)?;
+            return Some(self.interrupted(port, errno));
         }
         let mut mem = TaskMem::new(port);
-        self.time.write_left(&mut mem);
-        if answer.is_ok() {
-            for (at, bytes) in bytes {
-                if let Err(errno) = mem.write(at, &bytes) {
-                    answer = Err(errno);
-                }
-            }
-        }
-        Some(answer)
+        let _ = self.time.write_left(&mut mem);
+        let written = |(at, bytes): (u64, Vec<u8>)| mem.write(at, &bytes);
+        Some(bytes.into_iter().try_for_each(written).map(|()| count))
+    }
+
+    /// The answer, if signals make that of it.
+    pub(super) fn interrupted(&self, port: &dyn Port, errno: Errno) -> Result<u64> {
+        let told = self.time.write_left(&mut TaskMem::new(port));
+        // Begun again, it would have the whole time once more.
+        Err(if told.is_ok() { errno } else { Errno::EINTR })
     }
 
     /// The files that are not ours, and when it is to be looked at again.
@@ -394,14 +412,15 @@ impl Time {
         Ok(Self::new(Some(time), Some((at, units))))
     }
 
-    /// What is left is told; who cannot be told does not know.
-    fn write_left(&self, mem: &mut TaskMem<'_>) {
-        if let (Some(until), Some((at, units))) = (self.until, self.left) {
-            let left = until.saturating_duration_since(Instant::now());
-            let parts = left.subsec_nanos() / (1_000_000_000 / units);
-            let words = [left.as_secs(), u64::from(parts)];
-            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-            let _ = mem.write(at, &bytes);
-        }
+    /// What is left is told.
+    fn write_left(&self, mem: &mut TaskMem<'_>) -> Result<()> {
+        let (Some(until), Some((at, units))) = (self.until, self.left) else {
+            return Ok(());
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        let parts = left.subsec_nanos() / (1_000_000_000 / units);
+        let words = [left.as_secs(), u64::from(parts)];
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        mem.write(at, &bytes)
     }
 }

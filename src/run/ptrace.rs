@@ -23,6 +23,8 @@ use super::placeholder::{inode_of, own_link};
 use super::poll::Wait;
 use super::port::{Answer, Port, Syscall, taken};
 use super::server::Server;
+use super::signals;
+use super::task::process_of;
 use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 const OPTIONS: c_int = libc::PTRACE_O_TRACESYSGOOD
@@ -96,6 +98,7 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
                     told(status);
                 }
                 resume(libc::PTRACE_LISTEN, task, 0);
+                restart_all(task, &mut waits);
             }
             0 if signal == libc::SIGSYS && is_ours(task) => {
                 ended = call(server, task, strict, true, &mut waits);
@@ -111,6 +114,22 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
 
 fn is_stop(signal: c_int) -> bool {
     [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal)
+}
+
+/// The process of a task stops, and with it all that waits in it.
+fn restart_all(task: pid_t, waits: &mut Vec<Waiting<'_>>) {
+    if waits.is_empty() {
+        return;
+    }
+    let process = process_of(task);
+    waits.retain_mut(|(stopped, wait)| {
+        let stops = process_of(stopped.task) == process;
+        if stops {
+            let answer = wait.interrupted(stopped, signals::RESTART);
+            stopped.returns(answer);
+        }
+        !stops
+    });
 }
 
 /// A task that is stopped until its call is answered.
@@ -260,6 +279,10 @@ impl Port for Stopped<'_> {
 impl Stopped<'_> {
     /// The call returns that.
     fn returns(&mut self, result: Result<u64>) {
+        if result == Err(signals::RESTART) {
+            self.begins_again();
+            return;
+        }
         let mut regs = self.regs;
         regs.rax = match result {
             Ok(value) => value,
@@ -267,7 +290,29 @@ impl Stopped<'_> {
         };
         // No call is made, and none begun again.
         regs.orig_rax = u64::MAX;
-        let _ = set_registers(self.task, &regs);
+        self.goes_on(&regs);
+    }
+
+    /// The call has not been made, and is made again after the signal that has come, unless a handler runs.
+    fn begins_again(&mut self) {
+        let mut regs = self.regs;
+        // Whatever becomes of the signal meanwhile, the kernel looks for one, and so at how the call ended.
+        let looks = || request(libc::PTRACE_INTERRUPT, self.task, 0, 0);
+        if self
+            .skip(&mut self.at.lock())
+            .and_then(|()| looks())
+            .is_ok()
+        {
+            regs.rax = signals::RESTART.negated().cast_unsigned();
+        } else {
+            regs.orig_rax = u64::MAX;
+            regs.rax = Errno::EINTR.negated().cast_unsigned();
+        }
+        self.goes_on(&regs);
+    }
+
+    fn goes_on(&mut self, regs: &user_regs_struct) {
+        let _ = set_registers(self.task, regs);
         for signal in self.at.get_mut().signals.drain(..) {
             // SAFETY: only numbers.
             unsafe { libc::syscall(libc::SYS_tkill, self.task, signal) };
@@ -361,14 +406,7 @@ impl Stopped<'_> {
     /// The task makes a call for us.
     fn make(&self, number: i64, args: [u64; 4]) -> io::Result<i64> {
         let mut at = self.at.lock();
-        if at.entry {
-            // Its own call is not made.
-            let mut regs = self.regs;
-            regs.orig_rax = u64::MAX;
-            set_registers(self.task, &regs)?;
-            at.entry = false;
-            self.to_next_call(&mut at, 1)?;
-        }
+        self.skip(&mut at)?;
         let mut regs = self.regs;
         regs.rip -= SYSCALL_LEN;
         regs.rax = number.cast_unsigned();
@@ -377,6 +415,18 @@ impl Stopped<'_> {
         set_registers(self.task, &regs)?;
         self.to_next_call(&mut at, 2)?;
         Ok(registers(self.task)?.rax.cast_signed())
+    }
+
+    /// Its own call is not made: it stops behind it.
+    fn skip(&self, at: &mut At) -> io::Result<()> {
+        if at.entry {
+            let mut regs = self.regs;
+            regs.orig_rax = u64::MAX;
+            set_registers(self.task, &regs)?;
+            at.entry = false;
+            self.to_next_call(at, 1)?;
+        }
+        Ok(())
     }
 
     /// Goes on until it has stopped at system calls so many times: before one, and behind it.

@@ -331,6 +331,7 @@ fn declared(file: &OpenFile, name: &str) -> Value {
 fn socket(socket: Socket) -> Value {
     let family = match socket {
         Socket { unix: true, .. } => "unix",
+        Socket { xdp: true, .. } => "xdp",
         Socket { other: true, .. } => "netlink",
         Socket { .. } => "inet",
     };

@@ -9,9 +9,19 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use parking_lot::Mutex;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
+use super::mapping::int;
+use super::memory::TaskMem;
+use super::port::Port;
 use super::server::Server;
+use crate::abi::{Attr, ProgType, Result, UserMem};
 use crate::map::object::{Object, OtherKind};
 use crate::sys::{OpenFile, socket};
+
+/// Options of a socket that attach a program.
+pub(super) const ATTACH: [u32; 2] = [
+    libc::SO_ATTACH_BPF.cast_unsigned(),
+    libc::SO_ATTACH_REUSEPORT_EBPF.cast_unsigned(),
+];
 
 /// The sockets that were met and are open.
 #[derive(Debug, Default)]
@@ -63,6 +73,29 @@ impl Sockets {
             }
         }
     }
+}
+
+/// A call of setsockopt(2) with an option of [`ATTACH`]; `None` if it is none of ours.
+pub(super) fn attach(
+    server: &Server,
+    port: &dyn Port,
+    [socket, _, option, value, ..]: [u64; 6],
+) -> Option<Result<u64>> {
+    let file = |fd| server.tasks.file(port.task(), fd).ok();
+    let mut fd = [0; 4];
+    TaskMem::new(port).read(value, &mut fd).ok()?;
+    let entry = server.table.get(file(Attr(&fd).u32(0))?.inode)?;
+    let Object::Prog(prog) = entry.any_file().object() else {
+        return None;
+    };
+    let is_socket = file(int(socket))?.mode & libc::S_IFMT == libc::S_IFSOCK;
+    let filters = prog.prog_type == ProgType::SOCKET_FILTER;
+    let chooses = int(option) != ATTACH[0] && prog.prog_type == ProgType::SK_REUSEPORT;
+    // What the kernel refuses for another reason, it does.
+    (is_socket && (filters || chooses)).then(|| {
+        let what = format_args!("attaching a program to a socket (setsockopt)");
+        server.answered(|| Err(server.kernel.env().unsupported(what)))
+    })
 }
 
 impl Known {

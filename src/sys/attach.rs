@@ -41,14 +41,34 @@ pub(super) struct Attach {
 ///
 /// Kernel: `kernel/bpf/syscall.c:attach_type_to_prog_type`.
 fn prog_type_of(attach_type: AttachType) -> Option<ProgType> {
-    match attach_type.0 {
-        0 | 1 => Some(ProgType::CGROUP_SKB),
-        2 | 12 | 13 | 34 => Some(ProgType::CGROUP_SOCK),
-        3 => Some(ProgType::SOCK_OPS),
-        6 => Some(ProgType::CGROUP_DEVICE),
-        8..=11 | 14 | 15 | 19 | 20 | 29..=32 | 49..=53 => Some(ProgType::CGROUP_SOCK_ADDR),
-        18 => Some(ProgType::CGROUP_SYSCTL),
-        21 | 22 => Some(ProgType::CGROUP_SOCKOPT),
+    use AttachType as At;
+    match attach_type {
+        At::CGROUP_INET_INGRESS | At::CGROUP_INET_EGRESS => Some(ProgType::CGROUP_SKB),
+        At::CGROUP_INET_SOCK_CREATE
+        | At::CGROUP_INET_SOCK_RELEASE
+        | At::CGROUP_INET4_POST_BIND
+        | At::CGROUP_INET6_POST_BIND => Some(ProgType::CGROUP_SOCK),
+        At::CGROUP_SOCK_OPS => Some(ProgType::SOCK_OPS),
+        At::CGROUP_DEVICE => Some(ProgType::CGROUP_DEVICE),
+        At::CGROUP_INET4_BIND
+        | At::CGROUP_INET6_BIND
+        | At::CGROUP_INET4_CONNECT
+        | At::CGROUP_INET6_CONNECT
+        | At::CGROUP_UNIX_CONNECT
+        | At::CGROUP_UDP4_SENDMSG
+        | At::CGROUP_UDP6_SENDMSG
+        | At::CGROUP_UNIX_SENDMSG
+        | At::CGROUP_UDP4_RECVMSG
+        | At::CGROUP_UDP6_RECVMSG
+        | At::CGROUP_UNIX_RECVMSG
+        | At::CGROUP_INET4_GETPEERNAME
+        | At::CGROUP_INET6_GETPEERNAME
+        | At::CGROUP_UNIX_GETPEERNAME
+        | At::CGROUP_INET4_GETSOCKNAME
+        | At::CGROUP_INET6_GETSOCKNAME
+        | At::CGROUP_UNIX_GETSOCKNAME => Some(ProgType::CGROUP_SOCK_ADDR),
+        At::CGROUP_SYSCTL => Some(ProgType::CGROUP_SYSCTL),
+        At::CGROUP_GETSOCKOPT | At::CGROUP_SETSOCKOPT => Some(ProgType::CGROUP_SOCKOPT),
         _ => None,
     }
 }
@@ -236,7 +256,7 @@ impl Call<'_> {
     pub(super) fn prog_type_at(&self, attach_type: AttachType) -> Result<ProgType> {
         prog_type_of(attach_type).ok_or_else(|| {
             if Elsewhere::of(attach_type).is_some() || attach_type == AttachType::LSM_CGROUP {
-                let what = format_args!("attaching programs at {}", attach_type.0);
+                let what = format_args!("programs at attach type {}", attach_type.0);
                 self.inner.env.unsupported(what)
             } else {
                 Errno::EINVAL

@@ -383,6 +383,7 @@ fn answer_nowhere(size: usize, f: impl FnOnce(&mut [u8]) -> Result<()>) -> Resul
 impl MapHandle for Handle {
     #[inline]
     fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        self.kernel.own().early_lookup_flags(flags)?;
         let target = self.target();
         target.may_read()?;
         target.lookup_flags(flags)?;

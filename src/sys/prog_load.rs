@@ -18,7 +18,7 @@ use super::records::{self, Records};
 use super::straight::{self, Kind};
 use super::{structure, user_string};
 use crate::abi::{
-    Attr, Caps, Errno, Fd, MapType, ProgFlags, ProgLoadAttr, ProgType, Result, UserMem,
+    AttachType, Attr, Caps, Errno, Fd, MapType, ProgFlags, ProgLoadAttr, ProgType, Result, UserMem,
 };
 use crate::btf::Btf;
 use crate::env::PAGE_SIZE;
@@ -464,28 +464,61 @@ impl Candidate<'_> {
             attr, kind, dst, ..
         } = self;
         let mut refuse = |what: &str| Err(log.refuse(Errno::EINVAL, format_args!("{what}")));
-        let sleeps = matches!(
-            kind.prog_type,
-            ProgType::TRACING | ProgType::LSM | ProgType::KPROBE | ProgType::STRUCT_OPS
-        );
         match kind.prog_type {
             ProgType::SYSCALL if !kind.sleepable => {
                 return refuse("Syscall programs can only be sleepable");
             }
             ProgType::SYSCALL => return Ok(()),
-            _ if kind.sleepable && !sleeps => {
+            _ if kind.sleepable && !may_sleep(*kind) => {
                 return refuse(
                     "Only fentry/fexit/fmod_ret, lsm, iter, uprobe, and struct_ops programs can be sleepable",
                 );
             }
-            ProgType::STRUCT_OPS if attr.attach_btf_id == 0 => return Err(Errno::ENOTSUPP),
+            ProgType::STRUCT_OPS => return self.check_struct_ops(log),
             prog_type if !AT_FUNCTIONS.contains(&prog_type) => return Ok(()),
             ProgType::EXT if dst.is_none() => return refuse("Cannot replace kernel functions"),
             _ => {}
         }
-        match attr.attach_btf_id {
-            0 => refuse("Tracing programs must provide btf_id"),
-            1 if dst.is_none() => refuse("attach_btf_id 1 is not a function"),
+        if attr.attach_btf_id == 0 {
+            return refuse("Tracing programs must provide btf_id");
+        }
+        if dst.as_ref().is_some_and(|dst| dst.code.btf.is_none()) {
+            return refuse(
+                "FENTRY/FEXIT program can only be attached to another program annotated with BTF",
+            );
+        }
+        let kind_of_type = match kind.attach_type {
+            AttachType::TRACE_RAW_TP if dst.is_some() => {
+                return refuse("Only FENTRY/FEXIT progs are attachable to another BPF prog");
+            }
+            AttachType::TRACE_RAW_TP => "typedef",
+            AttachType::TRACE_FENTRY
+            | AttachType::TRACE_FEXIT
+            | AttachType::MODIFY_RETURN
+            | AttachType::LSM_MAC
+            | AttachType::TRACE_ITER
+            | AttachType::LSM_CGROUP => "function",
+            _ if kind.prog_type == ProgType::EXT => "function",
+            _ => return Err(Errno::EINVAL),
+        };
+        if attr.attach_btf_id == 1 && dst.is_none() {
+            return refuse(&format!("attach_btf_id 1 is not a {kind_of_type}"));
+        }
+        Ok(())
+    }
+
+    /// Kernel: `check_struct_ops_btf_id`.
+    fn check_struct_ops(&self, log: &mut Log) -> Result<()> {
+        match self.attr.attach_btf_id {
+            _ if !self.kind.gpl_compatible => {
+                let what = format_args!("struct ops programs must have a GPL compatible license");
+                Err(log.refuse(Errno::EINVAL, what))
+            }
+            0 => Err(Errno::ENOTSUPP),
+            1 => {
+                let what = format_args!("attach_btf_id 1 is not a supported struct");
+                Err(log.refuse(Errno::ENOTSUPP, what))
+            }
             _ => Ok(()),
         }
     }
@@ -563,6 +596,23 @@ const AT_FUNCTIONS: [ProgType; 4] = [
     ProgType::STRUCT_OPS,
     ProgType::EXT,
 ];
+
+/// Kernel: `can_be_sleepable`.
+fn may_sleep(kind: Kind) -> bool {
+    match kind.prog_type {
+        ProgType::TRACING => matches!(
+            kind.attach_type,
+            AttachType::TRACE_FENTRY
+                | AttachType::TRACE_FEXIT
+                | AttachType::MODIFY_RETURN
+                | AttachType::TRACE_ITER
+        ),
+        prog_type => matches!(
+            prog_type,
+            ProgType::LSM | ProgType::KPROBE | ProgType::STRUCT_OPS
+        ),
+    }
+}
 
 /// The types that there are; remote controls (`LIRC_MODE2`) are seldom built in.
 fn is_known(prog_type: ProgType) -> bool {

@@ -70,15 +70,16 @@ impl Engine<'_> {
     }
 
     pub(super) fn socket(&mut self, o: Request<'_>) -> Outcome {
-        let (unix, inet6, netlink) = one_of(
+        let (unix, inet6, netlink, xdp) = one_of(
             o,
             "family",
             "inet",
             &[
-                ("inet", (false, false, false)),
-                ("inet6", (false, true, false)),
-                ("unix", (true, false, false)),
-                ("netlink", (false, false, true)),
+                ("inet", (false, false, false, false)),
+                ("inet6", (false, true, false, false)),
+                ("unix", (true, false, false, false)),
+                ("netlink", (false, false, true, false)),
+                ("xdp", (false, false, false, true)),
             ],
         )?;
         let connect = match o.text("connect")? {
@@ -89,6 +90,7 @@ impl Engine<'_> {
             unix,
             inet6,
             netlink,
+            xdp,
             stream: one_of(o, "type", "dgram", &[("dgram", false), ("stream", true)])?,
             cgroup: o.text("cgroup")?,
             bind: o.flag("bind")? || o.flag("listen")? || connect.is_some(),

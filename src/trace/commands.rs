@@ -6,7 +6,10 @@ use super::engine::{Engine, Outcome};
 use super::names::roomy;
 use super::request::{Broken, MOST_BYTES, Request, Stop, errno_name, hex, number_of_32};
 use super::world::MapFacts;
-use crate::abi::{BufferBytes, Cmd, Errno, Fd, MapType, Memory, OBJ_NAME_LEN, Result as AbiResult};
+use crate::abi::{
+    BufferBytes, Cmd, Errno, Fd, MapHandle, MapType, Memory, OBJ_NAME_LEN, Result as AbiResult,
+    UpdateFlags,
+};
 
 /// An address that is never mapped.
 pub(super) const BAD_ADDRESS: u64 = 0x10;
@@ -161,6 +164,14 @@ impl Engine<'_> {
         flags: u64,
     ) -> Result<(), Stop> {
         let key = self.key(o)?.map(|key| roomy(&key, 1));
+        let points = o.has("key_ptr") || o.has(&format!("{out_name}_ptr"));
+        let fits = !points && (cmd != Cmd::MAP_DELETE_ELEM || flags == 0);
+        if o.flag("handle")?
+            && fits
+            && let Some(handle) = self.world.bpf().map_handle(self.need_fd(o, "map")?)
+        {
+            return self.by_handle(&*handle, cmd, key.as_deref(), out, flags);
+        }
         let mut memory = Memory::new();
         let key = key.as_ref().map_or(0, |key| memory.input(key));
         let out = out.map_or(0, |out| memory.output(out));
@@ -172,6 +183,34 @@ impl Engine<'_> {
             .u64(flags);
         self.call(cmd, &mut attr, memory)?;
         Ok(())
+    }
+
+    /// The same without bpf(2), on a kernel that can be called so. What fails leaves the buffer as it is.
+    fn by_handle(
+        &self,
+        handle: &dyn MapHandle,
+        cmd: Cmd,
+        key: Option<&[u8]>,
+        out: Option<&mut Vec<u8>>,
+        flags: u64,
+    ) -> Result<(), Stop> {
+        let given = key.unwrap_or_default();
+        let flags = UpdateFlags::from_bits_retain(flags);
+        let mut bytes = out.as_ref().map_or(Vec::new(), |out| out.to_vec());
+        let answer = match cmd {
+            Cmd::MAP_UPDATE_ELEM => handle.update_elem(given, &bytes, flags),
+            Cmd::MAP_LOOKUP_ELEM => handle.lookup_elem(given, &mut bytes, flags),
+            Cmd::MAP_DELETE_ELEM => handle.delete_elem(given),
+            Cmd::MAP_GET_NEXT_KEY => handle.get_next_key(key, &mut bytes),
+            _ => handle.lookup_and_delete_elem(given, &mut bytes, flags),
+        };
+        if let Some(out) = out {
+            if answer.is_ok() {
+                *out = bytes;
+            }
+            self.buffers.set(sum_of(self.buffers.get(), out));
+        }
+        Ok(answer?)
     }
 
     pub(super) fn map_update_elem(&mut self, o: Request<'_>) -> Outcome {

@@ -475,6 +475,10 @@ impl World for Emulated {
         self.run_ring_steps(map, steps)
     }
 
+    fn ring_map(&self, map: Fd) -> Option<Arc<Map>> {
+        self.kernel.map(map).ok()
+    }
+
     fn user_ringbuf_drain(&mut self, drain: &Drain) -> Result<(i64, Vec<Sample>), Stop> {
         self.drain(drain)
     }
@@ -486,7 +490,7 @@ impl World for Emulated {
 
 fn as_asked(request: &SocketRequest<'_>) -> Socket {
     Socket {
-        xdp: false,
+        xdp: request.xdp,
         unix: request.unix,
         other: request.netlink,
         stream: request.stream,

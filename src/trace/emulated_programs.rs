@@ -8,10 +8,11 @@ use super::emulated::{Emulated, Loaded};
 use super::events::MOST_TOUCHED;
 use super::request::Stop;
 use super::world::{
-    Deletes, ForEach, HelperAnswer, HelperCall, ProgRequest, Seen, Step, StepAnswer, StorageCall,
-    Write,
+    Atomic, AtomicOp, Deletes, ForEach, HelperAnswer, HelperCall, ProgRequest, Seen, Step,
+    StepAnswer, StorageCall, Timer, Write,
 };
-use crate::abi::{Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
+use crate::abi::{Bpf, Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
+use crate::btf::{Field, FieldKind};
 use crate::helper::Prog;
 use crate::helper::verifier::{
     self, LOCK_AT_EXIT, LOCK_IS_HELD, Refused, helper_allowed, load_allowed, lock_is_not_held,
@@ -19,7 +20,9 @@ use crate::helper::verifier::{
 };
 use crate::map::cgroup_storage::Storage;
 use crate::map::local_storage::LocalStorage;
+use crate::map::object::Object;
 use crate::map::{Map, Value};
+use crate::sys::ProgDef;
 
 impl From<Refused> for Stop {
     fn from(refused: Refused) -> Self {
@@ -36,6 +39,17 @@ const MAP_HASH: usize = 32;
 /// Bytes of a pointer, which it begins with where it has no hash.
 const POINTER: usize = 8;
 
+/// Bytes of the packet that programs run on.
+const PACKET: usize = 64;
+
+/// Bytes of the packet's Ethernet header that a program does not see.
+const fn header_before(prog_type: ProgType) -> usize {
+    match prog_type {
+        ProgType::SCHED_CLS | ProgType::SCHED_ACT | ProgType::XDP => 0,
+        _ => 14,
+    }
+}
+
 /// What a program has in hand after a lookup.
 #[derive(Clone)]
 enum Pointer<'m> {
@@ -48,7 +62,13 @@ enum Pointer<'m> {
 impl Pointer<'_> {
     fn read(&self, at: usize, out: &mut [u8]) -> Result<()> {
         match self {
-            Pointer::Value(value) => value.read(at, out),
+            Pointer::Value(value) => match out.len() {
+                1 => out.copy_from_slice(&value.load_u8(at).to_ne_bytes()),
+                2 => out.copy_from_slice(&value.load_u16(at).to_ne_bytes()),
+                4 => out.copy_from_slice(&value.load_u32(at).to_ne_bytes()),
+                8 => out.copy_from_slice(&value.load_u64(at).to_ne_bytes()),
+                _ => value.read(at, out),
+            },
             Pointer::Map(map) if map.frozen.load(Ordering::Relaxed) => {
                 let what = format_args!("the hash of a frozen map, read by a program");
                 return Err(map.env.unsupported(what));
@@ -60,7 +80,15 @@ impl Pointer<'_> {
 
     fn write(&self, at: usize, bytes: &[u8]) {
         match self {
-            Pointer::Value(value) => value.write(at, bytes),
+            Pointer::Value(value) => match *bytes {
+                [byte] => value.store_u8(at, byte),
+                [a, b] => value.store_u16(at, u16::from_ne_bytes([a, b])),
+                [a, b, c, d] => value.store_u32(at, u32::from_ne_bytes([a, b, c, d])),
+                [a, b, c, d, e, f, g, h] => {
+                    value.store_u64(at, u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+                }
+                _ => value.write(at, bytes),
+            },
             Pointer::Map(_) => unreachable!("the verifier refuses to write a struct bpf_map"),
         }
     }
@@ -129,11 +157,12 @@ impl Emulated {
 
     // --- one helper call --------------------------------------------------------------------------------------------
 
-    pub(super) fn call_helper(&self, call: &HelperCall<'_>) -> Result<HelperAnswer, Stop> {
+    pub(super) fn call_helper(&mut self, call: &HelperCall<'_>) -> Result<HelperAnswer, Stop> {
         let map = self.kernel.map(call.map)?;
         let helper = Helper::from_name(call.helper)
             .ok_or_else(|| Stop::ToCome(format!("the helper {}", call.helper)))?;
         helper_allowed(&map, helper, call.prog_type)?;
+        self.bind(&map, call)?;
         let prog = self.prog(call.prog_type);
         let flags = UpdateFlags::from_bits_retain(call.flags);
         let mut out = vec![0; call.value.len()];
@@ -161,11 +190,63 @@ impl Emulated {
                 self.verified()?;
                 prog.map_peek_elem(&map, &mut out)
             }
-            _ => return Err(Stop::ToCome(format!("the helper {helper}"))),
+            _ => {
+                self.verified()?;
+                let ret = self.call_elsewhere(&map, &prog, call, helper)?;
+                return Ok(HelperAnswer::Ret(ret, None));
+            }
         };
         let gives_value = matches!(helper, Helper::MAP_POP_ELEM | Helper::MAP_PEEK_ELEM);
         let value = (gives_value && ret.is_ok()).then_some(out);
         Ok(HelperAnswer::Ret(self.ret_of(ret), value))
+    }
+
+    /// The program of a call is loaded: the first one binds a map that holds programs to its kind.
+    fn bind(&self, map: &Map, call: &HelperCall<'_>) -> Result<(), Stop> {
+        let holds_programs = matches!(
+            map.def.map_type,
+            MapType::PROG_ARRAY | MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
+        );
+        if !holds_programs {
+            return Ok(());
+        }
+        let prog = self.kernel.prog_load(ProgDef {
+            prog_type: call.prog_type,
+            maps: &[call.map],
+            ..ProgDef::default()
+        });
+        Ok(self.kernel.close(prog.map_err(Stop::Verifier)?)?)
+    }
+
+    /// The helpers that go where the map says.
+    fn call_elsewhere(
+        &mut self,
+        map: &Map,
+        prog: &Prog,
+        call: &HelperCall<'_>,
+        helper: Helper,
+    ) -> Result<i64, Stop> {
+        let index = call
+            .key
+            .first_chunk()
+            .map_or(0, |key| u32::from_le_bytes(*key));
+        Ok(match helper {
+            Helper::REDIRECT_MAP => prog.redirect_map(map, index, call.flags).0.into(),
+            Helper::TAIL_CALL => i64::from(prog.tail_call(map, index).is_some()),
+            Helper::SKB_UNDER_CGROUP => {
+                let Object::Cgroup(root) = self.root_cgroup()? else {
+                    return Err(Errno::ENOENT.into());
+                };
+                let under = prog.skb_under_cgroup(map, index, Some(&root));
+                under.map_or_else(|errno| self.ret_of(Err(errno)), i64::from)
+            }
+            Helper::PERF_EVENT_OUTPUT => {
+                let packet = &[0; PACKET][header_before(call.prog_type)..];
+                let sent = prog.perf_event_output_packet(map, call.flags, &call.store, packet);
+                self.ret_of(sent)
+            }
+            _ => return Err(Stop::ToCome(format!("the helper {helper}"))),
+        })
     }
 
     fn call_lookup(
@@ -247,13 +328,30 @@ impl Emulated {
                     continue;
                 }
                 Step::Unlock(pointer, _) => i64::from(there(pointer).is_some()),
-                Step::Read(..) | Step::Write(..) | Step::Add(..) => {
+                Step::Timer(pointer, _, what) => match there(pointer) {
+                    Some(Pointer::Value(value)) => self.use_timer(&prog, &map, &value, *what),
+                    Some(Pointer::Map(_)) | None => 0,
+                },
+                Step::Read(..) | Step::Write(..) | Step::Add(..) | Step::Atomic(..) => {
                     answers.push(touch(&pointers, step)?);
                     continue;
                 }
             }));
         }
         Ok(answers)
+    }
+
+    fn use_timer(&self, prog: &Prog, map: &Arc<Map>, value: &Value<'_>, what: Timer) -> i64 {
+        let answer = match what {
+            Timer::Init(flags) => prog.timer_init(map, value, flags).map(|()| false),
+            Timer::SetCallback => {
+                let set = prog.timer_set_callback(value, |_, _, _, _| ());
+                set.map(|()| false)
+            }
+            Timer::Start(ns, flags) => prog.timer_start(value, ns, flags).map(|()| false),
+            Timer::Cancel => prog.timer_cancel(value),
+        };
+        answer.map_or_else(|errno| self.ret_of(Err(errno)), i64::from)
     }
 
     // --- callbacks --------------------------------------------------------------------------------------------------
@@ -465,12 +563,66 @@ fn touch(pointers: &[Option<Pointer<'_>>], step: &Step) -> Result<StepAnswer> {
             pointer.write(*at, &next.to_le_bytes());
             number(true)
         }
-        Step::Lookup(..)
+        Step::Atomic(pointer, at, atomic) => Ok(StepAnswer::Number(match there(pointer) {
+            Some(Pointer::Value(value)) => do_atomic(value, *at, *atomic).cast_signed(),
+            Some(Pointer::Map(_)) | None => 0,
+        })),
+        Step::Timer(..)
+        | Step::Lookup(..)
         | Step::Update(..)
         | Step::Delete(_)
         | Step::Call(_)
         | Step::Lock(..)
         | Step::Unlock(..) => unreachable!("the verifier refuses helpers while a lock is held"),
+    }
+}
+
+/// What was there before.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "half of the bytes are meant"
+)]
+fn do_atomic(value: &Value<'_>, at: usize, atomic: Atomic) -> u64 {
+    let Atomic {
+        op,
+        wide,
+        operand,
+        expected,
+    } = atomic;
+    let half = operand as u32;
+    match (op, wide) {
+        (AtomicOp::Add, true) => value.fetch_add_u64(at, operand),
+        (AtomicOp::Add, false) => value.fetch_add_u32(at, half).into(),
+        (AtomicOp::Or, true) => value.fetch_or_u64(at, operand),
+        (AtomicOp::Or, false) => value.fetch_or_u32(at, half).into(),
+        (AtomicOp::And, true) => value.fetch_and_u64(at, operand),
+        (AtomicOp::And, false) => value.fetch_and_u32(at, half).into(),
+        (AtomicOp::Xor, true) => value.fetch_xor_u64(at, operand),
+        (AtomicOp::Xor, false) => value.fetch_xor_u32(at, half).into(),
+        (AtomicOp::Exchange, true) => value.exchange_u64(at, operand),
+        (AtomicOp::Exchange, false) => value.exchange_u32(at, half).into(),
+        (AtomicOp::CompareExchange, true) => value.compare_exchange_u64(at, expected, operand),
+        (AtomicOp::CompareExchange, false) => {
+            let old = value.compare_exchange_u32(at, expected as u32, half);
+            old.into()
+        }
+    }
+}
+
+/// The verifier takes it for one of a timer, if there is one at that place.
+fn timer_allowed(map: &Map, at: usize, prog_type: ProgType, what: Timer) -> Result<(), Stop> {
+    let helper = match what {
+        Timer::Init(_) => Helper::TIMER_INIT,
+        Timer::SetCallback => Helper::TIMER_SET_CALLBACK,
+        Timer::Start(..) => Helper::TIMER_START,
+        Timer::Cancel => Helper::TIMER_CANCEL,
+    };
+    helper_allowed(map, helper, prog_type)?;
+    let mut fields = map.fields.0.iter();
+    let is_there = |field: &Field| field.kind == FieldKind::Timer && field.offset as usize == at;
+    match fields.any(is_there) {
+        true => Ok(()),
+        false => Err(Stop::Verifier(Errno::EINVAL)),
     }
 }
 
@@ -507,6 +659,18 @@ fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), St
             Step::Add(_, at) => {
                 verify_load(map, *at, 8)?;
                 verify_store(map, *at, 8)?;
+            }
+            Step::Atomic(_, at, atomic) => {
+                let len = if atomic.wide { 8 } else { 4 };
+                if !at.is_multiple_of(len) {
+                    return Err(Stop::Verifier(Errno::EACCES));
+                }
+                verify_load(map, *at, len)?;
+                verify_store(map, *at, len)?;
+            }
+            Step::Timer(_, at, what) => {
+                timer_allowed(map, *at, prog_type, *what)?;
+                no_lock(held)?;
             }
         }
     }

@@ -139,6 +139,8 @@ impl<'w> Engine<'w> {
             "ringbuf_consume" => self.ringbuf_consume(o),
             "ringbuf_positions" => self.ringbuf_positions(o),
             "ringbuf_set_pos" => self.ringbuf_set_pos(o),
+            "ringbuf_read" => self.ringbuf_read(o),
+            "ringbuf_write" => self.ringbuf_write(o),
             "ringbuf_produce" => self.ringbuf_produce(o),
             "user_ringbuf_drain" => self.user_ringbuf_drain(o),
             "cgroup_create" => self.cgroup_create(o),

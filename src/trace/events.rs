@@ -13,10 +13,12 @@ use crate::abi::{AttachType, Cmd, Errno, Memory, ProgType};
 pub(super) const MOST_TOUCHED: usize = 64;
 
 /// Kinds of programs: type, expected attach type, what they return.
-const KINDS: [(&str, (ProgType, AttachType, i32)); 8] = [
+const KINDS: [(&str, (ProgType, AttachType, i32)); 10] = [
     ("socket_filter", (ProgType::SOCKET_FILTER, AttachType(0), 0)),
     ("sched_cls", (ProgType::SCHED_CLS, AttachType(0), 0)),
     ("xdp", (ProgType::XDP, AttachType(0), 2)),
+    ("xdp_devmap", (ProgType::XDP, AttachType::XDP_DEVMAP, 2)),
+    ("xdp_cpumap", (ProgType::XDP, AttachType::XDP_CPUMAP, 2)),
     ("cgroup_skb", (ProgType::CGROUP_SKB, AttachType(0), 1)),
     (
         "cgroup_sock_create",

@@ -40,6 +40,12 @@ impl Names {
         self.fds.remove(name)
     }
 
+    /// The name of the program with that id.
+    fn prog_named(&self, id: u32) -> Option<&str> {
+        let found = self.progs.iter().find(|(_, own)| *own == id);
+        found.map(|(name, _)| name.as_str())
+    }
+
     /// The fd of a name, if it stands for one.
     pub(super) fn fd_of(&self, name: &str) -> Option<Fd> {
         self.fds.get(name).copied()
@@ -209,7 +215,13 @@ impl Engine<'_> {
                 raw.resize(self.value_len(&self.sizes(o)).max(8), 0);
                 Ok(Some(raw))
             }
-            None => Ok(o.bytes("value")?),
+            None => {
+                let mut value = o.bytes("value")?;
+                if let Some(prog) = self.fd(o, "value_prog")? {
+                    value.get_or_insert_default().extend(prog.to_le_bytes());
+                }
+                Ok(value)
+            }
         }
     }
 
@@ -242,9 +254,19 @@ impl Engine<'_> {
         {
             return json!({ "value_map": name });
         }
+        let holds_progs = matches!(
+            facts.map_type,
+            MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
+        );
+        if holds_progs
+            && let Some((target, prog)) = raw.split_first_chunk::<4>()
+            && let Some(id) = prog.first_chunk()
+            && let Some(prog) = self.names.prog_named(u32::from_le_bytes(*id))
+        {
+            return json!({ "value": hex(target), "value_prog": prog });
+        }
         if facts.map_type == MapType::PROG_ARRAY {
-            let prog = self.names.progs.iter().find(|(_, own)| *own == id);
-            return json!({ "value_prog": prog.map(|(name, _)| name) });
+            return json!({ "value_prog": self.names.prog_named(id) });
         }
         json!({ "value": hex(&raw[..self.value_len(facts).min(raw.len())]) })
     }

@@ -2,15 +2,32 @@
 
 use serde_json::{Map, Value, json};
 
+use super::around::one_of;
 use super::engine::{Engine, Outcome};
 use super::events::{MOST_TOUCHED, stop_return};
 use super::request::{Broken, Request, Stop, hex};
-use super::world::StorageCall;
-use super::world::{Deletes, ForEach, HelperAnswer, HelperCall, MapFacts, Step, StepAnswer};
+use super::world::{
+    Atomic, AtomicOp, Deletes, ForEach, HelperAnswer, HelperCall, MapFacts, Step, StepAnswer,
+    StorageCall, Timer,
+};
 use crate::abi::{Errno, MapType, ProgType};
 
 /// Calls of a callback that answers show at most.
 const MOST_SEEN: usize = 128;
+
+/// Steps that go through a pointer.
+const STEPS: [&str; 10] = [
+    "read",
+    "write",
+    "add",
+    "atomic",
+    "timer_init",
+    "timer_set_callback",
+    "timer_start",
+    "timer_cancel",
+    "lock",
+    "unlock",
+];
 
 /// Bytes that are cut or filled up with zeros.
 fn sized(mut bytes: Vec<u8>, size: usize) -> Vec<u8> {
@@ -45,6 +62,7 @@ impl Engine<'_> {
                 .collect::<Result<_, _>>()?,
         };
         Ok(match self.world.helper(&call)? {
+            HelperAnswer::Value(value) if facts.inner.is_none() => self.out_value(&facts, &value),
             HelperAnswer::Value(value) => json!({ "value": hex(&value) }),
             HelperAnswer::Null { outer: false } => json!({ "null": true }),
             HelperAnswer::Null { outer: true } => json!({ "null": true, "outer": true }),
@@ -174,7 +192,7 @@ fn program_step<'a>(
         return Ok(Step::Call(helper.to_owned()));
     }
     let at = o.size("at")?.unwrap_or(0);
-    for what in ["read", "write", "add", "lock", "unlock"] {
+    for what in STEPS {
         let Some(name) = o.text(what)? else {
             continue;
         };
@@ -190,11 +208,37 @@ fn program_step<'a>(
             }
             "write" => Step::Write(pointer, at, o.bytes_or_none("value")?),
             "add" => Step::Add(pointer, at),
+            "atomic" => Step::Atomic(pointer, at, atomic(o)?),
+            "timer_init" => Step::Timer(pointer, at, Timer::Init(o.u64("flags")?)),
+            "timer_set_callback" => Step::Timer(pointer, at, Timer::SetCallback),
+            "timer_start" => {
+                let start = Timer::Start(o.u64("ns")?, o.u64("flags")?);
+                Step::Timer(pointer, at, start)
+            }
+            "timer_cancel" => Step::Timer(pointer, at, Timer::Cancel),
             "lock" => Step::Lock(pointer, at),
             _ => Step::Unlock(pointer, at),
         });
     }
     Err(Broken(format!("{} is no step", Value::Object(o.0.clone()))))
+}
+
+/// What an atomic operation does.
+fn atomic(o: Request<'_>) -> Result<Atomic, Broken> {
+    let ops = [
+        ("add", AtomicOp::Add),
+        ("or", AtomicOp::Or),
+        ("and", AtomicOp::And),
+        ("xor", AtomicOp::Xor),
+        ("exchange", AtomicOp::Exchange),
+        ("compare_exchange", AtomicOp::CompareExchange),
+    ];
+    Ok(Atomic {
+        op: one_of(o, "op", "add", &ops)?,
+        wide: o.flag("wide")?,
+        operand: o.u64("value")?,
+        expected: o.u64("expected")?,
+    })
 }
 
 /// The number of a name; a new one if it is new.

@@ -8,8 +8,10 @@ use super::programs::{known, number_of};
 use super::request::{Broken, Request, Stop, hex};
 use super::world::{Drain, RingStep};
 use crate::abi::{
-    MapType, MappedRing, Record, Result as AbiResult, RingMemory, header_of, ringbuf_record_size,
+    MapType, MappedRing, Record, Result as AbiResult, RingMemory, header_of, next_record,
+    ringbuf_record_size, write_sample,
 };
+use crate::map::ringbuf_user::{Consumer, Producer};
 
 /// Records of more bytes show their length only.
 const MOST_SHOWN: usize = 4096;
@@ -102,6 +104,42 @@ impl Engine<'_> {
             false => ringbuf_record_size(len),
         };
         ring.set_producer(at.wrapping_add(step))?;
+        Ok(positions_answer(&ring)?)
+    }
+
+    /// Reads as a library does: what was discarded is passed over.
+    pub(super) fn ringbuf_read(&mut self, o: Request<'_>) -> Outcome {
+        let (ring, (fd, _)) = (self.mapped(o)?, self.map(o)?);
+        let limit = o.size("limit")?.unwrap_or(MOST_RECORDS).min(MOST_RECORDS);
+        let mut records = Vec::new();
+        let mut note = |data: &[u8]| {
+            records.push(hex(data));
+            records.len() < limit
+        };
+        if let Some(mut consumer) = self.world.ring_map(fd).and_then(Consumer::new) {
+            consumer.consume(&mut note);
+        } else {
+            let mut data = Vec::new();
+            while let Some(record) = next_record(&ring)? {
+                record.read(&ring, &mut data)?;
+                let go_on = note(&data);
+                ring.set_consumer(record.end())?;
+                if !go_on {
+                    break;
+                }
+            }
+        }
+        Ok(json!({ "records": records, "consumer": ring.consumer()? }))
+    }
+
+    /// Writes as a library does: only where there is room.
+    pub(super) fn ringbuf_write(&mut self, o: Request<'_>) -> Outcome {
+        let (ring, (fd, _)) = (self.mapped(o)?, self.map(o)?);
+        let data = o.bytes_or_none("data")?;
+        match self.world.ring_map(fd).and_then(Producer::new) {
+            Some(mut producer) => producer.produce(&data)?,
+            None => write_sample(&ring, &data)?,
+        }
         Ok(positions_answer(&ring)?)
     }
 

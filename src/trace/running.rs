@@ -111,6 +111,9 @@ pub struct Running {
     rights: Option<(u64, String)>,
 }
 
+/// The family of sockets that take packets from XDP.
+const AF_XDP: u16 = 44;
+
 /// Scenarios of this process so far: each has directories of its own.
 static SCENARIOS: AtomicU32 = AtomicU32::new(0);
 
@@ -176,12 +179,13 @@ impl Running {
             SocketRequest { unix: true, .. } => AddressFamily::UNIX,
             SocketRequest { inet6: true, .. } => AddressFamily::INET6,
             SocketRequest { netlink: true, .. } => AddressFamily::NETLINK,
+            SocketRequest { xdp: true, .. } => AddressFamily::from_raw(AF_XDP),
             _ => AddressFamily::INET,
         };
-        let kind = if request.stream {
-            SocketType::STREAM
-        } else {
-            SocketType::DGRAM
+        let kind = match request {
+            SocketRequest { xdp: true, .. } => SocketType::RAW,
+            SocketRequest { stream: true, .. } => SocketType::STREAM,
+            _ => SocketType::DGRAM,
         };
         let socket = rustix::net::socket(family, kind, None).map_err(errno)?;
         if request.bind {

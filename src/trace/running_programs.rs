@@ -7,14 +7,14 @@ use std::os::fd::OwnedFd;
 use super::request::Stop;
 use super::running::Running;
 use super::world::{
-    Deletes, Drain, ForEach, HelperAnswer, HelperCall, MapFacts, RingStep, Sample, Seen, Step,
-    StepAnswer, StorageCall,
+    Atomic, AtomicOp, Deletes, Drain, ForEach, HelperAnswer, HelperCall, MapFacts, RingStep,
+    Sample, Seen, Step, StepAnswer, StorageCall, Timer,
 };
 use crate::abi::{AttachType, Errno, Fd, Helper, MapType, ProgType};
 use crate::host::os::number;
 use crate::host::probe::{self, HelperProbe, Shape, Walk, WalkProbe, with_callback};
 use crate::host::program::{self, Scratch};
-use crate::host::{Asm, Host, Reg, When, Width, off, vmlinux};
+use crate::host::{Asm, Host, Label, Reg, When, Width, off, vmlinux};
 
 /// Bytes of a value that a program of several steps notes at most.
 const MOST_NOTED: usize = 64;
@@ -116,7 +116,11 @@ impl Running {
         let bytes = probe::Bytes {
             key: &call.key,
             inner_key: call.inner_key.as_deref().unwrap_or_default(),
-            value: if looks_up { &call.store } else { &call.value },
+            value: match helper {
+                _ if looks_up => &call.store,
+                Helper::PERF_EVENT_OUTPUT => &call.store,
+                _ => &call.value,
+            },
         };
         let came = probe.run(host, bytes)?;
         Ok(match (looks_up, came.ret) {
@@ -175,12 +179,17 @@ impl Running {
         let scratch = Scratch::new(self.host(), plan.end).map_err(Stop::Verifier)?;
         let mut asm = Asm::new();
         asm.map_value(Reg::R9, scratch.fd(), 0);
+        let callback = asm.label();
         for (number, step) in steps.iter().enumerate() {
-            plan.step(&mut asm, number, step);
+            plan.step(&mut asm, number, step, callback);
         }
         asm.store_imm(Width::Double, Reg::R9, 0, 1)
             .mov(Reg::R0, 0)
             .exit();
+        let has_callback = |step: &Step| matches!(step, Step::Timer(_, _, Timer::SetCallback));
+        if steps.iter().any(has_callback) {
+            asm.here(callback).mov(Reg::R0, 0).exit();
+        }
         let prog = self.load(prog_type, &asm)?;
         for (number, step) in steps.iter().enumerate() {
             plan.give(&scratch, number, step);
@@ -421,6 +430,8 @@ impl Plan {
             Step::Lookup(..)
             | Step::Write(..)
             | Step::Add(..)
+            | Step::Atomic(..)
+            | Step::Timer(..)
             | Step::Lock(..)
             | Step::Unlock(..)
             | Step::Update(..)
@@ -463,6 +474,8 @@ impl Plan {
             Step::Read(..)
             | Step::Write(..)
             | Step::Add(..)
+            | Step::Atomic(..)
+            | Step::Timer(..)
             | Step::Lock(..)
             | Step::Unlock(..)
             | Step::Call(_) => {}
@@ -479,6 +492,8 @@ impl Plan {
             Step::Lookup(..)
             | Step::Write(..)
             | Step::Add(..)
+            | Step::Atomic(..)
+            | Step::Timer(..)
             | Step::Lock(..)
             | Step::Unlock(..)
             | Step::Update(..)
@@ -487,7 +502,7 @@ impl Plan {
         }
     }
 
-    fn step(&self, asm: &mut Asm, number: usize, step: &Step) {
+    fn step(&self, asm: &mut Asm, number: usize, step: &Step, callback: Label) {
         // Pointers in hand lie on the stack.
         let slot = |pointer: usize| -> i16 { -off(8 * (pointer + 1)) };
         let result = self.result(number);
@@ -518,6 +533,19 @@ impl Plan {
             Step::Call(_) => {
                 asm.call(KTIME_GET_NS);
             }
+            Step::Atomic(pointer, at, atomic) => {
+                asm.load(Width::Double, Reg::R7, Reg::R10, slot(*pointer));
+                asm.jump(When::Equal, Reg::R7, 0, null);
+                let old = do_atomic(asm, off(*at), *atomic);
+                asm.store(Width::Double, Reg::R9, off(result), old);
+            }
+            Step::Timer(pointer, at, what) => {
+                asm.load(Width::Double, Reg::R7, Reg::R10, slot(*pointer));
+                asm.jump(When::Equal, Reg::R7, 0, null);
+                asm.addr(Reg::R1, Reg::R7, *at);
+                self.use_timer(asm, *what, callback);
+                asm.store(Width::Double, Reg::R9, off(result), Reg::R0);
+            }
             Step::Read(pointer, ..)
             | Step::Write(pointer, ..)
             | Step::Add(pointer, _)
@@ -531,6 +559,46 @@ impl Plan {
         }
         asm.here(null);
     }
+
+    /// A helper of timers on the one that `R1` points to.
+    fn use_timer(&self, asm: &mut Asm, what: Timer, callback: Label) {
+        let helper = match what {
+            Timer::Init(flags) => {
+                asm.map(Reg::R2, self.map).mov64(Reg::R3, flags);
+                Helper::TIMER_INIT
+            }
+            Timer::SetCallback => {
+                asm.callback(Reg::R2, callback);
+                Helper::TIMER_SET_CALLBACK
+            }
+            Timer::Start(ns, flags) => {
+                asm.mov64(Reg::R2, ns).mov64(Reg::R3, flags);
+                Helper::TIMER_START
+            }
+            Timer::Cancel => Helper::TIMER_CANCEL,
+        };
+        asm.call(helper.0);
+    }
+}
+
+/// An atomic operation through the pointer in `R7`; the register that has what was there.
+fn do_atomic(asm: &mut Asm, at: i16, atomic: Atomic) -> Reg {
+    let width = match atomic.wide {
+        true => Width::Double,
+        false => Width::Word,
+    };
+    let (op, old) = match atomic.op {
+        AtomicOp::Add => (0x01, Reg::R1),
+        AtomicOp::Or => (0x41, Reg::R1),
+        AtomicOp::And => (0x51, Reg::R1),
+        AtomicOp::Xor => (0xa1, Reg::R1),
+        AtomicOp::Exchange => (0xe1, Reg::R1),
+        AtomicOp::CompareExchange => (0xf1, Reg::R0),
+    };
+    asm.mov64(Reg::R0, atomic.expected)
+        .mov64(Reg::R1, atomic.operand)
+        .atomic(width, Reg::R7, at, Reg::R1, op);
+    old
 }
 
 /// What is done through the pointer in `R7`.
@@ -555,6 +623,11 @@ fn touch(asm: &mut Asm, step: &Step, out: usize) {
         Step::Unlock(_, at) => {
             asm.addr(Reg::R1, Reg::R7, *at).call(Helper::SPIN_UNLOCK.0);
         }
-        Step::Lookup(..) | Step::Update(..) | Step::Delete(_) | Step::Call(_) => {}
+        Step::Atomic(..)
+        | Step::Timer(..)
+        | Step::Lookup(..)
+        | Step::Update(..)
+        | Step::Delete(_)
+        | Step::Call(_) => {}
     }
 }

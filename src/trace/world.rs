@@ -1,9 +1,11 @@
 //! What a scenario stands in: a kernel, and all that is around its maps. One trait, for emulated and for running kernels.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::Stop;
 use crate::abi::{AttachType, Bpf, Caps, Errno, Fd, MapType, PerfEvent, ProgType, Result};
+use crate::map::Map;
 
 /// What the engine has to know of a map to speak of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,6 +50,8 @@ pub struct SocketRequest<'a> {
     pub inet6: bool,
     /// `AF_NETLINK`
     pub netlink: bool,
+    /// `AF_XDP`, which is neither of streams nor of datagrams.
+    pub xdp: bool,
     /// `SOCK_STREAM`, else `SOCK_DGRAM`.
     pub stream: bool,
     /// The cgroup that it is made in.
@@ -178,7 +182,7 @@ pub struct HelperCall<'a> {
     pub flags: u64,
     /// CPU, for `map_lookup_percpu_elem`.
     pub cpu: u32,
-    /// Bytes that are written through the pointer that was found.
+    /// Bytes that are written through the pointer that was found, or sent.
     pub store: Vec<u8>,
     /// A key to be looked up in the map that was found.
     pub inner_key: Option<Vec<u8>>,
@@ -200,6 +204,44 @@ pub enum HelperAnswer {
     Ret(i64, Option<Vec<u8>>),
 }
 
+/// An atomic operation that gives what was there before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Atomic {
+    /// What it does.
+    pub op: AtomicOp,
+    /// On 8 bytes, else on 4.
+    pub wide: bool,
+    /// Its operand.
+    pub operand: u64,
+    /// What has to be there, of [`AtomicOp::CompareExchange`].
+    pub expected: u64,
+}
+
+/// The atomic operations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "they have names")]
+pub enum AtomicOp {
+    Add,
+    Or,
+    And,
+    Xor,
+    Exchange,
+    CompareExchange,
+}
+
+/// What is done with a timer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Timer {
+    /// `bpf_timer_init`, with these flags.
+    Init(u64),
+    /// `bpf_timer_set_callback`, with one that does nothing.
+    SetCallback,
+    /// `bpf_timer_start`: the time in ns, and flags.
+    Start(u64, u64),
+    /// `bpf_timer_cancel`
+    Cancel,
+}
+
 /// One step of a program on one map. Pointers have numbers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
@@ -211,6 +253,10 @@ pub enum Step {
     Write(usize, usize, Vec<u8>),
     /// Adds 1 to the u64 at this offset, not atomically.
     Add(usize, usize),
+    /// An atomic operation at this offset.
+    Atomic(usize, usize, Atomic),
+    /// What is done with the `struct bpf_timer` at this offset.
+    Timer(usize, usize, Timer),
     /// `bpf_spin_lock` at this offset.
     Lock(usize, usize),
     /// `bpf_spin_unlock` at this offset.
@@ -563,6 +609,11 @@ pub trait World: fmt::Debug {
     ///
     /// If it is refused.
     fn ringbuf(&mut self, map: Fd, facts: &MapFacts, steps: &[RingStep]) -> Result<Vec<i64>, Stop>;
+
+    /// The map, where user space's side of its ring can be called; its memory is all that there is elsewhere.
+    fn ring_map(&self, _map: Fd) -> Option<Arc<Map>> {
+        None
+    }
 
     /// Drains a user ring buffer: the helper's return, and the samples.
     ///

@@ -15,8 +15,9 @@ use mapemu::calls::{
     bpf_map_update_elem,
 };
 use mapemu::trace::world::{
-    Drain, Event, FileKind, FileOp, ForEach, HelperAnswer, HelperCall, MapFacts, PerfEventKind,
-    ProgRequest, Ran, Sample, Seen, SocketRequest, Step, StepAnswer, StorageCall, Write,
+    AtomicOp, Drain, Event, FileKind, FileOp, ForEach, HelperAnswer, HelperCall, MapFacts,
+    PerfEventKind, ProgRequest, Ran, Sample, Seen, SocketRequest, Step, StepAnswer, StorageCall,
+    Write,
 };
 use mapemu::trace::{Emulated, RingStep, Stop, World};
 
@@ -49,6 +50,10 @@ pub(crate) enum Fault {
     Mmap(Errno, Errno),
     /// A helper returns another number.
     Helper(&'static str, i64, i64),
+    /// A helper of timers returns another number.
+    Timer(i64, i64),
+    /// An atomic operation gives what is there afterwards.
+    GivesTheNew,
     /// A lookup by a program finds nothing where the key ends in a zero.
     LosesZeros,
     /// A walk of a program sees the first two elements in the other order.
@@ -346,7 +351,6 @@ impl World for Faulty {
         fn trigger(&mut self, cgroup: &str, event: Event, writes: &[Write<'_>]) -> Result<Vec<Ran>, Stop>;
         fn prog_test_run(&mut self, prog: &str, writes: &[Write<'_>]) -> Result<Vec<Ran>, Stop>;
         fn only_verify(&mut self, only: bool);
-        fn program(&mut self, map: Fd, facts: &MapFacts, prog_type: ProgType, steps: &[Step]) -> Result<Vec<StepAnswer>, Stop>;
         fn finish(&mut self);
     }
 
@@ -363,6 +367,32 @@ impl World for Faulty {
             }
             (answer, _) => answer,
         })
+    }
+
+    fn program(
+        &mut self,
+        map: Fd,
+        facts: &MapFacts,
+        prog_type: ProgType,
+        steps: &[Step],
+    ) -> Result<Vec<StepAnswer>, Stop> {
+        let mut answers = self.inner.program(map, facts, prog_type, steps)?;
+        for (answer, step) in answers.iter_mut().zip(steps) {
+            match (answer, step, self.fault) {
+                (StepAnswer::Number(ret), Step::Timer(..), Fault::Timer(from, to))
+                    if *ret == from =>
+                {
+                    *ret = to;
+                }
+                (StepAnswer::Number(old), Step::Atomic(.., atomic), Fault::GivesTheNew)
+                    if atomic.op == AtomicOp::Exchange =>
+                {
+                    *old = atomic.operand.cast_signed();
+                }
+                _ => {}
+            }
+        }
+        Ok(answers)
     }
 
     fn for_each(&mut self, walk: &ForEach<'_>) -> Result<(i64, Vec<Seen>), Stop> {

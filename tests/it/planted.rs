@@ -108,6 +108,9 @@ planted! {
     a_program_sees_a_hash_in_another_order: hash, Fault::SwapsTheFirst;
     a_program_does_not_find_a_key_of_a_hash: hash, Fault::LosesZeros;
     an_index_past_the_end_has_another_errno: array, Fault::Errno(UPDATE, Errno::E2BIG, Errno::EINVAL);
+    a_timer_is_made_twice: hash, Fault::Timer(-16, 0);
+    a_timer_that_is_started_was_not: array, Fault::Timer(1, 0);
+    an_exchange_gives_what_it_stores: array, Fault::GivesTheNew;
     an_array_gives_a_stale_byte: array, Fault::StaleByte;
     mapping_an_array_has_another_errno: array, Fault::Mmap(Errno::EINVAL, Errno::EACCES);
     a_program_deletes_from_an_array: array, Fault::Helper("map_delete_elem", -22, 0);
@@ -127,13 +130,18 @@ planted! {
     a_ring_has_more_in_it_than_it_says: ringbuf, Fault::RingQuery;
     a_drain_counts_one_more: user_ringbuf, Fault::DrainCount;
     nothing_is_deleted_from_a_prog_array: prog_array, Fault::Silent(DELETE, Errno::ENOENT);
+    a_program_is_not_gone_on_with: prog_array, Fault::Helper("tail_call", 1, 0);
+    a_sample_is_sent_nowhere: perf_event_array, Fault::Helper("perf_event_output", -28, 0);
     a_perf_event_array_overwrites: perf_event_array, Fault::Silent(DELETE, Errno::ENOENT);
     a_cgroup_array_takes_any_file: cgroup_array, Fault::Silent(UPDATE, Errno::EBADF);
+    no_cgroup_is_a_cgroup: cgroup_array, Fault::Helper("skb_under_cgroup", -11, 0);
     a_stack_is_found_that_is_not_there: stack_trace, Fault::Silent(LOOKUP, Errno::ENOENT);
     a_devmap_has_another_end: devmap, Fault::Errno(UPDATE, Errno::E2BIG, Errno::EINVAL);
+    a_packet_is_passed_on: devmap, Fault::Helper("redirect_map", 4, 2);
     a_device_hash_has_another_errno: devmap_hash, Fault::Errno(DELETE, Errno::ENOENT, Errno::EINVAL);
     a_cpumap_has_another_end: cpumap, Fault::Errno(UPDATE, Errno::E2BIG, Errno::EINVAL);
     an_xskmap_has_another_errno: xskmap, Fault::Errno(DELETE, Errno::EINVAL, Errno::ENOENT);
+    a_packet_for_a_socket_is_lost: xskmap, Fault::Helper("redirect_map", 4, 0);
     a_sockmap_deletes_what_is_not_there: sockmap, Fault::Silent(DELETE, Errno::EINVAL);
     a_sockhash_deletes_what_is_not_there: sockhash, Fault::Silent(DELETE, Errno::ENOENT);
     a_reuseport_array_deletes_what_is_not_there: reuseport_sockarray, Fault::Silent(DELETE, Errno::ENOENT);

@@ -571,6 +571,37 @@ fn two_wrongs_are_answered_in_the_kernels_order() {
 }
 
 #[test]
+fn places_in_the_kernel_are_for_programs_that_fit() {
+    same(|bpf| {
+        let target = Load::new(ProgType::SCHED_CLS, &[mov(0, 0), EXIT]).run(bpf);
+        let target = target.0.expect("it is loaded");
+        let (tracing, structure, sleeps) = ((0, 26), (0, 27), (44, 1 << 4));
+        let cases: [(&str, &[(usize, u32)]); 9] = [
+            ("no place", &[tracing, (108, 1)]),
+            ("no place, and no id", &[tracing]),
+            ("no place to sleep", &[tracing, sleeps]),
+            ("sleeps", &[tracing, sleeps, (68, 28), (108, 1)]),
+            ("typedef", &[tracing, (68, 23), (108, 1)]),
+            ("iterator", &[tracing, (68, 28), (108, 1)]),
+            ("program without BTF", &[tracing, (108, 1), (112, target)]),
+            ("structure", &[structure, (108, 1)]),
+            ("no structure", &[structure]),
+        ];
+        let with = |words: &[(usize, u32)], license| {
+            let mut load = Load::new(ProgType::SOCKET_FILTER, &[mov(0, 0), EXIT]);
+            (load.words, load.log, load.license) = (words.to_vec(), (1, 4096), license);
+            let (answer, log, _) = load.run(bpf);
+            (answer.map(drop), log)
+        };
+        let mut answers: Vec<_> = cases
+            .map(|(name, words)| (name.to_owned(), with(words, b"GPL\0")))
+            .to_vec();
+        answers.push(("of another license".into(), with(&[structure], b"other\0")));
+        answers
+    });
+}
+
+#[test]
 fn a_short_attr_is_filled_up_with_zeros() {
     same(|bpf| {
         let sizes = [

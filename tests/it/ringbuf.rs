@@ -5,7 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use mapemu::abi::{
-    Bpf, Errno, Fd, MapRequest, MapType, PollEvents, Prot, RINGBUF_HDR_SZ, ringbuf_query,
+    Bpf, Errno, Fd, MapRequest, MapType, MappedRing, PollEvents, Prot, RINGBUF_HDR_SZ, RingMemory,
+    ringbuf_query,
 };
 use mapemu::calls::{bpf_map_delete_elem, bpf_map_freeze, bpf_map_get_next_key, bpf_map_push_elem};
 use mapemu::map::Map;
@@ -370,4 +371,18 @@ fn no_room_for_a_producer_behind_the_consumer() {
     let memory = kernel.mmap(fd, request).expect("a mapping");
     memory.write(0, &0_u64.to_ne_bytes()).expect("mapped");
     assert_eq!(producer.produce(&[1; 8]), Err(Errno::ENOSPC));
+}
+
+#[test]
+fn a_sample_lies_where_the_producer_was_moved_to() {
+    let kernel = Kernel::new();
+    let fd = ring(&kernel, MapType::USER_RINGBUF);
+    let memory = MappedRing::new(&kernel, fd, PAGE, true).expect("a ring");
+    memory.set_producer(12).expect("it is mapped");
+    let mut producer = Producer::new(kernel.map(fd).expect("a map")).expect("it is a user ring");
+    assert_eq!(producer.produce(&[7; 8]), Ok(()));
+    assert_eq!(memory.header(12), Ok([8, 0, 0, 0, 0, 0, 0, 0]));
+    let mut data = [0; 8];
+    memory.read(12, &mut data).expect("it is mapped");
+    assert_eq!(data, [7; 8]);
 }

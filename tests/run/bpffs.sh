@@ -47,6 +47,14 @@ try rmdir $dir/pin
 try unlink $dir/other
 try rm $dir/nothing
 try mknod $dir/fifo p
+try mknod $dir/none/fifo p
+try mkdir $dir/none/with.dot
+try mv $dir/nothing $dir/with.dot
+try mkdir $dir/with.dot/sub
+try sh -c ": > $dir/none/file"
+try ls $dir/pin/
+try cp -a $dir/other copied
+rm -rf copied
 try mknod $dir/node c 1 3
 try cp $dir/pin $dir/copied
 try truncate -s 10 $dir/pin

@@ -6,10 +6,14 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 
 int main(int argc, char **argv) {
     setvbuf(stdout, 0, _IONBF, 0);
@@ -49,6 +53,13 @@ int main(int argc, char **argv) {
         attr.raw_tracepoint.name = (long)"sys_enter";
         attr.raw_tracepoint.prog_fd = prog;
         say("attach", bpf(BPF_RAW_TRACEPOINT_OPEN, &attr));
+    } else if (!strcmp(argv[1], "socket")) {
+        struct bpf_insn insns[] = {{.code = 0xb7}, {.code = 0x95}};
+        int filter = load(BPF_PROG_TYPE_SOCKET_FILTER, insns, 2), other = load(BPF_PROG_TYPE_SCHED_CLS, insns, 2);
+        int udp = socket(AF_INET, SOCK_DGRAM, 0);
+        say("another program", setsockopt(udp, SOL_SOCKET, SO_ATTACH_BPF, &other, sizeof other));
+        say("no socket", setsockopt(filter, SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof filter));
+        say("filter", setsockopt(udp, SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof filter));
     } else if (!strcmp(argv[1], "memlock")) {
         /* A limit is inherited, and passes exec(2). */
         struct rlimit limit = {12345, 65536}, now = {};
@@ -91,6 +102,14 @@ int main(int argc, char **argv) {
             say("O_PATH", path < 0 ? -1 : 0);
             close(path);
         }
+        say("the root", open("/sys/fs/bpf", O_PATH | O_DIRECTORY) < 0 ? -1 : 0);
+        say("its attributes", listxattr("/sys/fs/bpf", 0, 0));
+        struct stat status[2];
+        struct statfs system;
+        say("status", fstatat(fd, "", &status[0], AT_EMPTY_PATH) | stat(paths[0], &status[1]) | fstatfs(fd, &system));
+        for (int i = 0; i < 2; i++)
+            printf("mode %o, %ld bytes\n", status[i].st_mode, (long)status[i].st_size);
+        printf("on %lx\n", (long)system.f_type);
         say("lookup", elem(BPF_MAP_LOOKUP_ELEM, fd, &key, &value, 0));
         struct pollfd none = {dir, POLLIN, 0};
         say("poll", poll(&none, 1, 0));
@@ -104,6 +123,31 @@ int main(int argc, char **argv) {
         attr.config = PERF_COUNT_SW_DUMMY;
         attr.exclude_kernel = 1;
         say("dummy", syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0) < 0 ? -1 : 0);
+    } else if (!strcmp(argv[1], "mapped")) {
+        /* What no mapping may write to is not made writable. */
+        int maps[] = {create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, BPF_F_MMAPABLE | BPF_F_RDONLY_PROG),
+                      create(BPF_MAP_TYPE_ARRAY, 4, 8, 1, BPF_F_MMAPABLE)};
+        union bpf_attr attr = {.map_fd = maps[1]};
+        say("freeze", bpf(BPF_MAP_FREEZE, &attr));
+        for (int i = 0; i < 2; i++) {
+            void *at = mmap(0, 4096, PROT_READ, MAP_SHARED, maps[i], 0);
+            say("mprotect", mprotect(at, 4096, PROT_READ | PROT_WRITE));
+        }
+        int kinds[] = {0, MAP_PRIVATE, MAP_SHARED_VALIDATE, MAP_SHARED_VALIDATE | MAP_SYNC};
+        for (int i = 0; i < 4; i++)
+            say("another kind", mmap(0, 4096, PROT_READ, kinds[i], maps[1], 0) == MAP_FAILED ? -1 : 0);
+        say("far away", mmap(0, 4096, PROT_READ, MAP_SHARED, maps[1], -4096) == MAP_FAILED ? -1 : 0);
+    } else if (!strcmp(argv[1], "many-polled")) {
+        /* A map, and files that mapemu has to take, until it has no room for them. */
+        struct pollfd all[64] = {{create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0), POLLIN, 0}};
+        int pipes[2], count = 1, closed = 0;
+        pipe(pipes);
+        while ((all[count].fd = dup(pipes[0])) >= 0)
+            all[count++].events = POLLIN;
+        say("poll", poll(all, count, 0));
+        for (int i = 0; i < count; i++)
+            closed += all[i].revents & POLLNVAL;
+        printf("%d closed\n", closed);
     } else if (!strcmp(argv[1], "forever")) {
         int map = create(BPF_MAP_TYPE_HASH, 4, 8, 100, 0);
         struct pollfd ring = {create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0), POLLIN, 0};

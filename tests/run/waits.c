@@ -250,6 +250,32 @@ static void epolls(void) {
     control("add a program", epoll, EPOLL_CTL_ADD, output, EPOLLIN);
     on_alarm(SA_RESTART);
     waited("signal", epoll, 2000);
+    control("remove the ring", epoll, EPOLL_CTL_DEL, ring, 0);
+    int hash = create(BPF_MAP_TYPE_HASH, 4, 4, 1, 0);
+    control("add a hash", epoll, EPOLL_CTL_ADD, hash, EPOLLIN | EPOLLOUT);
+    waited("a hash", epoll, 0);
+    control("modify it", epoll, EPOLL_CTL_MOD, hash, EPOLLET);
+    waited("edge-triggered", epoll, 0);
+    waited("no second edge", epoll, 0);
+    close(hash);
+    /* Each instance is told for itself. */
+    int other = epoll_create1(0);
+    consume();
+    control("add for normal data", epoll, EPOLL_CTL_ADD, ring, EPOLLRDNORM);
+    run(quiet, 1);
+    control("exclusive", other, EPOLL_CTL_MOD, ring, EPOLLIN | EPOLLEXCLUSIVE);
+    control("add to another", other, EPOLL_CTL_ADD, ring, EPOLLIN | EPOLLET);
+    waited("the first", epoll, 0);
+    waited("the other", other, 0);
+    control("add again", other, EPOLL_CTL_ADD, ring, EPOLLIN);
+    waited("no edge", other, 0);
+    consume();
+    run(output, 1);
+    waited("the first", epoll, 0);
+    control("remove", other, EPOLL_CTL_DEL, ring, 0);
+    control("remove", other, EPOLL_CTL_DEL, ring, 0);
+    close(other);
+    consume();
     close(twice);
     close(epoll);
 }
