@@ -1,8 +1,7 @@
 //! One round of one column: each operation in a burst.
-#![allow(missing_docs, unreachable_pub, reason = "a bench")]
+#![allow(missing_docs, unreachable_pub, unsafe_code, reason = "a bench")]
 
 use std::hint::black_box;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use mapemu::bench::burst::{BURST, CHUNK, ROUNDS, burst, median, ns_each, threads};
@@ -79,12 +78,12 @@ pub fn round<const K: usize, const V: usize, C: Column<K>>(
     // One at a time: what memory takes is not hidden behind the next operation.
     warm(3);
     let hit_alone = burst(|i| {
-        fence(Ordering::SeqCst);
+        wait();
         assert!(column.lookup(black_box(&of(present, part(3) + i)), &mut value));
     });
     warm(4);
     let update_alone = burst(|i| {
-        fence(Ordering::SeqCst);
+        wait();
         column.update(black_box(&of(present, part(4) + i)), &value);
     });
     warm(2);
@@ -116,6 +115,16 @@ pub fn round<const K: usize, const V: usize, C: Column<K>>(
         walk,
         batch,
     ]
+}
+
+/// Waits until all that came before is done: the processor begins nothing ahead.
+#[inline(always)]
+fn wait() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: it reads and writes nothing.
+    unsafe {
+        std::arch::asm!("lfence");
+    }
 }
 
 /// ns of an element of a batch; 0 where there are none.
