@@ -44,7 +44,7 @@ const END: u32 = u32::MAX;
 
 /// Bob Jenkins' lookup3 over the key, its length known at compile time.
 #[inline]
-fn lookup3<const K: usize>(key: &[u8; K]) -> u32 {
+pub fn lookup3<const K: usize>(key: &[u8; K]) -> u32 {
     let start = 0xdead_beef_u32.wrapping_add(K as u32);
     let (mut a, mut b, mut c) = (start, start, start);
     let word = |at: usize| {

@@ -38,18 +38,14 @@ const SAMPLE_FLAGS: &[u64] = &[
 /// What else is returned, to all interfaces or all but one, and bits that mean nothing.
 const REDIRECT_FLAGS: &[u64] = &[0, 1, 2, 3, 4, 8, 8 | 16, 16 | 1, 1 << 40];
 
+/// Operations that make something, each with the name of what it made.
+fn made(ops: Vec<Op>) -> (Vec<Op>, Vec<&'static str>) {
+    let named = ops.into_iter().zip(["o0", "o1", "o2", "o3", "o4"]);
+    named.map(|(op, name)| (op.with("as", name), name)).unzip()
+}
+
 /// What stands around a map of a type: operations that make it, and the names of what was made.
 fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
-    let made = |ops: Vec<Op>| {
-        let names = ["o0", "o1", "o2", "o3", "o4"];
-        let ops: Vec<Op> = ops
-            .into_iter()
-            .zip(names)
-            .map(|(op, name)| op.with("as", name))
-            .collect();
-        let names = names[..ops.len()].to_vec();
-        (ops, names)
-    };
     let prog = |kind: &str| Op::new("prog_load").with("kind", kind);
     let cgroup = || Op::new("cgroup_create");
     match map_type {

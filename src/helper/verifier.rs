@@ -277,28 +277,27 @@ pub fn lock_allowed(map: &Map, offset: usize, prog_type: ProgType) -> Result<(),
     Ok(())
 }
 
-/// Whether a helper of timers takes a pointer to that byte of a value.
+/// Whether a helper for timers takes a pointer to that byte of a value.
 ///
 /// # Errors
 ///
-/// `EINVAL` if the timer is not there.
+/// `EINVAL` if no timer is there.
 pub fn timer_allowed(
     map: &Map,
-    helper: Helper,
     offset: usize,
     prog_type: ProgType,
+    helper: Helper,
 ) -> Result<(), Refused> {
     helper_allowed(map, helper, prog_type)?;
-    let mut fields = map.fields.0.iter();
     let is_there =
         |field: &Field| field.kind == FieldKind::Timer && field.offset as usize == offset;
-    if fields.any(is_there) {
-        return Ok(());
+    if !map.fields.0.iter().any(is_there) {
+        return refuse(
+            Errno::EINVAL,
+            "this is not where a struct bpf_timer of the value is",
+        );
     }
-    refuse(
-        Errno::EINVAL,
-        "this is not where the value's struct bpf_timer is",
-    )
+    Ok(())
 }
 
 /// A lock that is held when another one is taken or a helper is called.

@@ -234,6 +234,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
     }
     Ok(Map {
         id: 0,
+        user_value_size: def.user_value_size(request.env.nr_cpus),
         def,
         btf,
         fields,

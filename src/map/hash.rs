@@ -29,9 +29,6 @@ const GROWN_BUCKETS: u32 = 1 << 20;
 /// Bytes of address space that one map reserves at most; elements past that are `ENOMEM`.
 pub(super) const RESERVED: usize = 1 << 40;
 
-/// A batch is about to read the bucket so many behind the one that it reads.
-const AHEAD: u32 = 8;
-
 /// Who changes an element: the CPU, and the system call, if it is one.
 pub(super) type Writer<'a> = (u32, Option<&'a Caller<'a>>);
 
@@ -215,14 +212,18 @@ impl Hash {
     #[inline(always)]
     fn copy_out(&self, slot: u32, value: &mut [u8], flags: UpdateFlags) {
         let at = self.slots.table.value_at(slot);
-        if flags.is_empty() && self.fields.is_empty() {
-            return self.slots.table.words().read(at, value);
+        if self.fields.is_empty() {
+            self.slots.table.words().read(at, value);
+        } else {
+            self.copy_fields_out(at, value, flags);
         }
+    }
+
+    #[inline(never)]
+    fn copy_fields_out(&self, at: usize, value: &mut [u8], flags: UpdateFlags) {
         let _guard = self.guard(at, flags);
         self.slots.table.words().read(at, value);
-        if !self.fields.is_empty() {
-            self.fields.hide(value);
-        }
+        self.fields.hide(value);
     }
 
     #[inline]
@@ -518,7 +519,7 @@ pub(super) fn read_buckets(
     let mut gone = Vec::new();
     while request.bucket < table.n_buckets() && request.wants_more() {
         let bucket = request.bucket;
-        table.prefetch(bucket.saturating_add(AHEAD));
+        table.prefetch_ahead(bucket);
         let delete = request.delete;
         let locked = (delete && table.front(bucket).is_some()).then(|| table.lock_bucket(bucket));
         let mut read = |front| {

@@ -122,6 +122,8 @@ pub struct Map {
     pub id: u32,
     /// What it was made with.
     pub def: MapDef,
+    /// [`MapDef::user_value_size`]
+    pub user_value_size: usize,
     /// Types of key and value.
     pub btf: Option<MapBtf>,
     /// Special fields of the value: locks, timers, …

@@ -202,10 +202,6 @@ fn change(
         }
     };
     let sign = &registrations[at].sign;
-    if is_event && op != DEL {
-        // It has told of its wakeups when it is asked, and it is asked here.
-        sign.show(&file, false);
-    }
     let done = match (op, event) {
         (ADD, Some((data, flags))) => epoll::add(&epoll, sign.end(), data, said(flags, is_event)),
         (MOD, Some((data, flags))) => {
@@ -214,8 +210,9 @@ fn change(
         (DEL, _) => epoll::delete(&epoll, sign.end()),
         _ => Err(rustix::io::Errno::INVAL),
     };
-    if done.is_ok() && !is_event && op != DEL {
-        sign.show(&file, true);
+    if done.is_ok() && op != DEL {
+        // An event has told of its wakeups when it is asked, and it is asked here.
+        sign.show(&file, !is_event);
     }
     match (op, done.is_ok()) {
         (ADD, true) => {

@@ -42,6 +42,15 @@ pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
         return Answer::Continue;
     };
     let file = entry.file(|| server.tasks.access(port.task(), fd));
+    let kind = flags & libc::MAP_TYPE;
+    let unknown = !matches!(
+        kind,
+        libc::MAP_SHARED | libc::MAP_PRIVATE | libc::MAP_SHARED_VALIDATE
+    );
+    if unknown || kind == libc::MAP_SHARED_VALIDATE && flags & libc::MAP_SYNC != 0 {
+        // That is refused whatever the file is.
+        return Answer::Continue;
+    }
     let fixed = flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) != 0;
     let request = MapRequest {
         addr: if fixed { addr } else { 0 },
@@ -52,7 +61,7 @@ pub(super) fn mmap(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
             write: prot & libc::PROT_WRITE != 0,
             exec: prot & libc::PROT_EXEC != 0,
         },
-        shared: flags & libc::MAP_TYPE != libc::MAP_PRIVATE,
+        shared: kind != libc::MAP_PRIVATE,
     };
     let answer = server.answered(|| granted(server, &entry, &file, request));
     if let Some(recorder) = &server.recorder {

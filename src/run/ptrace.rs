@@ -296,7 +296,13 @@ impl Stopped<'_> {
     /// The call has not been made, and is made again after the signal that has come, unless a handler runs.
     fn begins_again(&mut self) {
         let mut regs = self.regs;
-        if self.skip(&mut self.at.lock()).is_ok() {
+        // Whatever becomes of the signal meanwhile, the kernel looks for one, and so at how the call ended.
+        let looks = || request(libc::PTRACE_INTERRUPT, self.task, 0, 0);
+        if self
+            .skip(&mut self.at.lock())
+            .and_then(|()| looks())
+            .is_ok()
+        {
             regs.rax = signals::RESTART.negated().cast_unsigned();
         } else {
             regs.orig_rax = u64::MAX;

@@ -5,6 +5,7 @@ mod chains;
 mod fifo;
 mod freelist;
 mod jhash;
+mod last_hash;
 mod lru;
 mod rbtree;
 mod ring;

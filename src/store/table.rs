@@ -25,6 +25,7 @@ use std::io;
 
 use super::freelist::Links;
 use super::jhash::{jhash, jhash_4, jhash_8, jhash_16};
+use super::last_hash;
 use super::sync::{AtomicU64, Ordering, fence, relax};
 use super::words::{WORD, Words, padded};
 
@@ -43,6 +44,10 @@ const KEY_AT: usize = 1;
 
 /// How often a lookup begins again before it takes the lock.
 const TRIES: u32 = 16;
+
+/// Buckets of which slots are asked for before a walk comes there: see [`Table::prefetch_ahead`].
+const FAR: u32 = 8;
+const NEAR: u32 = 4;
 
 /// See the module.
 #[derive(Debug)]
@@ -120,8 +125,14 @@ struct Unlinked;
 trait Probe: Copy {
     fn hash(self, seed: u32) -> u32;
 
-    /// Whether it is the key at the beginning of these words.
-    fn is_at(self, words: &[AtomicU64]) -> bool;
+    /// As `hash`, where the key is most likely the last of a walk.
+    #[inline]
+    fn hash_in_walk(self, seed: u32) -> u32 {
+        self.hash(seed)
+    }
+
+    /// Whether it is the key that begins at that word.
+    fn is_at(self, words: &Words, at: usize) -> bool;
 }
 
 impl Probe for u32 {
@@ -131,8 +142,8 @@ impl Probe for u32 {
     }
 
     #[inline]
-    fn is_at(self, words: &[AtomicU64]) -> bool {
-        words[0].load(Ordering::Relaxed) == padded(&self.to_ne_bytes())
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        words.word(at).load(Ordering::Relaxed) == padded(&self.to_ne_bytes())
     }
 }
 
@@ -143,8 +154,8 @@ impl Probe for u64 {
     }
 
     #[inline]
-    fn is_at(self, words: &[AtomicU64]) -> bool {
-        words[0].load(Ordering::Relaxed) == self
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        words.word(at).load(Ordering::Relaxed) == self
     }
 }
 
@@ -155,8 +166,8 @@ impl Probe for [u64; 2] {
     }
 
     #[inline]
-    fn is_at(self, words: &[AtomicU64]) -> bool {
-        let words = &words[..2];
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        let words = words.slice(at, 2);
         let first = words[0].load(Ordering::Relaxed) ^ self[0];
         let second = words[1].load(Ordering::Relaxed) ^ self[1];
         first | second == 0
@@ -171,7 +182,13 @@ impl Probe for &[u8] {
     }
 
     #[inline(never)]
-    fn is_at(self, words: &[AtomicU64]) -> bool {
+    fn hash_in_walk(self, seed: u32) -> u32 {
+        last_hash::get(self, seed).unwrap_or_else(|| self.hash(seed))
+    }
+
+    #[inline(never)]
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        let words = words.slice(at, self.len().div_ceil(WORD));
         let chunks = self.chunks_exact(WORD);
         let (rest, at) = (chunks.remainder(), self.len() / WORD);
         // The hash is the same, so the keys most likely are, and no word is worth a branch.
@@ -285,42 +302,40 @@ impl Table {
     /// The slot of a key. Takes no lock, so it can be another key's by the time the caller looks.
     #[inline]
     pub fn find(&self, key: &[u8], hash: Hash) -> Option<u32> {
-        probe!(self, key, |key| self.read_as(key, hash, |slot| slot))
+        self.read_hashed(key, hash, |slot| slot)
     }
 
     /// What `f` reads from the slot of a key. Takes no lock; `f` is called again if the slot did not have that key all the
     /// while.
-    #[inline]
+    #[inline(always)]
     pub fn read<R>(&self, key: &[u8], f: impl FnMut(u32) -> R) -> Option<R> {
-        probe!(self, key, |key| self.read_as(
-            key,
-            Hash(key.hash(self.seed)),
-            f
-        ))
+        self.read_hashed(key, self.hash(key), f)
     }
 
-    #[inline]
-    fn read_as<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+    #[inline(always)]
+    fn read_hashed<R>(&self, key: &[u8], hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
         match self.try_read(key, hash, &mut f) {
             Ok(answer) => answer,
             Err(Unlinked) => self.read_again(key, hash, f),
         }
     }
 
-    /// What `f` reads from the slot of a key, if no element left the bucket meanwhile.
+    /// What `f` reads from the slot of a key, if no element left the bucket meanwhile. Only the walk is made for each shape of
+    /// keys: the less code, the further ahead the processor sees.
     #[inline(always)]
     fn try_read<R>(
         &self,
-        key: impl Probe,
+        key: &[u8],
         hash: Hash,
         f: impl FnMut(u32) -> R,
     ) -> Result<Option<R>, Unlinked> {
-        let bucket = self.buckets.word(self.bucket_of(hash));
+        let bucket = self.place(self.bucket_of(hash));
         let word = bucket.load(Ordering::Acquire);
         if word & hash.tag() == 0 {
             return Ok(None);
         }
-        let answer = self.walk(front_of(word), key, hash).map(f);
+        let place = probe!(self, key, |key| self.walk(front_of(word), key, hash));
+        let answer = place.map(|place| place.slot).map(f);
         fence(Ordering::Acquire);
         if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
             Ok(answer)
@@ -332,28 +347,30 @@ impl Table {
     /// As [`Table::read`], for a bucket where elements come and go: after some more tries it is locked.
     #[cold]
     #[inline(never)]
-    fn read_again<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+    fn read_again<R>(&self, key: &[u8], hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
         for _ in 1..TRIES {
             if let Ok(answer) = self.try_read(key, hash, &mut f) {
                 return answer;
             }
         }
         let bucket = self.lock(hash);
-        bucket.find_as(key, hash).map(|place| place.slot).map(f)
+        bucket.find(key, hash).map(|place| place.slot).map(f)
     }
 
-    #[inline]
-    fn walk(&self, front: Option<u32>, key: impl Probe, hash: Hash) -> Option<u32> {
-        let mut at = front;
+    /// The element with that key, from the front of a bucket on.
+    #[inline(always)]
+    fn walk(&self, front: Option<u32>, key: impl Probe, hash: Hash) -> Option<Place> {
+        let (mut before, mut at) = (None, front);
         while let Some(slot) = at {
-            let words = self.slots.slice(self.header_at(slot), self.value_at);
-            let header = words[0].load(Ordering::Acquire);
-            if high(header) == hash.0 && key.is_at(&words[KEY_AT..]) {
-                break;
+            let word = self.header_at(slot);
+            let header = self.slots.word(word).load(Ordering::Acquire);
+            if high(header) == hash.0 && key.is_at(&self.slots, word + KEY_AT) {
+                return Some(Place { slot, before });
             }
+            before = at;
             at = slot_of(low(header));
         }
-        at
+        None
     }
 
     /// The slot that has a value at that word.
@@ -371,7 +388,7 @@ impl Table {
     /// bucket meanwhile.
     #[inline]
     pub fn read_bucket<R>(&self, bucket: u32, mut f: impl FnMut(Option<u32>) -> R) -> R {
-        let place = self.buckets.word(bucket as usize);
+        let place = self.place(bucket);
         for _ in 0..TRIES {
             let word = place.load(Ordering::Acquire);
             if word & LOCKED != 0 {
@@ -388,25 +405,33 @@ impl Table {
         f(self.lock_bucket(bucket).front())
     }
 
-    /// Tells the processor that the first slot of a bucket will be read soon; nothing if there is no such bucket.
+    /// Tells the processor what one who goes from bucket to bucket, and is at this one, will read soon: the first slot of a bucket
+    /// far ahead, and the second of a nearer one, whose first is there by now.
     #[inline]
-    pub fn prefetch(&self, bucket: u32) {
-        if bucket < self.n_buckets {
-            // Any slot will do for an empty bucket: a branch would be guessed wrong as often as right.
-            let at = self.header_at(self.front(bucket).unwrap_or(0));
-            self.slots.prefetch(at);
-            self.slots.prefetch(at + self.value_at);
+    pub fn prefetch_ahead(&self, bucket: u32) {
+        if bucket + FAR < self.n_buckets {
+            // Any slot will do where there is none: a branch would be guessed wrong as often as right.
+            let front = |bucket| self.front(bucket).unwrap_or(0);
+            self.prefetch_slot(front(bucket + FAR));
+            self.prefetch_slot(self.behind(front(bucket + NEAR)).unwrap_or(0));
         }
+    }
+
+    #[inline]
+    fn prefetch_slot(&self, slot: u32) {
+        let at = self.header_at(slot);
+        self.slots.prefetch(at);
+        self.slots.prefetch(at + self.value_at);
     }
 
     /// Tells the processor that the elements of these slots will be looked for soon.
     pub fn prefetch_chains(&self, slots: &[u32]) {
         let buckets = || slots.iter().map(|&slot| self.bucket_of(self.hash_of(slot)));
         for bucket in buckets() {
-            self.buckets.prefetch(bucket);
+            self.buckets.prefetch(bucket as usize);
         }
         for bucket in buckets() {
-            if let Some(front) = front_of(self.buckets.word(bucket).load(Ordering::Relaxed)) {
+            if let Some(front) = front_of(self.place(bucket).load(Ordering::Relaxed)) {
                 self.slots.prefetch(self.header_at(front));
             }
         }
@@ -415,7 +440,7 @@ impl Table {
     /// Tells the processor that the bucket of a hash will be locked soon.
     #[inline]
     pub fn prefetch_bucket(&self, hash: Hash) {
-        self.buckets.prefetch(self.bucket_of(hash));
+        self.buckets.prefetch(self.bucket_of(hash) as usize);
     }
 
     /// Tells the processor that a free slot will be written soon.
@@ -431,46 +456,57 @@ impl Table {
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
         let mut from = 0;
         if let Some(key) = key {
-            let in_bucket = probe!(self, key, |key| {
-                let hash = Hash(key.hash(self.seed));
-                from = self.bucket_of(hash) + 1;
-                self.read_as(key, hash, |slot| {
-                    let behind = self.behind(slot);
-                    if let Some(behind) = behind {
-                        self.read_key(behind, next_key);
-                    }
-                    behind.is_some()
-                })
+            let hash = probe!(self, key, |key| Hash(key.hash_in_walk(self.seed)));
+            from = self.bucket_of(hash) + 1;
+            let in_bucket = self.read_hashed(key, hash, |slot| {
+                let behind = self.behind(slot);
+                behind.map(|behind| self.read_elem_key(behind, next_key))
             });
             match in_bucket {
-                Some(true) => return true,
-                Some(false) => {}
+                Some(Some(hash)) => return self.walked(next_key, hash),
+                Some(None) => {}
                 None => from = 0,
             }
         }
-        (from..self.n_buckets as usize).any(|bucket| self.read_front_key(bucket, next_key))
+        for bucket in from..self.n_buckets {
+            self.prefetch_ahead(bucket);
+            if let Some(hash) = self.read_front_key(bucket, next_key) {
+                return self.walked(next_key, hash);
+            }
+        }
+        false
     }
 
     #[inline]
-    fn read_front_key(&self, bucket: usize, key: &mut [u8]) -> bool {
-        let bucket = self.buckets.word(bucket);
+    fn walked(&self, key: &[u8], hash: Hash) -> bool {
+        last_hash::keep(key, self.seed, hash.0);
+        true
+    }
+
+    #[inline]
+    fn read_front_key(&self, bucket: u32, key: &mut [u8]) -> Option<Hash> {
+        let bucket = self.place(bucket);
         loop {
             let word = bucket.load(Ordering::Acquire);
-            let Some(front) = front_of(word) else {
-                return false;
-            };
-            self.read_key(front, key);
+            let hash = self.read_elem_key(front_of(word)?, key);
             fence(Ordering::Acquire);
             if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
-                return true;
+                return Some(hash);
             }
         }
+    }
+
+    /// Copies an element's key out; its hash.
+    #[inline]
+    fn read_elem_key(&self, slot: u32, key: &mut [u8]) -> Hash {
+        self.read_key(slot, key);
+        self.hash_of(slot)
     }
 
     /// The first slot of a bucket. Takes no lock.
     #[inline]
     pub fn front(&self, bucket: u32) -> Option<u32> {
-        front_of(self.buckets.word(bucket as usize).load(Ordering::Acquire))
+        front_of(self.place(bucket).load(Ordering::Acquire))
     }
 
     /// The slot behind another in its bucket. Takes no lock: of a slot that left its list, the one that was behind it.
@@ -488,19 +524,37 @@ impl Table {
     /// Locks the bucket of a hash.
     #[inline]
     pub fn lock(&self, hash: Hash) -> Bucket<'_> {
-        self.lock_at(self.bucket_of(hash))
+        self.lock_bucket(self.bucket_of(hash))
     }
 
     /// Locks a bucket.
+    #[inline]
     pub fn lock_bucket(&self, bucket: u32) -> Bucket<'_> {
-        self.lock_at(bucket as usize)
+        let place = self.place(bucket);
+        let mut waited = 0;
+        loop {
+            let word = place.load(Ordering::Relaxed);
+            let locked = word | LOCKED;
+            if word != locked
+                && place
+                    .compare_exchange_weak(word, locked, Ordering::SeqCst, Ordering::Relaxed)
+                    .is_ok()
+            {
+                return Bucket {
+                    table: self,
+                    place,
+                    word,
+                };
+            }
+            relax(&mut waited);
+        }
     }
 
     /// Waits for each lock that is held: all that was done under one until now is done. Who locks a bucket afterwards sees
     /// what this thread stored before, if both the store and that look at it are sequentially consistent.
     pub fn pass_locks(&self) {
-        for bucket in 0..self.n_buckets as usize {
-            let place = self.buckets.word(bucket);
+        for bucket in 0..self.n_buckets {
+            let place = self.place(bucket);
             let mut waited = 0;
             while place.load(Ordering::SeqCst) & LOCKED != 0 {
                 relax(&mut waited);
@@ -517,30 +571,14 @@ impl Table {
     }
 
     #[inline]
-    fn lock_at(&self, bucket: usize) -> Bucket<'_> {
-        let place = self.buckets.word(bucket);
-        let mut waited = 0;
-        loop {
-            let word = place.load(Ordering::Relaxed);
-            let locked = word | LOCKED;
-            if word != locked
-                && place
-                    .compare_exchange_weak(word, locked, Ordering::SeqCst, Ordering::Relaxed)
-                    .is_ok()
-            {
-                return Bucket {
-                    table: self,
-                    bucket,
-                    word,
-                };
-            }
-            relax(&mut waited);
-        }
+    pub(super) fn bucket_of(&self, hash: Hash) -> u32 {
+        hash.0 & (self.n_buckets - 1)
     }
 
+    /// The word of a bucket.
     #[inline]
-    fn bucket_of(&self, hash: Hash) -> usize {
-        (hash.0 & (self.n_buckets - 1)) as usize
+    fn place(&self, bucket: u32) -> &AtomicU64 {
+        self.buckets.word(bucket as usize)
     }
 
     #[inline]
@@ -573,7 +611,7 @@ impl Links for Table {
 #[derive(Debug)]
 pub struct Bucket<'t> {
     table: &'t Table,
-    bucket: usize,
+    place: &'t AtomicU64,
     /// The bucket's word as it is to be when it is unlocked.
     word: u64,
 }
@@ -590,27 +628,11 @@ impl Bucket<'_> {
     /// The element with that key.
     #[inline(always)]
     pub fn find(&self, key: &[u8], hash: Hash) -> Option<Place> {
-        probe!(self.table, key, |key| self.find_as(key, hash))
-    }
-
-    #[inline]
-    fn find_as(&self, key: impl Probe, hash: Hash) -> Option<Place> {
         if self.word & hash.tag() == 0 {
             return None;
         }
-        let table = self.table;
-        let mut before = None;
-        let mut at = front_of(self.word);
-        while let Some(slot) = at {
-            let words = table.slots.slice(table.header_at(slot), table.value_at);
-            let header = words[0].load(Ordering::Relaxed);
-            if high(header) == hash.0 && key.is_at(&words[KEY_AT..]) {
-                return Some(Place { slot, before });
-            }
-            before = at;
-            at = slot_of(low(header));
-        }
-        None
+        let front = front_of(self.word);
+        probe!(self.table, key, |key| self.table.walk(front, key, hash))
     }
 
     /// Tells the processor that an element of this bucket will be freed soon: the front one, as it most often is.
@@ -663,7 +685,7 @@ impl Bucket<'_> {
                 self.link(new, front_of(self.word), hash);
                 // Readers who were past the front already, and miss the old one too, see a new version afterwards.
                 self.word = next_version(self.word);
-                self.place().store(self.word | LOCKED, Ordering::Release);
+                self.place.store(self.word | LOCKED, Ordering::Release);
                 self.set_behind(before, behind);
             }
         }
@@ -693,7 +715,7 @@ impl Bucket<'_> {
         self.word = next_version(self.word & !LINK & !TAGS);
     }
 
-    #[inline]
+    #[inline(always)]
     fn link(&mut self, slot: u32, behind: Option<u32>, hash: Hash) {
         self.table
             .header(slot)
@@ -713,17 +735,12 @@ impl Bucket<'_> {
             .header(slot)
             .store(header(behind, hash), Ordering::Release);
     }
-
-    #[inline]
-    fn place(&self) -> &AtomicU64 {
-        self.table.buckets.word(self.bucket)
-    }
 }
 
 impl Drop for Bucket<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.place().store(self.word, Ordering::Release);
+        self.place.store(self.word, Ordering::Release);
     }
 }
 

@@ -67,10 +67,38 @@ macro_rules! copy_loop {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 unsafe fn copy_blocks(from: *const u8, to: *mut u8, blocks: usize) {
-    if blocks >= WIDE_FROM && is_x86_feature_detected!("avx") {
+    if blocks >= WIDE_FROM {
+        // SAFETY: by the contract of this function.
+        return unsafe { copy_many_blocks(from, to, blocks) };
+    }
+    // SAFETY: by the contract of this function.
+    unsafe { copy_few_blocks(from, to, blocks) }
+}
+
+/// As [`copy_blocks`], out of the way of those that copy few.
+///
+/// # Safety
+///
+/// As there.
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+unsafe fn copy_many_blocks(from: *const u8, to: *mut u8, blocks: usize) {
+    if is_x86_feature_detected!("avx") {
         // SAFETY: by the contract of this function, on a processor that has such registers.
         return unsafe { copy_wide_blocks(from, to, blocks) };
     }
+    // SAFETY: by the contract of this function.
+    unsafe { copy_few_blocks(from, to, blocks) }
+}
+
+/// As [`copy_blocks`].
+///
+/// # Safety
+///
+/// As there.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn copy_few_blocks(from: *const u8, to: *mut u8, blocks: usize) {
     // SAFETY: by the contract of this function. The compiler knows nothing of what happens in there, so a racing access is
     // not its business.
     unsafe {
@@ -108,6 +136,21 @@ unsafe fn copy_wide_blocks(from: *const u8, to: *mut u8, blocks: usize) {
     }
 }
 
+/// Copies these words, which are `out.len()` bytes, whole blocks.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn read_blocks(words: &[AtomicU64], out: &mut [u8]) {
+    debug_assert_eq!(words.len() * WORD, out.len());
+    // SAFETY: so many bytes lie there, and `out` is the caller's own. The copy is the processor's: other threads that write
+    // meanwhile are seen in part or not, as with single words.
+    unsafe { copy_blocks(words.as_ptr().cast(), out.as_mut_ptr(), out.len() / BLOCK) };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn read_blocks(_words: &[AtomicU64], _out: &mut [u8]) {
+    unreachable!("no blocks here")
+}
+
 /// How many of so many bytes are copied in blocks.
 #[inline]
 const fn in_blocks(len: usize) -> usize {
@@ -118,7 +161,12 @@ const fn in_blocks(len: usize) -> usize {
 #[inline]
 pub(super) fn padded(bytes: &[u8]) -> u64 {
     let mut word = [0; WORD];
-    word[..bytes.len()].copy_from_slice(bytes);
+    if let &[a, b, c, d] = bytes {
+        // The most common by far, and no call then.
+        word = [a, b, c, d, 0, 0, 0, 0];
+    } else {
+        word[..bytes.len()].copy_from_slice(bytes);
+    }
     u64::from_ne_bytes(word)
 }
 
@@ -314,26 +362,19 @@ impl Words {
     /// Copies `out.len()` bytes from the word at `from` on.
     #[inline(always)]
     pub fn read(&self, from: usize, out: &mut [u8]) {
-        match <&mut [u8; WORD]>::try_from(&mut *out) {
-            Ok(one) => *one = self.word(from).load(Ordering::Relaxed).to_ne_bytes(),
-            Err(_) => self.read_many(from, out),
-        }
-    }
-
-    fn read_many(&self, from: usize, out: &mut [u8]) {
+        let words = self.slice(from, out.len().div_ceil(WORD));
         let (blocks, out) = out.split_at_mut(in_blocks(out.len()));
+        let (of_blocks, words) = words.split_at(blocks.len() / WORD);
         if !blocks.is_empty() {
-            self.read_blocks(from, blocks);
+            read_blocks(of_blocks, blocks);
         }
-        let from = from + blocks.len() / WORD;
-        let mut words = self.slice(from, out.len().div_ceil(WORD)).iter();
         let mut chunks = out.chunks_exact_mut(WORD);
-        for (chunk, word) in (&mut chunks).zip(&mut words) {
+        for (chunk, word) in (&mut chunks).zip(words) {
             chunk.copy_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
         }
         let rest = chunks.into_remainder();
-        if let Some(word) = words.next() {
-            let word = word.load(Ordering::Relaxed).to_ne_bytes();
+        if !rest.is_empty() {
+            let word = words[words.len() - 1].load(Ordering::Relaxed).to_ne_bytes();
             rest.copy_from_slice(&word[..rest.len()]);
         }
     }
@@ -418,24 +459,11 @@ impl Words {
 
     #[cfg(target_arch = "x86_64")]
     #[inline]
-    fn read_blocks(&self, from: usize, out: &mut [u8]) {
-        let at = self.block(from, out.len());
-        // SAFETY: `block` checked that so many bytes lie there, and `out` is this call's own. The copy is the processor's:
-        // other threads that write meanwhile are seen in part or not, as with single words.
-        unsafe { copy_blocks(at, out.as_mut_ptr(), out.len() / BLOCK) };
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
     fn write_blocks(&self, from: usize, bytes: &[u8]) {
         let at = self.block(from, bytes.len());
-        // SAFETY: as in `read_blocks`, the other way.
+        // SAFETY: `block` checked that so many bytes lie there, and `bytes` are not among them. The copy is the processor's, as in
+        // `read_blocks`.
         unsafe { copy_blocks(bytes.as_ptr(), at, bytes.len() / BLOCK) };
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn read_blocks(&self, _from: usize, _out: &mut [u8]) {
-        unreachable!("no blocks here")
     }
 
     #[cfg(not(target_arch = "x86_64"))]

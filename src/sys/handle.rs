@@ -87,7 +87,7 @@ impl<'a> Target<'a> {
         if flags.intersects(OF_CPUS) && self.map.env.release.cpu_flags {
             return self.map.def.value_size as usize;
         }
-        self.map.def.user_value_size(self.map.env.nr_cpus)
+        self.map.user_value_size
     }
 
     /// # Errors

@@ -48,8 +48,9 @@ impl Kernel {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for an offset or a length that cannot be, `ENOMEM`; `EACCES` for what the file cannot; `EPERM` for code;
-    /// `ENODEV` if it is no map; `ENOTSUPP` if the map cannot be mapped; `EPERM` if it is frozen; those of its type.
+    /// `EINVAL` for an offset or a length that cannot be, `ENOMEM`; `EOVERFLOW` past the end of all files; `EACCES` for what the
+    /// file cannot; `EPERM` for code; `ENODEV` if it is no map; `ENOTSUPP` if the map cannot be mapped; `EPERM` if it is frozen;
+    /// those of its type.
     ///
     /// Kernel: `mm/mmap.c:do_mmap`, `kernel/bpf/syscall.c:bpf_map_mmap` (v6.18).
     pub fn grant_mmap(&self, file: &OpenFile, request: MapRequest) -> Result<Granted> {
@@ -82,6 +83,10 @@ impl Kernel {
         let place = place(addr, (pages * PAGE_SIZE) as u64)?;
         drop(choosing);
         let request = MapRequest { addr, ..request };
+        let len = (pages * PAGE_SIZE) as u64;
+        if request.offset.checked_add(len).is_none() {
+            return Err(Errno::EOVERFLOW);
+        }
         if request.shared && prot.write && !file.write || !file.read {
             return Err(Errno::EACCES);
         }

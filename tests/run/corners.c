@@ -133,6 +133,10 @@ int main(int argc, char **argv) {
             void *at = mmap(0, 4096, PROT_READ, MAP_SHARED, maps[i], 0);
             say("mprotect", mprotect(at, 4096, PROT_READ | PROT_WRITE));
         }
+        int kinds[] = {0, MAP_PRIVATE, MAP_SHARED_VALIDATE, MAP_SHARED_VALIDATE | MAP_SYNC};
+        for (int i = 0; i < 4; i++)
+            say("another kind", mmap(0, 4096, PROT_READ, kinds[i], maps[1], 0) == MAP_FAILED ? -1 : 0);
+        say("far away", mmap(0, 4096, PROT_READ, MAP_SHARED, maps[1], -4096) == MAP_FAILED ? -1 : 0);
     } else if (!strcmp(argv[1], "many-polled")) {
         /* A map, and files that mapemu has to take, until it has no room for them. */
         struct pollfd all[64] = {{create(BPF_MAP_TYPE_RINGBUF, 0, 0, 4096, 0), POLLIN, 0}};
