@@ -765,7 +765,7 @@ fn loading_takes_the_capabilities_of_the_type() {
         3, 4, 6, 9, 10, 11, 12, 13, 14, 15, 16, 18, 19, 22, 23, 25, 32,
     ];
     const PERF: &[u32] = &[2, 5, 7, 17, 24];
-    let bpf = mapemu::sys::Kernel::new();
+    let bpf = Kernel::new();
     let refused = |caps| {
         bpf.set_capabilities(caps);
         let mut refused = Vec::new();
@@ -798,7 +798,7 @@ fn loading_takes_the_capabilities_of_the_type() {
 
 #[test]
 fn without_capabilities_what_is_wrong_is_not_told() {
-    let bpf = mapemu::sys::Kernel::new();
+    let bpf = Kernel::new();
     bpf.set_capabilities(Caps::empty());
     let empty = Load::new(ProgType::SOCKET_FILTER, &[]);
     assert_eq!(empty.try_on(&bpf), Err(Errno::EPERM));
