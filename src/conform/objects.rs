@@ -38,21 +38,16 @@ const SAMPLE_FLAGS: &[u64] = &[
 /// What else is returned, to all interfaces or all but one, and bits that mean nothing.
 const REDIRECT_FLAGS: &[u64] = &[0, 1, 2, 3, 4, 8, 8 | 16, 16 | 1, 1 << 40];
 
+/// Operations that make something, each with the name of what it made.
+fn made(ops: Vec<Op>) -> (Vec<Op>, Vec<&'static str>) {
+    let named = ops.into_iter().zip(["o0", "o1", "o2", "o3", "o4"]);
+    named.map(|(op, name)| (op.with("as", name), name)).unzip()
+}
+
 /// What stands around a map of a type: operations that make it, and the names of what was made.
 fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
-    let made = |ops: Vec<Op>| {
-        let names = ["o0", "o1", "o2", "o3", "o4"];
-        let ops: Vec<Op> = ops
-            .into_iter()
-            .zip(names)
-            .map(|(op, name)| op.with("as", name))
-            .collect();
-        let names = names[..ops.len()].to_vec();
-        (ops, names)
-    };
     let prog = |kind: &str| Op::new("prog_load").with("kind", kind);
     let cgroup = || Op::new("cgroup_create");
-    let socket = |kind: &str| Op::new("socket").with("type", kind);
     match map_type {
         MapType::PROG_ARRAY => made(vec![
             prog("socket_filter"),
@@ -75,33 +70,6 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
         MapType::CGROUP_ARRAY | MapType::CGRP_STORAGE => {
             made(vec![cgroup(), cgroup(), Op::new("file"), cgroup()])
         }
-        MapType::SOCKMAP | MapType::SOCKHASH => made(vec![
-            socket("dgram").with("bind", true),
-            socket("stream").with("listen", true),
-            socket("stream").with("connect", "o1"),
-            socket("stream"),
-            socket("stream").with("family", "unix"),
-        ]),
-        MapType::REUSEPORT_SOCKARRAY => made(vec![
-            socket("dgram").with("bind", true).with("reuseport", true),
-            socket("stream")
-                .with("listen", true)
-                .with("reuseport", true),
-            socket("dgram").with("bind", true),
-            socket("dgram"),
-        ]),
-        MapType::XSKMAP => made(vec![
-            socket("dgram").with("family", "xdp"),
-            socket("dgram"),
-            Op::new("file"),
-            socket("dgram").with("family", "xdp"),
-        ]),
-        MapType::SK_STORAGE => made(vec![
-            socket("dgram"),
-            socket("stream"),
-            Op::new("file"),
-            socket("dgram"),
-        ]),
         MapType::TASK_STORAGE => made(vec![
             Op::new("pidfd"),
             Op::new("pidfd").with("of", "child"),
@@ -114,7 +82,42 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
             Op::new("file").with("kind", "path"),
             Op::new("file").with("kind", "memfd"),
         ]),
-        _ => (Vec::new(), Vec::new()),
+        _ => made(sockets(map_type)),
+    }
+}
+
+/// What stands around a map that has to do with sockets; nothing around others.
+fn sockets(map_type: MapType) -> Vec<Op> {
+    let socket = |kind: &str| Op::new("socket").with("type", kind);
+    match map_type {
+        MapType::SOCKMAP | MapType::SOCKHASH => vec![
+            socket("dgram").with("bind", true),
+            socket("stream").with("listen", true),
+            socket("stream").with("connect", "o1"),
+            socket("stream"),
+            socket("stream").with("family", "unix"),
+        ],
+        MapType::REUSEPORT_SOCKARRAY => vec![
+            socket("dgram").with("bind", true).with("reuseport", true),
+            socket("stream")
+                .with("listen", true)
+                .with("reuseport", true),
+            socket("dgram").with("bind", true),
+            socket("dgram"),
+        ],
+        MapType::XSKMAP => vec![
+            socket("dgram").with("family", "xdp"),
+            socket("dgram"),
+            Op::new("file"),
+            socket("dgram").with("family", "xdp"),
+        ],
+        MapType::SK_STORAGE => vec![
+            socket("dgram"),
+            socket("stream"),
+            Op::new("file"),
+            socket("dgram"),
+        ],
+        _ => Vec::new(),
     }
 }
 

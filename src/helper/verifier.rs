@@ -277,6 +277,29 @@ pub fn lock_allowed(map: &Map, offset: usize, prog_type: ProgType) -> Result<(),
     Ok(())
 }
 
+/// Whether a helper for timers takes a pointer to that byte of a value.
+///
+/// # Errors
+///
+/// `EINVAL` if no timer is there.
+pub fn timer_allowed(
+    map: &Map,
+    offset: usize,
+    prog_type: ProgType,
+    helper: Helper,
+) -> Result<(), Refused> {
+    helper_allowed(map, helper, prog_type)?;
+    let is_there =
+        |field: &Field| field.kind == FieldKind::Timer && field.offset as usize == offset;
+    if !map.fields.0.iter().any(is_there) {
+        return refuse(
+            Errno::EINVAL,
+            "this is not where a struct bpf_timer of the value is",
+        );
+    }
+    Ok(())
+}
+
 /// A lock that is held when another one is taken or a helper is called.
 pub const LOCK_IS_HELD: Refused = Refused {
     errno: Errno::EINVAL,

@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::{Caller, MapDef, MapOps};
+use super::{MapDef, MapOps};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::env::Env;
 use crate::store::{Bits, jhash};
@@ -99,27 +99,6 @@ impl MapOps for BloomFilter {
         } else {
             Err(Errno::ENOENT)
         }
-    }
-
-    /// `value` is what is asked for, and stays.
-    fn user_lookup_elem(
-        &self,
-        _: &Caller<'_>,
-        _: &[u8],
-        value: &mut [u8],
-        _: UpdateFlags,
-    ) -> Result<()> {
-        self.peek_elem(value)
-    }
-
-    fn user_update_elem(
-        &self,
-        _: &Caller<'_>,
-        _: &[u8],
-        value: &[u8],
-        flags: UpdateFlags,
-    ) -> Result<()> {
-        self.push_elem(value, flags)
     }
 
     fn get_next_key(&self, _key: Option<&[u8]>, _next_key: &mut [u8]) -> Result<()> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::{Caller, MapDef, MapOps};
+use super::{MapDef, MapOps};
 use crate::abi::{Errno, MapType, Result, UpdateFlags};
 use crate::env::Env;
 use crate::store::{Fifo, Full};
@@ -92,36 +92,6 @@ impl MapOps for QueueStack {
 
     fn peek_elem(&self, value: &mut [u8]) -> Result<()> {
         self.get(value, false)
-    }
-
-    fn user_lookup_elem(
-        &self,
-        _: &Caller<'_>,
-        _: &[u8],
-        value: &mut [u8],
-        _: UpdateFlags,
-    ) -> Result<()> {
-        self.peek_elem(value)
-    }
-
-    fn user_update_elem(
-        &self,
-        _: &Caller<'_>,
-        _: &[u8],
-        value: &[u8],
-        flags: UpdateFlags,
-    ) -> Result<()> {
-        self.push_elem(value, flags)
-    }
-
-    fn user_lookup_and_delete_elem(
-        &self,
-        _: &Caller<'_>,
-        _: &[u8],
-        value: &mut [u8],
-        _: UpdateFlags,
-    ) -> Result<()> {
-        self.pop_elem(value)
     }
 
     fn get_next_key(&self, _key: Option<&[u8]>, _next_key: &mut [u8]) -> Result<()> {

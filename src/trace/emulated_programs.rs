@@ -12,11 +12,10 @@ use super::world::{
     StepAnswer, StorageCall, Timer, Write,
 };
 use crate::abi::{Bpf, Errno, Fd, Helper, MapType, ProgType, Result, UpdateFlags};
-use crate::btf::{Field, FieldKind};
 use crate::helper::Prog;
 use crate::helper::verifier::{
     self, LOCK_AT_EXIT, LOCK_IS_HELD, Refused, helper_allowed, load_allowed, lock_is_not_held,
-    map_allowed, store_allowed,
+    map_allowed, store_allowed, timer_allowed,
 };
 use crate::map::cgroup_storage::Storage;
 use crate::map::local_storage::LocalStorage;
@@ -609,23 +608,6 @@ fn do_atomic(value: &Value<'_>, at: usize, atomic: Atomic) -> u64 {
     }
 }
 
-/// The verifier takes it for one of a timer, if there is one at that place.
-fn timer_allowed(map: &Map, at: usize, prog_type: ProgType, what: Timer) -> Result<(), Stop> {
-    let helper = match what {
-        Timer::Init(_) => Helper::TIMER_INIT,
-        Timer::SetCallback => Helper::TIMER_SET_CALLBACK,
-        Timer::Start(..) => Helper::TIMER_START,
-        Timer::Cancel => Helper::TIMER_CANCEL,
-    };
-    helper_allowed(map, helper, prog_type)?;
-    let mut fields = map.fields.0.iter();
-    let is_there = |field: &Field| field.kind == FieldKind::Timer && field.offset as usize == at;
-    match fields.any(is_there) {
-        true => Ok(()),
-        false => Err(Stop::Verifier(Errno::EINVAL)),
-    }
-}
-
 /// What the verifier says of the steps, each pointer found.
 fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), Stop> {
     let mut held: Option<(usize, usize)> = None;
@@ -669,7 +651,7 @@ fn verify_steps(map: &Map, prog_type: ProgType, steps: &[Step]) -> Result<(), St
                 verify_store(map, *at, len)?;
             }
             Step::Timer(_, at, what) => {
-                timer_allowed(map, *at, prog_type, *what)?;
+                timer_allowed(map, *at, prog_type, what.helper())?;
                 no_lock(held)?;
             }
         }

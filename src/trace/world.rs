@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Stop;
-use crate::abi::{AttachType, Bpf, Caps, Errno, Fd, MapType, PerfEvent, ProgType, Result};
+use crate::abi::{AttachType, Bpf, Caps, Errno, Fd, Helper, MapType, PerfEvent, ProgType, Result};
 use crate::map::Map;
 
 /// What the engine has to know of a map to speak of it.
@@ -240,6 +240,18 @@ pub enum Timer {
     Start(u64, u64),
     /// `bpf_timer_cancel`
     Cancel,
+}
+
+impl Timer {
+    /// The helper that does it.
+    pub(super) const fn helper(self) -> Helper {
+        match self {
+            Self::Init(_) => Helper::TIMER_INIT,
+            Self::SetCallback => Helper::TIMER_SET_CALLBACK,
+            Self::Start(..) => Helper::TIMER_START,
+            Self::Cancel => Helper::TIMER_CANCEL,
+        }
+    }
 }
 
 /// One step of a program on one map. Pointers have numbers.
