@@ -643,7 +643,7 @@ fn what_cannot_be_done_is_said() {
     let (out, err, _) = corner(&[], "socket");
     assert_eq!(
         out,
-        "another program: -1 Invalid argument\nno socket: -1 Socket operation on non-socket\nfilter: -1 Operation not supported\n"
+        "another program: -1 Invalid argument\nno socket: -1 Socket operation on non-socket\nno length: -1 Invalid argument\nfilter: -1 Operation not supported\n"
     );
     assert!(err.contains("attaching a program to a socket"), "{err}");
     let (.., status) = corner(&["--strict"], "tracepoint");

@@ -40,7 +40,7 @@ impl<'a> TaskMem<'a> {
         let mut path = Vec::new();
         let mut at = addr;
         while path.len() < MOST {
-            // To the end of a block, which is on one page.
+            // Up to a multiple of so many bytes: they are on one page.
             let mut bytes = [0; 64];
             let len = bytes.len() - place(at) % bytes.len();
             self.read(at, &mut bytes[..len])?;

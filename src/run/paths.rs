@@ -6,7 +6,7 @@
 use std::ffi::{CString, OsString};
 use std::fmt::Write as _;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,9 +31,6 @@ type At = (u64, u64);
 
 /// The caller's directory.
 const HERE: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
-
-/// The file system of files that have no name.
-const ANON_INODE_FS_MAGIC: i64 = 0x0904_1934;
 
 /// The number is the same on all architectures.
 pub(super) const FCHMODAT2: libc::c_long = 452;
@@ -363,23 +360,29 @@ impl Call<'_> {
         Some(answer(self))
     }
 
-    /// What is looked at in place of a file of ours, and how. An emulated file looks like others without a name.
-    fn looked_at(&self, at: At, flags: i32) -> Option<(Result<PathBuf>, i32)> {
+    /// What is looked at in place of a file of ours. An emulated file looks like others without a name: [`Call::unnamed`], to which
+    /// an empty path leads, too.
+    fn looked_at(&self, at: At, flags: i32) -> Option<Result<PathBuf>> {
         if let Some(real) = self.real(at) {
-            return Some((real, flags));
+            return Some(real);
         }
         let mut begin = [0];
         let by_fd = flags & libc::AT_EMPTY_PATH != 0
             && (at.1 == 0 || self.mem.read(at.1, &mut begin).is_ok() && begin == [0]);
         if by_fd {
             self.emulated(int(at.0))?;
-        } else if flags & libc::AT_SYMLINK_NOFOLLOW == 0 {
-            self.linked(&self.path(at)?)?;
-        } else {
+            return Some(Ok(PathBuf::new()));
+        }
+        if flags & libc::AT_SYMLINK_NOFOLLOW != 0 {
             return None;
         }
-        let unnamed = own_link(self.server.woken());
-        Some((Ok(unnamed.into()), flags & !libc::AT_SYMLINK_NOFOLLOW))
+        self.linked(&self.path(at)?)?;
+        Some(Ok(own_link(self.unnamed()).into()))
+    }
+
+    /// A file of ours without a name.
+    fn unnamed(&self) -> &OwnedFd {
+        self.server.woken()
     }
 
     /// The emulated file behind an fd.
@@ -392,21 +395,22 @@ impl Call<'_> {
     }
 
     fn stat(&mut self, at: At, out: u64, flags: i32) -> Option<Result<u64>> {
-        let (real, flags) = self.looked_at(at, flags)?;
+        let real = self.looked_at(at, flags)?;
         let found = c_path(real).and_then(|real| {
             // SAFETY: it is a plain struct of numbers.
             let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+            let dir = self.unnamed().as_raw_fd();
             // SAFETY: the path ends with a NUL, and the struct is ours.
-            let ret = unsafe { libc::fstatat(libc::AT_FDCWD, real.as_ptr(), &raw mut stat, flags) };
+            let ret = unsafe { libc::fstatat(dir, real.as_ptr(), &raw mut stat, flags) };
             self.filled(ret, out, bytes_of(&stat))
         });
         Some(found)
     }
 
     fn statx(&mut self, at: At, flags: i32, mask: u32, out: u64) -> Option<Result<u64>> {
-        let (real, flags) = self.looked_at(at, flags)?;
+        let real = self.looked_at(at, flags)?;
         let found = c_path(real).and_then(|real| {
-            let (dir, real) = (libc::AT_FDCWD, real.as_ptr());
+            let (dir, real) = (self.unnamed().as_raw_fd(), real.as_ptr());
             // SAFETY: it is a plain struct of numbers.
             let mut stat: libc::statx = unsafe { std::mem::zeroed() };
             // SAFETY: the path ends with a NUL, and the struct is ours.
@@ -645,6 +649,13 @@ impl Call<'_> {
             Some(Ok(real)) => real,
             Some(Err(errno)) => return Some(Err(errno)),
             None => {
+                if self
+                    .path((HERE, path))
+                    .and_then(|path| self.linked(&path))
+                    .is_some()
+                {
+                    return Some(self.unnamed_statfs(out));
+                }
                 let path = self.read_path(path).ok()?;
                 let path = task::absolute(self.port.task(), None, &path).ok()?;
                 // No file system is asked: the program may be what serves it.
@@ -661,11 +672,20 @@ impl Call<'_> {
     }
 
     fn fstatfs(&mut self, fd: u32, out: u64) -> Option<Result<u64>> {
-        let magic = match self.emulated(fd) {
-            Some(_) => ANON_INODE_FS_MAGIC,
-            None => self.magic(&task::link(self.port.task(), &format!("fd/{fd}")).ok()?)?,
-        };
+        if self.emulated(fd).is_some() {
+            return Some(self.unnamed_statfs(out));
+        }
+        let magic = self.magic(&task::link(self.port.task(), &format!("fd/{fd}")).ok()?)?;
         Some(self.write_statfs(magic, out))
+    }
+
+    /// The file system of files without a name.
+    fn unnamed_statfs(&mut self, out: u64) -> Result<u64> {
+        // SAFETY: it is a plain struct of numbers.
+        let mut statfs: libc::statfs = unsafe { std::mem::zeroed() };
+        // SAFETY: the struct is ours.
+        let ret = unsafe { libc::fstatfs(self.unnamed().as_raw_fd(), &raw mut statfs) };
+        self.filled(ret, out, bytes_of(&statfs))
     }
 
     /// The file system that a path of ours is said to be on.

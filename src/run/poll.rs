@@ -244,7 +244,15 @@ impl Wait {
 
     /// The answer, if signals make that of it.
     pub(super) fn interrupted(&self, port: &dyn Port, errno: Errno) -> Result<u64> {
-        let told = self.time.write_left(&mut TaskMem::new(port));
+        let mut mem = TaskMem::new(port);
+        if let Shape::Poll(at) = self.shape {
+            // select(2) leaves its sets as they were; here, that nothing was said is told.
+            let nothing = vec![PollFlags::empty(); self.asked.len()];
+            let (_, bytes) = self.pollfds(at, &nothing);
+            let mut bytes = bytes.into_iter();
+            bytes.try_for_each(|(at, bytes)| mem.write(at, &bytes))?;
+        }
+        let told = self.time.write_left(&mut mem);
         // Begun again, it would have the whole time once more.
         Err(if told.is_ok() { errno } else { Errno::EINTR })
     }

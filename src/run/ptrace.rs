@@ -90,9 +90,8 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
             continue;
         }
         let (signal, event) = (libc::WSTOPSIG(status), status >> 16);
-        let mut ended = None;
         match event {
-            libc::PTRACE_EVENT_SECCOMP => ended = call(server, task, strict, false, &mut waits),
+            libc::PTRACE_EVENT_SECCOMP => call(server, task, strict, false, &mut waits),
             libc::PTRACE_EVENT_STOP if is_stop(signal) => {
                 if task == first {
                     told(status);
@@ -101,13 +100,10 @@ pub(super) fn serve(server: &Server, first: pid_t, strict: bool, told: Told<'_>)
                 restart_all(task, &mut waits);
             }
             0 if signal == libc::SIGSYS && is_ours(task) => {
-                ended = call(server, task, strict, true, &mut waits);
+                call(server, task, strict, true, &mut waits);
             }
             0 if signal != SYSCALL_STOP => resume(libc::PTRACE_CONT, task, signal),
             _ => resume(libc::PTRACE_CONT, task, 0),
-        }
-        if let Some(status) = ended.filter(|_| task == first) {
-            told(status);
         }
     }
 }
@@ -166,15 +162,17 @@ fn next(server: &Server, waits: &mut Vec<Waiting<'_>>) -> io::Result<Option<(pid
     wait(-1, 0)
 }
 
-/// A call that waits for its answer. What wait(2) says if the task ends meanwhile.
+/// A call that waits for its answer.
 fn call<'a>(
     server: &'a Server,
     task: pid_t,
     strict: bool,
     trapped: bool,
     waits: &mut Vec<Waiting<'a>>,
-) -> Option<c_int> {
-    let regs = registers(task).ok()?;
+) {
+    let Ok(regs) = registers(task) else {
+        return;
+    };
     let call = Syscall {
         arch: ARCH | if regs.cs == 0x23 { 1 << 31 } else { 0 },
         number: if trapped { regs.rax } else { regs.orig_rax }.cast_signed(),
@@ -187,7 +185,6 @@ fn call<'a>(
         at: Mutex::new(At {
             entry: !trapped,
             signals: Vec::new(),
-            ended: None,
         }),
     };
     let answer = server.serve(&stopped, &call);
@@ -196,12 +193,8 @@ fn call<'a>(
         // SAFETY: only numbers; it is stopped, so the number is its own.
         unsafe { libc::kill(task, libc::SIGKILL) };
     }
-    let at = stopped.at.get_mut();
-    if at.ended.is_some() {
-        return at.ended;
-    }
     match answer {
-        Answer::Continue if at.entry => resume(libc::PTRACE_CONT, task, 0),
+        Answer::Continue if stopped.at.get_mut().entry => resume(libc::PTRACE_CONT, task, 0),
         Answer::Continue => {
             server.notices.tell(format_args!(
                 "counters of perf_event_open(2) are not available with --backend ptrace: EACCES"
@@ -211,7 +204,6 @@ fn call<'a>(
         Answer::Returns(result) => stopped.returns(result),
         Answer::Later(wait) => waits.push((stopped, wait)),
     }
-    None
 }
 
 /// A task that is stopped for a call.
@@ -228,8 +220,6 @@ struct At {
     entry: bool,
     /// What came meanwhile.
     signals: Vec<c_int>,
-    /// What wait(2) said, if the task ended.
-    ended: Option<c_int>,
 }
 
 impl fmt::Debug for Stopped<'_> {
@@ -434,12 +424,7 @@ impl Stopped<'_> {
         let mut left = stops;
         while left > 0 {
             request(libc::PTRACE_SYSCALL, self.task, 0, 0)?;
-            let gone = io::Error::from_raw_os_error(libc::ESRCH);
-            let (_, status) = wait(self.task, 0)?.ok_or(gone)?;
-            if !libc::WIFSTOPPED(status) {
-                at.ended = Some(status);
-                return Err(io::Error::from_raw_os_error(libc::ESRCH));
-            }
+            let status = next_stop(self.task)?;
             let signal = libc::WSTOPSIG(status);
             match status >> 16 {
                 0 if signal == SYSCALL_STOP => left -= 1,
@@ -504,6 +489,34 @@ fn has_ended(process: pid_t) -> bool {
     let ret = unsafe { libc::waitid(libc::P_PID, process.cast_unsigned(), &raw mut info, flags) };
     let ends = [libc::CLD_EXITED, libc::CLD_KILLED, libc::CLD_DUMPED];
     ret == 0 && ends.contains(&info.si_code)
+}
+
+/// What wait(2) says of the next stop of a task. If the task ends, that is left for [`serve`] to find.
+///
+/// # Errors
+///
+/// `ESRCH` if it has ended, and those of the system.
+fn next_stop(task: pid_t) -> io::Result<c_int> {
+    loop {
+        if has_ended(task) {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        // SAFETY: it is a plain struct of numbers.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let flags = libc::WNOHANG | libc::WSTOPPED | libc::__WALL | libc::__WNOTHREAD;
+        // SAFETY: the struct is ours.
+        let ret = unsafe { libc::waitid(libc::P_PID, task.cast_unsigned(), &raw mut info, flags) };
+        if ret < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: waitid(2) tells of a child, or leaves zeros.
+        let of = unsafe { info.si_pid() };
+        // A stop is over when the task is killed.
+        if of == task {
+            // SAFETY: as above.
+            return Ok(unsafe { info.si_status() } << 8 | 0x7f);
+        }
+    }
 }
 
 /// What became of a task that this thread traces; `None` if there is none. Task 0 is none yet, if that is not waited for.

@@ -79,10 +79,13 @@ impl Sockets {
 pub(super) fn attach(
     server: &Server,
     port: &dyn Port,
-    [socket, _, option, value, ..]: [u64; 6],
+    [socket, _, option, value, len, _]: [u64; 6],
 ) -> Option<Result<u64>> {
     let file = |fd| server.tasks.file(port.task(), fd).ok();
     let mut fd = [0; 4];
+    if int(len) != 4 {
+        return None;
+    }
     TaskMem::new(port).read(value, &mut fd).ok()?;
     let entry = server.table.get(file(Attr(&fd).u32(0))?.inode)?;
     let Object::Prog(prog) = entry.any_file().object() else {

@@ -476,11 +476,13 @@ impl Candidate<'_> {
             }
             ProgType::STRUCT_OPS => return self.check_struct_ops(log),
             prog_type if !AT_FUNCTIONS.contains(&prog_type) => return Ok(()),
-            ProgType::EXT if dst.is_none() => return refuse("Cannot replace kernel functions"),
             _ => {}
         }
         if attr.attach_btf_id == 0 {
             return refuse("Tracing programs must provide btf_id");
+        }
+        if kind.prog_type == ProgType::EXT && dst.is_none() {
+            return refuse("Cannot replace kernel functions");
         }
         if dst.as_ref().is_some_and(|dst| dst.code.btf.is_none()) {
             return refuse(

@@ -1,7 +1,7 @@
 //! `BPF_PROG_LOAD` by bytes: whatever is loaded on the running kernel has the same answer here.
 
 use mapemu::abi::{AttachType, Bpf, Caps, Cmd, Errno, Fd, MapType, Memory, ProgType, Result};
-use mapemu::calls;
+use mapemu::{Kernel, calls};
 
 use crate::common::{NOT_OPEN, map, on_both, same, small};
 
@@ -599,6 +599,21 @@ fn places_in_the_kernel_are_for_programs_that_fit() {
         answers.push(("of another license".into(), with(&[structure], b"other\0")));
         answers
     });
+}
+
+/// Only the emulator: many kernels refuse such programs whatever they ask for.
+#[test]
+fn a_replacement_is_asked_for_its_function_before_its_program() {
+    let kernel = Kernel::new();
+    let log_of = |words: &[(usize, u32)]| {
+        let mut load = Load::new(ProgType::EXT, &[mov(0, 0), EXIT]);
+        (load.words, load.log) = (words.to_vec(), (1, 4096));
+        let (answer, log, _) = load.run(&kernel);
+        assert_eq!(answer, Err(Errno::EINVAL));
+        log
+    };
+    assert!(log_of(&[]).starts_with("Tracing programs must provide btf_id\n"));
+    assert!(log_of(&[(108, 1)]).starts_with("Cannot replace kernel functions\n"));
 }
 
 #[test]

@@ -59,6 +59,7 @@ int main(int argc, char **argv) {
         int udp = socket(AF_INET, SOCK_DGRAM, 0);
         say("another program", setsockopt(udp, SOL_SOCKET, SO_ATTACH_BPF, &other, sizeof other));
         say("no socket", setsockopt(filter, SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof filter));
+        say("no length", setsockopt(udp, SOL_SOCKET, SO_ATTACH_BPF, &filter, 0));
         say("filter", setsockopt(udp, SOL_SOCKET, SO_ATTACH_BPF, &filter, sizeof filter));
     } else if (!strcmp(argv[1], "memlock")) {
         /* A limit is inherited, and passes exec(2). */
@@ -105,11 +106,13 @@ int main(int argc, char **argv) {
         say("the root", open("/sys/fs/bpf", O_PATH | O_DIRECTORY) < 0 ? -1 : 0);
         say("its attributes", listxattr("/sys/fs/bpf", 0, 0));
         struct stat status[2];
-        struct statfs system;
-        say("status", fstatat(fd, "", &status[0], AT_EMPTY_PATH) | stat(paths[0], &status[1]) | fstatfs(fd, &system));
+        struct statfs systems[2];
+        say("status", fstatat(fd, "", &status[0], AT_EMPTY_PATH) | stat(paths[0], &status[1]));
+        say("systems", fstatfs(fd, &systems[0]) | statfs(paths[0], &systems[1]));
         for (int i = 0; i < 2; i++)
             printf("mode %o, %ld bytes\n", status[i].st_mode, (long)status[i].st_size);
-        printf("on %lx\n", (long)system.f_type);
+        for (int i = 0; i < 2; i++)
+            printf("on %lx, %ld, flags %lx\n", (long)systems[i].f_type, (long)systems[i].f_bsize, (long)systems[i].f_flags);
         say("lookup", elem(BPF_MAP_LOOKUP_ELEM, fd, &key, &value, 0));
         struct pollfd none = {dir, POLLIN, 0};
         say("poll", poll(&none, 1, 0));

@@ -164,7 +164,9 @@ static void polls(void) {
     FD_SET(60, &in);
     say("select of a closed fd", select(61, &in, 0, 0, 0));
     on_alarm(0);
+    one.revents = 99;
     say("poll and a signal", TIMED(poll(&one, 1, 2000)));
+    printf("  revents %x\n", one.revents);
     on_alarm(SA_RESTART);
     say("poll and a signal that restarts", TIMED(poll(&one, 1, 2000)));
     FD_ZERO(&in);
