@@ -523,18 +523,60 @@ fn a_program_that_stops_is_seen_to_stop() {
             .stdout(Stdio::piped())
             .spawn()
             .expect("it can be run");
-        let stat = format!("/proc/{}/stat", child.id());
-        let end = Instant::now() + Duration::from_secs(10);
-        while !fs::read_to_string(&stat)
-            .expect("it is there")
-            .contains(") T ")
-        {
-            assert!(Instant::now() < end, "{backend}: it does not stop");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        wait_for_stop(child.id());
         signal(child.id(), rustix::process::Signal::CONT);
         assert_eq!(child.wait().expect("it ends").code(), Some(4), "{backend}");
     }
+}
+
+#[test]
+fn the_end_of_a_program_that_had_stopped_is_seen() {
+    use rustix::process::Signal;
+    let place = Place::new();
+    for (backend, _) in backends()
+        .iter()
+        .flat_map(|one| (0..10).map(move |n| (one, n)))
+    {
+        let mut command = place.mapemu(&["--backend", backend]);
+        command.args(["sh", "-c", "echo $$; exec sleep 100"]);
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it can be run");
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        out.read_line(&mut line).expect("a line");
+        let program = line.trim().parse().expect("a number");
+        signal(program, Signal::STOP);
+        wait_for_stop(child.id());
+        signal(program, Signal::KILL);
+        let ended = || child.try_wait().expect("it is our child");
+        let status = wait_for(ended, "its end is seen");
+        assert_eq!(status.code(), Some(137), "{backend}");
+    }
+}
+
+/// What `f` gives at last.
+#[track_caller]
+fn wait_for<T>(mut f: impl FnMut() -> Option<T>, what: &str) -> T {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = f() {
+            return found;
+        }
+        assert!(Instant::now() < end, "{what}: not within 10 s");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[track_caller]
+fn wait_for_stop(process: u32) {
+    let stat = format!("/proc/{process}/stat");
+    let stopped = || {
+        let stat = fs::read_to_string(&stat).expect("it is there");
+        stat.contains(") T ").then_some(())
+    };
+    wait_for(stopped, "it stops");
 }
 
 #[track_caller]

@@ -1,7 +1,7 @@
 //! A program in the foreground: signals, job control and the exit status are as if it ran by itself.
 //!
 //! Two processes stand between the shell and the program. The first is the one that the shell knows: it passes on the signals
-//! that it is sent, stops when the program stops, and ends as it ends. The second is the program's parent, and that of all
+//! that it is sent, is stopped when the program stops, and ends as it ends. The second is the program's parent, and that of all
 //! processes that lose theirs: it answers calls until the last of them is gone.
 
 #![expect(unsafe_code, reason = "signals, fork(2), wait(2)")]
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use libc::{c_int, pid_t, sigset_t};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::{Signal, getppid, kill_process};
 
 use super::spawn::{Error, Run, Running};
 
@@ -57,7 +59,6 @@ const LAST_CALL: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Event {
     Started,
-    Stopped,
     /// Others of its processes go on.
     Ended,
     /// And so does the process that tells it.
@@ -131,10 +132,6 @@ fn wait_for(mut back: UnixStream, parent: pid_t) -> io::Result<u8> {
             let (event, number) = receive(&mut back)?.unwrap_or(over);
             match event {
                 Event::Started => program = number,
-                Event::Stopped => {
-                    // SAFETY: only a number. Whoever watches us sees that the program stopped.
-                    unsafe { libc::raise(libc::SIGSTOP) };
-                }
                 Event::Ended => return Ok(u8::try_from(number).unwrap_or(FAILED)),
                 Event::Over => {
                     // SAFETY: only numbers; nobody wants the status.
@@ -217,9 +214,11 @@ fn follow(mut running: Running, front: &mut UnixStream) -> io::Result<()> {
         // All is removed before anybody knows that it is over.
         drop(running);
         send(front, Event::Over, number);
+        signal_front(front, Signal::CONT);
         return Ok(());
     }
     send(front, Event::Ended, number);
+    signal_front(front, Signal::CONT);
     leave_outputs()?;
     while !running.is_over_within(Duration::from_secs(1)) {
         if !traced {
@@ -306,13 +305,23 @@ fn reap(program: pid_t, front: &mut UnixStream) -> Option<c_int> {
     }
 }
 
-/// The status of a program that has ended; if it has stopped, that is told.
-fn ended(status: c_int, front: &mut UnixStream) -> Option<c_int> {
+/// The status of a program that has ended; if it has stopped, so does the process in front: whoever watches that one sees it.
+fn ended(status: c_int, front: &UnixStream) -> Option<c_int> {
     if libc::WIFSTOPPED(status) {
-        send(front, Event::Stopped, libc::WSTOPSIG(status));
+        signal_front(front, Signal::STOP);
         return None;
     }
     Some(status)
+}
+
+/// Stops the process in front, or has it go on, as it has to who is to hear of the end: who stops itself may do so too late.
+fn signal_front(front: &UnixStream, signal: Signal) {
+    // It made both ends. If it is gone, another is our parent.
+    if let Ok(made) = socket_peercred(front)
+        && getppid() == Some(made.pid)
+    {
+        let _ = kill_process(made.pid, signal);
+    }
 }
 
 /// As many files as we may have.
@@ -330,9 +339,8 @@ fn raise_limit() {
 fn send(to: &mut UnixStream, event: Event, number: c_int) {
     let kind = match event {
         Event::Started => 1,
-        Event::Stopped => 2,
-        Event::Ended => 3,
-        Event::Over => 4,
+        Event::Ended => 2,
+        Event::Over => 3,
     };
     let mut bytes = [kind, 0, 0, 0, 0];
     bytes[1..].copy_from_slice(&number.to_ne_bytes());
@@ -350,8 +358,7 @@ fn receive(from: &mut UnixStream) -> io::Result<Option<(Event, c_int)>> {
     let [kind, a, b, c, d] = bytes;
     let event = match kind {
         1 => Event::Started,
-        2 => Event::Stopped,
-        3 => Event::Ended,
+        2 => Event::Ended,
         _ => Event::Over,
     };
     Ok(Some((event, c_int::from_ne_bytes([a, b, c, d]))))
