@@ -23,7 +23,7 @@ use super::placeholder::{access, link_name, own_link};
 use super::port::{Answer, Port, Syscall};
 use super::server::Server;
 use super::table::Entry;
-use super::{cgroups, sockets, task};
+use super::{cgroups, task};
 use crate::abi::{Attr, Errno, Fd, Result, UserMem};
 
 /// A directory, and the address of a path.
@@ -134,7 +134,6 @@ impl Call<'_> {
             libc::SYS_getcwd => self.getcwd(a, b),
             libc::SYS_truncate => self.truncate(a),
             call if XATTR.contains(&call) => self.xattr(a, call),
-            libc::SYS_setsockopt => sockets::attach(self.server, self.port, call.args),
             _ => None,
         }
     }

@@ -22,7 +22,7 @@ use super::notice::Notices;
 use super::placeholder::open_again;
 use super::port::{Answer, Port, Syscall};
 use super::record::Recorder;
-use super::sockets::Sockets;
+use super::sockets::{self, Sockets};
 use super::table::{Entry, Table};
 use super::task::{TaskFile, Tasks};
 use super::{epoll, mapping, paths, perf, poll};
@@ -120,6 +120,7 @@ impl Server {
             libc::SYS_mmap => mapping::mmap(self, port, args),
             libc::SYS_perf_event_open => perf::open(self, port, args),
             libc::SYS_ioctl => perf::ioctl(self, port, args),
+            libc::SYS_setsockopt => sockets::setsockopt(self, port, args),
             libc::SYS_prlimit64 => self.memlock.limit(port, args[0], args[2], args[3]),
             libc::SYS_setrlimit => self.memlock.limit(port, 0, args[1], 0),
             libc::SYS_getrlimit => self.memlock.limit(port, 0, 0, args[1]),

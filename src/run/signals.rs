@@ -20,6 +20,15 @@ pub(super) const RESTART: Errno = Errno::new(514);
 /// The signals that stop a process.
 const STOPS: [i32; 4] = [libc::SIGSTOP, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
+/// Signals that do nothing where no handler is.
+const BY_DEFAULT_IGNORED: [i32; 4] = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
+
+fn set_of(signals: [i32; 4]) -> u64 {
+    signals
+        .iter()
+        .fold(0, |set, signal| set | 1 << (signal - 1))
+}
+
 /// What is known of a task.
 struct Status {
     process: pid_t,
@@ -27,39 +36,54 @@ struct Status {
     has_ended: bool,
     own: u64,
     shared: u64,
+    ignored: u64,
     caught: u64,
     blocked: u64,
 }
 
 impl Status {
     fn of(task: pid_t) -> Option<Self> {
-        let text = fs::read_to_string(format!("/proc/{task}/status")).ok()?;
-        let told = |name: &str| {
-            let told = text.lines().find_map(|line| line.strip_prefix(name))?;
-            Some(told.trim())
-        };
-        let set = |name| u64::from_str_radix(told(name)?, 16).ok();
+        let names = [
+            "Tgid:", "Threads:", "State:", "SigPnd:", "ShdPnd:", "SigIgn:", "SigCgt:", "SigBlk:",
+        ];
+        let [
+            process,
+            threads,
+            state,
+            own,
+            shared,
+            ignored,
+            caught,
+            blocked,
+        ] = task::status(task, names);
+        let set = |told: Option<String>| u64::from_str_radix(&told?, 16).ok();
         Some(Self {
-            process: told("Tgid:")?.parse().ok()?,
-            threads: told("Threads:")?.parse().ok()?,
-            has_ended: told("State:")?.starts_with(['Z', 'X']),
-            own: set("SigPnd:")?,
-            shared: set("ShdPnd:")?,
-            caught: set("SigCgt:")?,
-            blocked: set("SigBlk:")?,
+            process: process?.parse().ok()?,
+            threads: threads?.parse().ok()?,
+            has_ended: state?.starts_with(['Z', 'X']),
+            own: set(own)?,
+            shared: set(shared)?,
+            ignored: set(ignored)?,
+            caught: set(caught)?,
+            blocked: set(blocked)?,
         })
+    }
+
+    /// A signal has come that ends a call, unless it is one of those.
+    fn is_signalled(&self, blocked: u64) -> bool {
+        let ignored = self.ignored | set_of(BY_DEFAULT_IGNORED) & !self.caught;
+        (self.own | self.shared) & !blocked & !self.blocked & !ignored != 0
     }
 }
 
 /// How a call ends that waits: if a signal has come besides those, or its process is about to stop, if that is asked: all its
 /// threads are looked at.
 pub(super) fn interrupted(task: pid_t, blocked: u64, may_stop: bool) -> Option<Errno> {
-    if !task::is_signalled(task, blocked) {
+    let status = Status::of(task)?;
+    if !status.is_signalled(blocked) {
         return (may_stop && is_stopping(task)).then_some(RESTART);
     }
-    let status = Status::of(task)?;
-    let stops = STOPS.iter().fold(0, |set, stop| set | 1 << (stop - 1));
-    let stops = stops & !status.caught;
+    let stops = set_of(STOPS) & !status.caught;
     let seen = !status.blocked & !blocked;
     if status.own & seen != 0 || status.threads == 1 {
         return Some(RESTART);

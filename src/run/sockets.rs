@@ -11,7 +11,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::mapping::int;
 use super::memory::TaskMem;
-use super::port::Port;
+use super::port::{Answer, Port};
 use super::server::Server;
 use crate::abi::{Attr, ProgType, Result, UserMem};
 use crate::map::object::{Object, OtherKind};
@@ -75,8 +75,13 @@ impl Sockets {
     }
 }
 
-/// A call of setsockopt(2) with an option of [`ATTACH`]; `None` if it is none of ours.
-pub(super) fn attach(
+/// A call of setsockopt(2) with an option of [`ATTACH`].
+pub(super) fn setsockopt(server: &Server, port: &dyn Port, args: [u64; 6]) -> Answer {
+    attach(server, port, args).map_or(Answer::Continue, Answer::Returns)
+}
+
+/// The answer; `None` if it is none of ours.
+fn attach(
     server: &Server,
     port: &dyn Port,
     [socket, _, option, value, len, _]: [u64; 6],

@@ -147,7 +147,7 @@ pub(super) fn absolute(task: pid_t, dir: Option<Fd>, path: &Path) -> Result<Path
 }
 
 /// What `/proc` tells of a task under these names, each with its colon; nothing of those that are not there.
-fn status<const N: usize>(task: pid_t, names: [&str; N]) -> [Option<String>; N] {
+pub(super) fn status<const N: usize>(task: pid_t, names: [&str; N]) -> [Option<String>; N] {
     let status = fs::read_to_string(format!("/proc/{task}/status")).unwrap_or_default();
     names.map(|name| {
         let told = status.lines().find_map(|line| line.strip_prefix(name));
@@ -166,23 +166,6 @@ pub(super) fn taken(task: pid_t, fd: Fd) -> rustix::io::Result<OwnedFd> {
     let process = process_of(task).and_then(Pid::from_raw);
     let pidfd = pidfd_open(process.ok_or(rustix::io::Errno::BADF)?, PidfdFlags::empty())?;
     pidfd_getfd(&pidfd, fd.cast_signed(), PidfdGetfdFlags::empty())
-}
-
-/// A signal has come that ends a call, unless it is one of those.
-pub(super) fn is_signalled(task: pid_t, blocked: u64) -> bool {
-    let names = ["SigPnd:", "ShdPnd:", "SigIgn:", "SigCgt:", "SigBlk:"];
-    let sets = status(task, names).map(|set| {
-        let set = set.and_then(|set| u64::from_str_radix(&set, 16).ok());
-        set.unwrap_or(0)
-    });
-    let [own, shared, ignored, caught, masked] = sets;
-    let bit = |signal: i32| 1_u64 << (signal - 1);
-    let by_default = [libc::SIGCHLD, libc::SIGCONT, libc::SIGURG, libc::SIGWINCH];
-    let by_default = by_default
-        .into_iter()
-        .fold(0, |set, signal| set | bit(signal));
-    let ignored = ignored | by_default & !caught;
-    (own | shared) & !blocked & !masked & !ignored != 0
 }
 
 /// What a task takes off the modes of new files.
