@@ -59,6 +59,11 @@ impl MapType {
         )
     }
 
+    /// A program may stand beside each target in a map of this type.
+    pub const fn has_target_programs(self) -> bool {
+        matches!(self, Self::DEVMAP | Self::DEVMAP_HASH | Self::CPUMAP)
+    }
+
     /// A queue or stack.
     pub const fn is_queue(self) -> bool {
         matches!(self, Self::QUEUE | Self::STACK)

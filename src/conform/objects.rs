@@ -55,7 +55,7 @@ fn around(map_type: MapType) -> (Vec<Op>, Vec<&'static str>) {
             prog("socket_filter"),
             prog("xdp"),
         ]),
-        _ if holds_programs(map_type) => made(vec![
+        _ if map_type.has_target_programs() => made(vec![
             prog("xdp_devmap"),
             prog("xdp_cpumap"),
             prog("xdp"),
@@ -119,14 +119,6 @@ fn sockets(map_type: MapType) -> Vec<Op> {
         ],
         _ => Vec::new(),
     }
-}
-
-/// A program may stand beside what is in it.
-const fn holds_programs(map_type: MapType) -> bool {
-    matches!(
-        map_type,
-        MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
-    )
 }
 
 /// Its keys are fds of what the storage belongs to.
@@ -276,7 +268,7 @@ impl Objects {
         if command == "map_update_elem" {
             let (field, value) = chance.pick(&self.values);
             op = op.with(field, value.clone());
-            if holds_programs(self.map_type) && chance.one_in(3) {
+            if self.map_type.has_target_programs() && chance.one_in(3) {
                 op = op
                     .with("value", *chance.pick(&["01000000", "40000000"]))
                     .with("value_prog", *chance.pick(&["o0", "o1", "o2", "o3", MAP]));

@@ -202,11 +202,8 @@ impl Emulated {
 
     /// The program of a call is loaded: the first one binds a map that holds programs to its kind.
     fn bind(&self, map: &Map, call: &HelperCall<'_>) -> Result<(), Stop> {
-        let holds_programs = matches!(
-            map.def.map_type,
-            MapType::PROG_ARRAY | MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
-        );
-        if !holds_programs {
+        let map_type = map.def.map_type;
+        if map_type != MapType::PROG_ARRAY && !map_type.has_target_programs() {
             return Ok(());
         }
         let prog = self.kernel.prog_load(ProgDef {

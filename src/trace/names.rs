@@ -254,11 +254,7 @@ impl Engine<'_> {
         {
             return json!({ "value_map": name });
         }
-        let holds_progs = matches!(
-            facts.map_type,
-            MapType::DEVMAP | MapType::DEVMAP_HASH | MapType::CPUMAP
-        );
-        if holds_progs
+        if facts.map_type.has_target_programs()
             && let Some((target, prog)) = raw.split_first_chunk::<4>()
             && let Some(id) = prog.first_chunk()
             && let Some(prog) = self.names.prog_named(u32::from_le_bytes(*id))

@@ -562,22 +562,19 @@ impl Plan {
 
     /// A helper of timers on the one that `R1` points to.
     fn use_timer(&self, asm: &mut Asm, what: Timer, callback: Label) {
-        let helper = match what {
+        match what {
             Timer::Init(flags) => {
                 asm.map(Reg::R2, self.map).mov64(Reg::R3, flags);
-                Helper::TIMER_INIT
             }
             Timer::SetCallback => {
                 asm.callback(Reg::R2, callback);
-                Helper::TIMER_SET_CALLBACK
             }
             Timer::Start(ns, flags) => {
                 asm.mov64(Reg::R2, ns).mov64(Reg::R3, flags);
-                Helper::TIMER_START
             }
-            Timer::Cancel => Helper::TIMER_CANCEL,
-        };
-        asm.call(helper.0);
+            Timer::Cancel => {}
+        }
+        asm.call(what.helper().0);
     }
 }
 
