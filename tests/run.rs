@@ -9,7 +9,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 #[path = "run/place.rs"]
@@ -497,13 +497,7 @@ fn signals_reach_the_program() {
             "-c",
             "trap 'echo caught; exit 9' TERM; echo ready; while :; do sleep 0.01; done",
         ]);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it can be run");
-        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut line = String::new();
-        out.read_line(&mut line).expect("a line");
+        let (mut child, mut out, line) = begun(&mut command);
         assert_eq!(line, "ready\n");
         signal(child.id(), rustix::process::Signal::TERM);
         let mut rest = String::new();
@@ -533,19 +527,10 @@ fn a_program_that_stops_is_seen_to_stop() {
 fn the_end_of_a_program_that_had_stopped_is_seen() {
     use rustix::process::Signal;
     let place = Place::new();
-    for (backend, _) in backends()
-        .iter()
-        .flat_map(|one| (0..10).map(move |n| (one, n)))
-    {
+    for backend in backends() {
         let mut command = place.mapemu(&["--backend", backend]);
         command.args(["sh", "-c", "echo $$; exec sleep 100"]);
-        let mut child = command
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("it can be run");
-        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut line = String::new();
-        out.read_line(&mut line).expect("a line");
+        let (mut child, _out, line) = begun(&mut command);
         let program = line.trim().parse().expect("a number");
         signal(program, Signal::STOP);
         wait_for_stop(child.id());
@@ -554,6 +539,17 @@ fn the_end_of_a_program_that_had_stopped_is_seen() {
         let status = wait_for(ended, "its end is seen");
         assert_eq!(status.code(), Some(137), "{backend}");
     }
+}
+
+/// The program, what it writes, and its first line.
+#[track_caller]
+fn begun(command: &mut Command) -> (Child, BufReader<ChildStdout>, String) {
+    let child = command.stdout(Stdio::piped()).spawn();
+    let mut child = child.expect("it can be run");
+    let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    out.read_line(&mut line).expect("a line");
+    (child, out, line)
 }
 
 /// What `f` gives at last.
