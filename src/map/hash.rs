@@ -18,7 +18,9 @@ use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Token, Value, checks
 use crate::abi::{Errno, MapFlags, MapType, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Table, WORD};
+use crate::store::{
+    FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Probe, Table, WORD, with_probe,
+};
 
 /// Slots beyond `max_entries` of a map that is not preallocated, for replacing updates that happen at once.
 const REPLACING: u32 = 64;
@@ -139,7 +141,7 @@ impl Slots {
     pub(super) fn remove(
         &self,
         (cpu, caller): Writer<'_>,
-        key: &[u8],
+        key: impl Probe,
         look: impl FnOnce(u32),
         free: impl FnOnce(u32),
     ) -> Result<()> {
@@ -248,7 +250,7 @@ impl Hash {
 
     /// Writes key and value of a slot that no list has.
     #[inline(always)]
-    fn fill(&self, slot: u32, key: &[u8], value: &[u8]) {
+    fn fill(&self, slot: u32, key: impl Probe, value: &[u8]) {
         self.slots.table.write_key(slot, key);
         let at = self.slots.table.value_at(slot);
         if self.fields.is_empty() {
@@ -271,7 +273,7 @@ impl Hash {
         cpu: u32,
         mut bucket: crate::store::Bucket<'_>,
         old: Place,
-        (key, hash): (&[u8], KeyHash),
+        (key, hash): (impl Probe, KeyHash),
         value: &[u8],
     ) -> Result<()> {
         let new = self.slots.take_for_replacing(cpu)?;
@@ -285,10 +287,11 @@ impl Hash {
     }
 
     /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
+    #[inline(never)]
     fn update(
         &self,
         (cpu, caller): Writer<'_>,
-        key: &[u8],
+        key: impl Probe,
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
@@ -331,26 +334,64 @@ impl Hash {
     }
 }
 
+// One function for each shape of keys, which has what this shape needs and nothing else: the less code, the further ahead the
+// processor sees.
+impl Hash {
+    /// A value of one word without fields: a counter, most often.
+    #[inline(never)]
+    fn read_word(&self, key: impl Probe, value: &mut [u8; WORD]) -> Result<()> {
+        let table = &self.slots.table;
+        let read = |slot| table.words().word(table.value_at(slot)).load(Ordering::Relaxed);
+        match table.try_read(key, table.hash(key), read) {
+            Ok(Some(word)) => {
+                *value = word.to_ne_bytes();
+                Ok(())
+            }
+            Ok(None) => Err(Errno::ENOENT),
+            Err(_) => self.read(key, value, UpdateFlags::ANY),
+        }
+    }
+
+    #[inline(never)]
+    fn read(&self, key: impl Probe, value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        self.slots
+            .table
+            .read(key, |slot| self.copy_out(slot, value, flags))
+            .ok_or(Errno::ENOENT)
+    }
+
+    #[inline(never)]
+    fn remove(&self, writer: Writer<'_>, key: impl Probe) -> Result<()> {
+        let free = |slot| drop(self.take_fields(slot));
+        self.slots.remove(writer, key, |_| (), free)
+    }
+
+    #[inline(never)]
+    fn take(
+        &self,
+        writer: Writer<'_>,
+        key: impl Probe,
+        value: &mut [u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        let look = |slot| self.copy_out(slot, value, flags);
+        let free = |slot| drop(self.take_fields(slot));
+        self.slots.remove(writer, key, look, free)
+    }
+}
+
 impl MapOps for Hash {
     #[inline]
     fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        self.slots
-            .table
-            .find(key, self.slots.table.hash(key))
-            .map(|slot| self.value(slot))
+        self.slots.table.find_key(key).map(|slot| self.value(slot))
     }
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        self.update((cpu, None), key, value, flags)
+        with_probe!(key, |key| self.update((cpu, None), key, value, flags))
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.slots.remove(
-            (cpu, None),
-            key,
-            |_| (),
-            |slot| drop(self.take_fields(slot)),
-        )
+        with_probe!(key, |key| self.remove((cpu, None), key))
     }
 
     fn for_each_elem(
@@ -371,10 +412,12 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots
-            .table
-            .read(key, |slot| self.copy_out(slot, value, flags))
-            .ok_or(Errno::ENOENT)
+        match <&mut [u8; WORD]>::try_from(&mut *value) {
+            Ok(word) if self.fields.is_empty() => {
+                with_probe!(key, |key| self.read_word(key, word))
+            }
+            _ => with_probe!(key, |key| self.read(key, value, flags)),
+        }
     }
 
     fn table(&self) -> Option<&Table> {
@@ -388,13 +431,12 @@ impl MapOps for Hash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.update((caller.cpu, Some(caller)), key, value, flags)
+        let writer = (caller.cpu, Some(caller));
+        with_probe!(key, |key| self.update(writer, key, value, flags))
     }
 
     fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
-        let writer = (caller.cpu, Some(caller));
-        self.slots
-            .remove(writer, key, |_| (), |slot| drop(self.take_fields(slot)))
+        with_probe!(key, |key| self.remove((caller.cpu, Some(caller)), key))
     }
 
     fn user_lookup_and_delete_elem(
@@ -404,12 +446,8 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots.remove(
-            (caller.cpu, Some(caller)),
-            key,
-            |slot| self.copy_out(slot, value, flags),
-            |slot| drop(self.take_fields(slot)),
-        )
+        let writer = (caller.cpu, Some(caller));
+        with_probe!(key, |key| self.take(writer, key, value, flags))
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {

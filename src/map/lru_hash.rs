@@ -19,7 +19,7 @@ use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{Elems, Lru, Refill, Table, WORD};
+use crate::store::{Elems, Lru, Probe, Refill, Table, WORD, with_probe};
 
 /// See the module.
 #[derive(Debug)]
@@ -142,7 +142,7 @@ impl LruHash {
         &self,
         fields: &Fields,
         cpu: u32,
-        key: &[u8],
+        key: impl Probe,
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
@@ -187,7 +187,7 @@ impl LruHash {
         &self,
         parts: &Parts,
         cpu: u32,
-        key: &[u8],
+        key: impl Probe,
         value: New<'_>,
         flags: UpdateFlags,
     ) -> Result<()> {
@@ -224,8 +224,15 @@ impl LruHash {
         done
     }
 
+    #[inline(never)]
+    fn read(&self, key: impl Probe, value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        self.table
+            .read(key, |slot| self.copy_out(slot, value, flags))
+            .ok_or(Errno::ENOENT)
+    }
+
     /// Takes a key out, after a look at its slot.
-    fn remove(&self, key: &[u8], before: impl FnOnce(u32)) -> Result<()> {
+    fn remove(&self, key: impl Probe, before: impl FnOnce(u32)) -> Result<()> {
         let hash = self.table.hash(key);
         let mut bucket = self.table.lock(hash);
         let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
@@ -266,7 +273,7 @@ impl MapOps for LruHash {
     /// The element counts as used.
     #[inline]
     fn lookup_elem(&self, cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        let slot = self.table.find(key, self.table.hash(key))?;
+        let slot = self.table.find_key(key)?;
         self.lru.reference(slot);
         Some(self.value(slot, cpu))
     }
@@ -284,16 +291,21 @@ impl MapOps for LruHash {
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
         match &self.values {
-            Values::One { fields, .. } => self.update_replacing(fields, cpu, key, value, flags),
+            Values::One { fields, .. } => {
+                with_probe!(key, |key| self
+                    .update_replacing(fields, cpu, key, value, flags))
+            }
             Values::PerCpu(parts) => {
                 checks::update_flags(flags)?;
-                self.update_in_place(parts, cpu, key, New::Program(cpu, value), flags)
+                let new = New::Program(cpu, value);
+                with_probe!(key, |key| self
+                    .update_in_place(parts, cpu, key, new, flags))
             }
         }
     }
 
     fn delete_elem(&self, _cpu: u32, key: &[u8]) -> Result<()> {
-        self.remove(key, |_| ())
+        with_probe!(key, |key| self.remove(key, |_| ()))
     }
 
     fn for_each_elem(
@@ -314,9 +326,7 @@ impl MapOps for LruHash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.table
-            .read(key, |slot| self.copy_out(slot, value, flags))
-            .ok_or(Errno::ENOENT)
+        with_probe!(key, |key| self.read(key, value, flags))
     }
 
     fn user_update_elem(
@@ -328,10 +338,14 @@ impl MapOps for LruHash {
     ) -> Result<()> {
         let cpu = caller.cpu;
         match &self.values {
-            Values::One { fields, .. } => self.update_replacing(fields, cpu, key, value, flags),
+            Values::One { fields, .. } => {
+                with_probe!(key, |key| self
+                    .update_replacing(fields, cpu, key, value, flags))
+            }
             Values::PerCpu(parts) => {
                 let (new, flags) = parts.user_new(value, flags)?;
-                self.update_in_place(parts, cpu, key, new, flags)
+                with_probe!(key, |key| self
+                    .update_in_place(parts, cpu, key, new, flags))
             }
         }
     }
@@ -343,7 +357,8 @@ impl MapOps for LruHash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.remove(key, |slot| self.copy_out(slot, value, flags))
+        let copy = |slot| self.copy_out(slot, value, flags);
+        with_probe!(key, |key| self.remove(key, copy))
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {

@@ -181,7 +181,7 @@ impl HashOfMaps {
     }
 
     fn slot(&self, key: &[u8]) -> Option<u32> {
-        self.table().find(key, self.table().hash(key))
+        self.table().find_key(key)
     }
 }
 

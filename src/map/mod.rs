@@ -55,7 +55,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::abi::{
-    Caps, Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
+    Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
 };
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
@@ -148,13 +148,11 @@ pub struct Map {
     pub ops: Box<dyn MapOps>,
 }
 
-/// Who makes a system call: the CPU it happens on, its rights, and what its fds stand for.
+/// Who makes a system call: the CPU it happens on, and what its fds stand for.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     /// The CPU, below `nr_cpus`.
     pub cpu: u32,
-    /// Capabilities in effect.
-    pub caps: Caps,
     /// The caller's open files.
     pub files: &'a dyn Files,
     /// System calls cannot write to the map any more.

@@ -15,7 +15,7 @@ use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::{Env, Release};
-use crate::store::{Table, WORD};
+use crate::store::{Probe, Table, WORD, with_probe};
 
 /// See the module.
 #[derive(Debug)]
@@ -217,10 +217,25 @@ impl PercpuHash {
         &self.slots.table
     }
 
+    #[inline(never)]
+    fn read(&self, key: impl Probe, value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        self.table()
+            .read(key, |slot| {
+                self.parts.read(self.table(), slot, value, flags);
+            })
+            .ok_or(Errno::ENOENT)
+    }
+
     /// `flags` are judged.
     ///
     /// Kernel: `kernel/bpf/hashtab.c:__htab_percpu_map_update_elem`.
-    fn update(&self, cpu: u32, key: &[u8], value: New<'_>, flags: UpdateFlags) -> Result<()> {
+    fn update(
+        &self,
+        cpu: u32,
+        key: impl Probe,
+        value: New<'_>,
+        flags: UpdateFlags,
+    ) -> Result<()> {
         let hash = self.table().hash(key);
         let mut bucket = self.table().lock(hash);
         let old = bucket.find(key, hash);
@@ -243,7 +258,7 @@ impl PercpuHash {
 
 impl MapOps for PercpuHash {
     fn lookup_elem(&self, cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        let slot = self.table().find(key, self.table().hash(key))?;
+        let slot = self.table().find_key(key)?;
         Some(self.parts.value(self.table(), slot, cpu))
     }
 
@@ -256,12 +271,18 @@ impl MapOps for PercpuHash {
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
         checks::update_flags(flags)?;
-        self.update(cpu, key, New::Program(cpu, value), flags)
+        let new = New::Program(cpu, value);
+        with_probe!(key, |key| self.update(cpu, key, new, flags))
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
         let free = |slot| drop(self.parts.take_fields(self.table(), slot));
-        self.slots.remove((cpu, None), key, |_| (), free)
+        with_probe!(key, |key| self.slots.remove(
+            (cpu, None),
+            key,
+            |_| (),
+            free
+        ))
     }
 
     fn for_each_elem(
@@ -281,11 +302,7 @@ impl MapOps for PercpuHash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.table()
-            .read(key, |slot| {
-                self.parts.read(self.table(), slot, value, flags);
-            })
-            .ok_or(Errno::ENOENT)
+        with_probe!(key, |key| self.read(key, value, flags))
     }
 
     fn user_update_elem(
@@ -296,7 +313,7 @@ impl MapOps for PercpuHash {
         flags: UpdateFlags,
     ) -> Result<()> {
         let (new, flags) = self.parts.user_new(value, flags)?;
-        self.update(caller.cpu, key, new, flags)
+        with_probe!(key, |key| self.update(caller.cpu, key, new, flags))
     }
 
     fn user_lookup_and_delete_elem(
@@ -306,12 +323,14 @@ impl MapOps for PercpuHash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.slots.remove(
+        let read = |slot| self.parts.read(self.table(), slot, value, flags);
+        let free = |slot| drop(self.parts.take_fields(self.table(), slot));
+        with_probe!(key, |key| self.slots.remove(
             (caller.cpu, None),
             key,
-            |slot| self.parts.read(self.table(), slot, value, flags),
-            |slot| drop(self.parts.take_fields(self.table(), slot)),
-        )
+            read,
+            free
+        ))
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {

@@ -7,6 +7,7 @@ mod freelist;
 mod jhash;
 mod last_hash;
 mod lru;
+mod probe;
 mod rbtree;
 mod ring;
 #[cfg(all(test, shuttle))]
@@ -22,10 +23,11 @@ pub use fifo::Fifo;
 pub use freelist::{FreeLists, NONE};
 pub use jhash::jhash;
 pub use lru::{Elems, Lru, Refill};
+pub(crate) use probe::{Probe, with_probe};
 pub use rbtree::{RbTree, Side};
 pub use ring::{Header, Ring};
 pub(crate) use sync::AtomicU64;
-pub use table::{Bucket, Hash, MAX_SLOTS, Place, Table};
+pub use table::{Bucket, Hash, MAX_SLOTS, Place, Table, Unlinked};
 pub use trie::{Entry, Trie, Vacant};
 pub use words::{WORD, Words};
 

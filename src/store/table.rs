@@ -24,10 +24,10 @@
 use std::io;
 
 use super::freelist::Links;
-use super::jhash::{jhash, jhash_4, jhash_8, jhash_16};
 use super::last_hash;
+use super::probe::{Probe, with_probe};
 use super::sync::{AtomicU64, Ordering, fence, relax};
-use super::words::{WORD, Words, padded};
+use super::words::{WORD, Words};
 
 const LINK_BITS: u32 = 28;
 const LINK: u64 = (1 << LINK_BITS) - 1;
@@ -119,116 +119,8 @@ const fn high(word: u64) -> u32 {
 }
 
 /// An element left the bucket while it was read.
-struct Unlinked;
-
-/// A key, in a shape that is fast to hash and to compare.
-trait Probe: Copy {
-    fn hash(self, seed: u32) -> u32;
-
-    /// As `hash`, where the key is most likely the last of a walk.
-    #[inline]
-    fn hash_in_walk(self, seed: u32) -> u32 {
-        self.hash(seed)
-    }
-
-    /// Whether it is the key that begins at that word.
-    fn is_at(self, words: &Words, at: usize) -> bool;
-}
-
-impl Probe for u32 {
-    #[inline]
-    fn hash(self, seed: u32) -> u32 {
-        jhash_4(Self::from_le(self), seed)
-    }
-
-    #[inline]
-    fn is_at(self, words: &Words, at: usize) -> bool {
-        words.word(at).load(Ordering::Relaxed) == padded(&self.to_ne_bytes())
-    }
-}
-
-impl Probe for u64 {
-    #[inline]
-    fn hash(self, seed: u32) -> u32 {
-        jhash_8(Self::from_le(self), seed)
-    }
-
-    #[inline]
-    fn is_at(self, words: &Words, at: usize) -> bool {
-        words.word(at).load(Ordering::Relaxed) == self
-    }
-}
-
-impl Probe for [u64; 2] {
-    #[inline]
-    fn hash(self, seed: u32) -> u32 {
-        jhash_16(self.map(u64::from_le), seed)
-    }
-
-    #[inline]
-    fn is_at(self, words: &Words, at: usize) -> bool {
-        let words = words.slice(at, 2);
-        let first = words[0].load(Ordering::Relaxed) ^ self[0];
-        let second = words[1].load(Ordering::Relaxed) ^ self[1];
-        first | second == 0
-    }
-}
-
-// Not inlined: the short cuts above are then short in code, too.
-impl Probe for &[u8] {
-    #[inline(never)]
-    fn hash(self, seed: u32) -> u32 {
-        jhash(self, seed)
-    }
-
-    #[inline(never)]
-    fn hash_in_walk(self, seed: u32) -> u32 {
-        last_hash::get(self, seed).unwrap_or_else(|| self.hash(seed))
-    }
-
-    #[inline(never)]
-    fn is_at(self, words: &Words, at: usize) -> bool {
-        let words = words.slice(at, self.len().div_ceil(WORD));
-        let chunks = self.chunks_exact(WORD);
-        let (rest, at) = (chunks.remainder(), self.len() / WORD);
-        // The hash is the same, so the keys most likely are, and no word is worth a branch.
-        let differ = chunks.zip(words).fold(0, |differ, (chunk, word)| {
-            differ | word.load(Ordering::Relaxed) ^ word_of(chunk)
-        });
-        differ == 0 && (rest.is_empty() || words[at].load(Ordering::Relaxed) == padded(rest))
-    }
-}
-
-#[inline]
-fn word_of(bytes: &[u8]) -> u64 {
-    u64::from_ne_bytes(bytes.try_into().expect("8 bytes"))
-}
-
-/// Calls `$f` with the key as the fastest `Probe` for its size.
-macro_rules! probe {
-    ($table:expr, $key:expr, |$probe:ident| $f:expr) => {{
-        let key: &[u8] = $key;
-        assert_eq!(key.len(), $table.key_size, "bytes of a key");
-        match key.len() {
-            4 => {
-                let $probe = u32::from_ne_bytes(key.try_into().expect("4 bytes"));
-                $f
-            }
-            8 => {
-                let $probe = word_of(key);
-                $f
-            }
-            16 => {
-                let $probe = [word_of(&key[..8]), word_of(&key[8..])];
-                $f
-            }
-            _ => {
-                let $probe = key;
-                $f
-            }
-        }
-    }};
-}
+#[derive(Debug)]
+pub struct Unlinked;
 
 impl Table {
     /// An empty table of `n_buckets` buckets (a power of two) and `n_slots` slots (at most [`MAX_SLOTS`]); memory is taken
@@ -295,37 +187,46 @@ impl Table {
 
     /// The hash of a key.
     #[inline(always)]
-    pub fn hash(&self, key: &[u8]) -> Hash {
-        probe!(self, key, |key| Hash(key.hash(self.seed)))
+    pub fn hash(&self, key: impl Probe) -> Hash {
+        Hash(key.hash(self.seed))
+    }
+
+    /// As [`Table::find`], of a key in no shape yet.
+    #[inline]
+    pub fn find_key(&self, key: &[u8]) -> Option<u32> {
+        with_probe!(key, |key| self.find(key, self.hash(key)))
     }
 
     /// The slot of a key. Takes no lock, so it can be another key's by the time the caller looks.
     #[inline]
-    pub fn find(&self, key: &[u8], hash: Hash) -> Option<u32> {
+    pub fn find(&self, key: impl Probe, hash: Hash) -> Option<u32> {
         self.read_hashed(key, hash, |slot| slot)
     }
 
     /// What `f` reads from the slot of a key. Takes no lock; `f` is called again if the slot did not have that key all the
     /// while.
     #[inline(always)]
-    pub fn read<R>(&self, key: &[u8], f: impl FnMut(u32) -> R) -> Option<R> {
+    pub fn read<R>(&self, key: impl Probe, f: impl FnMut(u32) -> R) -> Option<R> {
         self.read_hashed(key, self.hash(key), f)
     }
 
     #[inline(always)]
-    fn read_hashed<R>(&self, key: &[u8], hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+    fn read_hashed<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
         match self.try_read(key, hash, &mut f) {
             Ok(answer) => answer,
             Err(Unlinked) => self.read_again(key, hash, f),
         }
     }
 
-    /// What `f` reads from the slot of a key, if no element left the bucket meanwhile. Only the walk is made for each shape of
-    /// keys: the less code, the further ahead the processor sees.
+    /// What `f` reads from the slot of a key. Takes no lock.
+    ///
+    /// # Errors
+    ///
+    /// An element left the bucket meanwhile, so it may not be what the key has.
     #[inline(always)]
-    fn try_read<R>(
+    pub fn try_read<R>(
         &self,
-        key: &[u8],
+        key: impl Probe,
         hash: Hash,
         f: impl FnMut(u32) -> R,
     ) -> Result<Option<R>, Unlinked> {
@@ -334,7 +235,7 @@ impl Table {
         if word & hash.tag() == 0 {
             return Ok(None);
         }
-        let place = probe!(self, key, |key| self.walk(front_of(word), key, hash));
+        let place = self.walk(front_of(word), key, hash);
         let answer = place.map(|place| place.slot).map(f);
         fence(Ordering::Acquire);
         if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
@@ -347,7 +248,7 @@ impl Table {
     /// As [`Table::read`], for a bucket where elements come and go: after some more tries it is locked.
     #[cold]
     #[inline(never)]
-    fn read_again<R>(&self, key: &[u8], hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+    fn read_again<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
         for _ in 1..TRIES {
             if let Ok(answer) = self.try_read(key, hash, &mut f) {
                 return answer;
@@ -454,20 +355,27 @@ impl Table {
     /// Copies the key behind `key` out: the next of its bucket, or the first of the buckets behind; the first of all if
     /// there is no such key. False if there is none. Takes no lock.
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
-        let mut from = 0;
-        if let Some(key) = key {
-            let hash = probe!(self, key, |key| Hash(key.hash_in_walk(self.seed)));
-            from = self.bucket_of(hash) + 1;
-            let in_bucket = self.read_hashed(key, hash, |slot| {
-                let behind = self.behind(slot);
-                behind.map(|behind| self.read_elem_key(behind, next_key))
-            });
-            match in_bucket {
-                Some(Some(hash)) => return self.walked(next_key, hash),
-                Some(None) => {}
-                None => from = 0,
-            }
+        match key {
+            Some(key) => with_probe!(key, |key| self.key_after(key, next_key)),
+            None => self.first_key(0, next_key),
         }
+    }
+
+    fn key_after(&self, key: impl Probe, next_key: &mut [u8]) -> bool {
+        let hash = Hash(key.hash_in_walk(self.seed));
+        let in_bucket = self.read_hashed(key, hash, |slot| {
+            let behind = self.behind(slot);
+            behind.map(|behind| self.read_elem_key(behind, next_key))
+        });
+        match in_bucket {
+            Some(Some(hash)) => self.walked(next_key, hash),
+            Some(None) => self.first_key(self.bucket_of(hash) + 1, next_key),
+            None => self.first_key(0, next_key),
+        }
+    }
+
+    /// Copies the first key of the buckets from one on out.
+    fn first_key(&self, from: u32, next_key: &mut [u8]) -> bool {
         for bucket in from..self.n_buckets {
             self.prefetch_ahead(bucket);
             if let Some(hash) = self.read_front_key(bucket, next_key) {
@@ -564,10 +472,10 @@ impl Table {
 
     /// Writes a free slot's key. Its value is the caller's to write, after this and before [`Bucket::insert`].
     #[inline]
-    pub fn write_key(&self, slot: u32, key: &[u8]) {
+    pub fn write_key(&self, slot: u32, key: impl Probe) {
         // Readers who still stand on the slot and see what is written from now on see the version that unlinked it, too.
         fence(Ordering::Release);
-        self.slots.fill(self.header_at(slot) + KEY_AT, key);
+        key.write(&self.slots, self.header_at(slot) + KEY_AT);
     }
 
     #[inline]
@@ -627,12 +535,11 @@ pub struct Place {
 impl Bucket<'_> {
     /// The element with that key.
     #[inline(always)]
-    pub fn find(&self, key: &[u8], hash: Hash) -> Option<Place> {
+    pub fn find(&self, key: impl Probe, hash: Hash) -> Option<Place> {
         if self.word & hash.tag() == 0 {
             return None;
         }
-        let front = front_of(self.word);
-        probe!(self.table, key, |key| self.table.walk(front, key, hash))
+        self.table.walk(front_of(self.word), key, hash)
     }
 
     /// Tells the processor that an element of this bucket will be freed soon: the front one, as it most often is.

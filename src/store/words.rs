@@ -338,7 +338,9 @@ impl Words {
     /// If there is none.
     #[inline]
     pub fn word(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.len, "word {index} of {}", self.len);
+        if index >= self.len {
+            outside(index, self.len);
+        }
         // SAFETY: `index < len`, so it lies in the block, by the invariant of the struct.
         let at = unsafe { self.words.add(index) };
         // SAFETY: the word is initialised (all are zero at first), aligned (so is a box of words; mappings begin at pages), lives
@@ -362,6 +364,15 @@ impl Words {
     /// Copies `out.len()` bytes from the word at `from` on.
     #[inline(always)]
     pub fn read(&self, from: usize, out: &mut [u8]) {
+        // A counter, most often.
+        if let Ok(out) = <&mut [u8; WORD]>::try_from(&mut *out) {
+            *out = self.word(from).load(Ordering::Relaxed).to_ne_bytes();
+        } else {
+            self.read_some(from, out);
+        }
+    }
+
+    fn read_some(&self, from: usize, out: &mut [u8]) {
         let words = self.slice(from, out.len().div_ceil(WORD));
         let (blocks, out) = out.split_at_mut(in_blocks(out.len()));
         let (of_blocks, words) = words.split_at(blocks.len() / WORD);
@@ -431,6 +442,14 @@ impl Words {
     /// Copies `bytes` to the word at `from` on; of a last word that they fill in part, the other bytes become 0.
     #[inline(always)]
     pub fn fill(&self, from: usize, bytes: &[u8]) {
+        if let Ok(&bytes) = <&[u8; WORD]>::try_from(bytes) {
+            self.word(from).store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+        } else {
+            self.fill_some(from, bytes);
+        }
+    }
+
+    fn fill_some(&self, from: usize, bytes: &[u8]) {
         let whole = bytes.len() / WORD * WORD;
         let (words, rest) = bytes.split_at(whole);
         self.write(from, words);
@@ -508,6 +527,14 @@ impl Words {
             at += len;
         }
     }
+}
+
+/// Not inlined: nothing of it is prepared where it is not called.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn outside(index: usize, len: usize) -> ! {
+    panic!("word {index} of {len}")
 }
 
 impl fmt::Debug for Words {

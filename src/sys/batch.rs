@@ -4,7 +4,7 @@
 //! `kernel/bpf/hashtab.c:__htab_map_lookup_and_delete_batch` (v6.18).
 
 use super::call::Call;
-use super::handle::{Target, with_bytes};
+use super::handle::{Target, Through, with_bytes};
 use crate::abi::{Attr, BatchAttr, Cmd, Errno, MapType, Result, UpdateFlags, UserMem};
 use crate::map::{Batches, BucketRequest, Map, Token};
 
@@ -30,7 +30,8 @@ impl Call<'_> {
     ) -> Result<u32> {
         let attr = &BatchAttr::decode(attr);
         let file = self.lent(attr.map_fd)?;
-        let target = &Target::new(*self, file.file())?;
+        let through = Through::file(*self, file.file());
+        let target = &Target::new(&through, file.file())?;
         let writes = cmd != Cmd::MAP_LOOKUP_BATCH;
         let reads = matches!(
             cmd,

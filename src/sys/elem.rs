@@ -3,7 +3,7 @@
 //! The order of the checks is part of the behaviour. Kernel: `kernel/bpf/syscall.c` (v6.18).
 
 use super::call::Call;
-use super::handle::{Target, lookup_flags, with_bytes};
+use super::handle::{Target, Through, lookup_flags, with_bytes};
 use crate::abi::{Attr, ElemAttr, Errno, Result, UserMem};
 
 /// The caller's key, in `key`.
@@ -29,7 +29,8 @@ impl Call<'_> {
         let attr = ElemAttr::decode(attr);
         self.early_lookup_flags(attr.flags)?;
         let file = self.lent(attr.map_fd)?;
-        let target = Target::new(*self, file.file())?;
+        let through = Through::file(*self, file.file());
+        let target = Target::new(&through, file.file())?;
         target.may_read()?;
         target.lookup_flags(attr.flags)?;
         with_bytes(target.key_size(), |key| {
@@ -50,7 +51,8 @@ impl Call<'_> {
     pub(super) fn map_update_elem(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ElemAttr::decode(attr);
         let file = self.lent(attr.map_fd)?;
-        let target = Target::new(*self, file.file())?;
+        let through = Through::file(*self, file.file());
+        let target = Target::new(&through, file.file())?;
         let _writing = target.may_write()?;
         target.update_flags(attr.flags)?;
         with_bytes(target.key_size(), |key| {
@@ -67,7 +69,8 @@ impl Call<'_> {
     pub(super) fn map_delete_elem(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ElemAttr::decode(attr);
         let file = self.lent(attr.map_fd)?;
-        let target = Target::new(*self, file.file())?;
+        let through = Through::file(*self, file.file());
+        let target = Target::new(&through, file.file())?;
         let _writing = target.may_write()?;
         with_bytes(target.key_size(), |key| {
             read_key(mem, attr.key, key)?;
@@ -80,7 +83,8 @@ impl Call<'_> {
     pub(super) fn map_get_next_key(&self, attr: Attr<'_>, mem: &mut dyn UserMem) -> Result<u32> {
         let attr = ElemAttr::decode(attr);
         let file = self.lent(attr.map_fd)?;
-        let target = Target::new(*self, file.file())?;
+        let through = Through::file(*self, file.file());
+        let target = Target::new(&through, file.file())?;
         target.may_read()?;
         with_bytes(target.key_size(), |key| {
             let from = if attr.key == 0 {
@@ -108,7 +112,8 @@ impl Call<'_> {
         let attr = ElemAttr::decode(attr);
         lookup_flags(attr.flags)?;
         let file = self.lent(attr.map_fd)?;
-        let target = Target::new(*self, file.file())?;
+        let through = Through::file(*self, file.file());
+        let target = Target::new(&through, file.file())?;
         let _writing = target.may_take(attr.flags)?;
         with_bytes(target.key_size(), |key| {
             read_key(mem, attr.key, key)?;

@@ -23,6 +23,15 @@ pub(super) struct Through<'a> {
 }
 
 impl<'a> Through<'a> {
+    /// Through that file.
+    #[inline]
+    pub(super) fn file(call: Call<'a>, file: &File) -> Self {
+        Self {
+            call,
+            file: file.id,
+        }
+    }
+
     /// Through no file: a map is made.
     pub(super) fn no_file(call: Call<'a>) -> Self {
         Self { call, file: 0 }
@@ -48,7 +57,8 @@ impl Files for Through<'_> {
 pub(super) struct Target<'a> {
     pub(super) map: &'a Map,
     file: &'a File,
-    through: Through<'a>,
+    cpu: u32,
+    files: &'a dyn Files,
 }
 
 impl<'a> Target<'a> {
@@ -58,22 +68,20 @@ impl<'a> Target<'a> {
     ///
     /// `EINVAL` if it is a file of something else.
     #[inline]
-    pub(super) fn new(call: Call<'a>, file: &'a File) -> Result<Self> {
+    pub(super) fn new(through: &'a Through<'_>, file: &'a File) -> Result<Self> {
         Ok(Self {
             map: file.map()?,
             file,
-            through: Through {
-                call,
-                file: file.id,
-            },
+            cpu: through.call.cpu,
+            files: through,
         })
     }
 
-    fn caller(&self) -> Caller<'_> {
+    #[inline(always)]
+    fn caller(&self) -> Caller<'a> {
         Caller {
-            cpu: self.through.call.cpu,
-            caps: self.through.call.inner.caps(),
-            files: &self.through,
+            cpu: self.cpu,
+            files: self.files,
             frozen: &self.map.frozen,
         }
     }
@@ -103,7 +111,7 @@ impl<'a> Target<'a> {
     }
 
     fn count(&self) -> Writing<'a> {
-        self.map.writers.begin(self.through.call.cpu)
+        self.map.writers.begin(self.cpu)
     }
 
     /// One element will be written. Where that is counted, it is a write in flight until dropped.
@@ -333,20 +341,49 @@ pub(super) fn with_bytes<R>(len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
 pub(super) struct Handle {
     kernel: Kernel,
     file: Arc<File>,
+    map: Arc<Map>,
+    /// A lookup without flags has nothing to be judged but its lengths.
+    reads: bool,
+    /// As `reads`, of writes.
+    writes: bool,
 }
 
 impl Handle {
     pub(super) fn new(kernel: &Kernel, fd: Fd) -> Result<Self> {
         let file = kernel.own().file(fd)?;
-        file.map()?;
+        let map = Arc::clone(file.map()?);
+        let has_keys = !map.def.map_type.is_keyless();
         Ok(Self {
             kernel: kernel.clone(),
+            reads: file.read && has_keys,
+            writes: file.write && has_keys && !map.counts_writes,
+            map,
             file,
         })
     }
 
+    #[inline(always)]
     fn target(&self) -> Target<'_> {
-        Target::new(self.kernel.own(), &self.file).expect("checked in `new`")
+        Target {
+            map: &self.map,
+            file: &self.file,
+            cpu: self.kernel.cpu,
+            files: self,
+        }
+    }
+}
+
+impl Files for Handle {
+    fn object(&self, fd: Fd) -> Result<Object> {
+        self.kernel.own().object(fd)
+    }
+
+    fn object_raw(&self, fd: Fd) -> Result<Object> {
+        Ok(self.kernel.own().any(fd)?.held.object())
+    }
+
+    fn map_file(&self) -> u64 {
+        self.file.id
     }
 }
 
@@ -380,9 +417,10 @@ fn answer_nowhere(size: usize, f: impl FnOnce(&mut [u8]) -> Result<()>) -> Resul
     Err(Errno::EFAULT)
 }
 
-impl MapHandle for Handle {
-    #[inline]
-    fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+impl Handle {
+    #[cold]
+    #[inline(never)]
+    fn judged_lookup(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
         self.kernel.own().early_lookup_flags(flags)?;
         let target = self.target();
         target.may_read()?;
@@ -392,21 +430,51 @@ impl MapHandle for Handle {
         if target.lookup_takes_value() && value.len() < size {
             return Err(Errno::EFAULT);
         }
-        // Spelled out: a closure is called, with its parts in memory.
-        match value.get_mut(..size) {
-            Some(value) => target.lookup(key, value, flags),
-            None => answer_nowhere(size, |value| target.lookup(key, value, flags)),
-        }
+        answer(value, size, |value| target.lookup(key, value, flags))
     }
 
-    #[inline]
-    fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+    #[cold]
+    #[inline(never)]
+    fn judged_update(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
         let target = self.target();
         let _writing = target.may_write()?;
         target.update_flags(flags)?;
         let key = cut_key(key, target.key_size())?;
         let value = value.get(..target.value_size(flags)).ok_or(Errno::EFAULT)?;
         target.update(key, value, flags)
+    }
+}
+
+impl MapHandle for Handle {
+    #[inline]
+    fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        let (map, size) = (&*self.map, self.map.user_value_size);
+        if self.reads
+            && flags.is_empty()
+            && let Some(key) = key.get(..map.def.key_size as usize)
+            && value.len() >= size
+        {
+            let caller = &self.target().caller();
+            return map
+                .ops
+                .user_lookup_elem(caller, key, &mut value[..size], flags);
+        }
+        self.judged_lookup(key, value, flags)
+    }
+
+    #[inline]
+    fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        let map = &*self.map;
+        if self.writes
+            && flags.bits() <= UpdateFlags::EXIST.bits()
+            && let Some(key) = key.get(..map.def.key_size as usize)
+            && let Some(value) = value.get(..map.user_value_size)
+            && !map.frozen.load(Ordering::Acquire)
+        {
+            let caller = &self.target().caller();
+            return map.ops.user_update_elem(caller, key, value, flags);
+        }
+        self.judged_update(key, value, flags)
     }
 
     #[inline]

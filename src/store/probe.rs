@@ -1,0 +1,149 @@
+//! Keys in shapes that are fast to hash and to compare: of 4, 8 and 16 bytes in registers, all others where they lie.
+//!
+//! What is written for any [`Probe`] is compiled for each of them, and has no code for the others.
+
+use super::jhash::{jhash, jhash_4, jhash_8, jhash_16};
+use super::last_hash;
+use super::sync::Ordering;
+use super::words::{WORD, Words, padded};
+
+/// See the module.
+pub trait Probe: Copy {
+    /// The hash that the kernel takes.
+    fn hash(self, seed: u32) -> u32;
+
+    /// As `hash`, where the key is most likely the last of a walk.
+    #[inline]
+    fn hash_in_walk(self, seed: u32) -> u32 {
+        self.hash(seed)
+    }
+
+    /// Whether it is the key that begins at that word.
+    fn is_at(self, words: &Words, at: usize) -> bool;
+
+    /// Writes it to the words from `at` on; what it leaves of the last one becomes 0.
+    fn write(self, words: &Words, at: usize);
+}
+
+/// Calls `$f` with a key in its shape.
+macro_rules! with_probe {
+    ($key:expr, |$probe:ident| $f:expr) => {{
+        let key: &[u8] = $key;
+        match key.len() {
+            4 => {
+                let $probe = u32::from_ne_bytes(key.try_into().expect("4 bytes"));
+                $f
+            }
+            8 => {
+                let $probe = u64::from_ne_bytes(key.try_into().expect("8 bytes"));
+                $f
+            }
+            16 => {
+                let $probe = u128::from_ne_bytes(key.try_into().expect("16 bytes"));
+                $f
+            }
+            _ => {
+                let $probe = key;
+                $f
+            }
+        }
+    }};
+}
+pub(crate) use with_probe;
+
+impl Probe for u32 {
+    #[inline(always)]
+    fn hash(self, seed: u32) -> u32 {
+        jhash_4(Self::from_le(self), seed)
+    }
+
+    #[inline(always)]
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        words.word(at).load(Ordering::Relaxed) == padded(&self.to_ne_bytes())
+    }
+
+    #[inline(always)]
+    fn write(self, words: &Words, at: usize) {
+        words.word(at).store(padded(&self.to_ne_bytes()), Ordering::Relaxed);
+    }
+}
+
+impl Probe for u64 {
+    #[inline(always)]
+    fn hash(self, seed: u32) -> u32 {
+        jhash_8(Self::from_le(self), seed)
+    }
+
+    #[inline(always)]
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        words.word(at).load(Ordering::Relaxed) == self
+    }
+
+    #[inline(always)]
+    fn write(self, words: &Words, at: usize) {
+        words.word(at).store(self, Ordering::Relaxed);
+    }
+}
+
+/// The words of 16 bytes, in their order.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "each half is asked for")]
+const fn halves(key: u128) -> [u64; 2] {
+    if cfg!(target_endian = "little") {
+        [key as u64, (key >> 64) as u64]
+    } else {
+        [(key >> 64) as u64, key as u64]
+    }
+}
+
+impl Probe for u128 {
+    #[inline(always)]
+    fn hash(self, seed: u32) -> u32 {
+        jhash_16(halves(self).map(u64::from_le), seed)
+    }
+
+    #[inline(always)]
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        let (words, [first, second]) = (words.slice(at, 2), halves(self));
+        let first = words[0].load(Ordering::Relaxed) ^ first;
+        let second = words[1].load(Ordering::Relaxed) ^ second;
+        first | second == 0
+    }
+
+    #[inline(always)]
+    fn write(self, words: &Words, at: usize) {
+        let (words, [first, second]) = (words.slice(at, 2), halves(self));
+        words[0].store(first, Ordering::Relaxed);
+        words[1].store(second, Ordering::Relaxed);
+    }
+}
+
+impl Probe for &[u8] {
+    #[inline]
+    fn hash(self, seed: u32) -> u32 {
+        jhash(self, seed)
+    }
+
+    #[inline]
+    fn hash_in_walk(self, seed: u32) -> u32 {
+        last_hash::get(self, seed).unwrap_or_else(|| self.hash(seed))
+    }
+
+    #[inline]
+    fn is_at(self, words: &Words, at: usize) -> bool {
+        let words = words.slice(at, self.len().div_ceil(WORD));
+        let chunks = self.chunks_exact(WORD);
+        let (rest, at) = (chunks.remainder(), self.len() / WORD);
+        // The hash is the same, so the keys most likely are, and no word is worth a branch.
+        let differ = chunks.zip(words).fold(0, |differ, (chunk, word)| {
+            let chunk = chunk.try_into().expect("8 bytes");
+            differ | word.load(Ordering::Relaxed) ^ u64::from_ne_bytes(chunk)
+        });
+        differ == 0 && (rest.is_empty() || words[at].load(Ordering::Relaxed) == padded(rest))
+    }
+
+    #[inline]
+    fn write(self, words: &Words, at: usize) {
+        words.fill(at, self);
+    }
+}
