@@ -19,7 +19,7 @@ use crate::abi::{Errno, MapFlags, MapType, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{
-    FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Probe, Table, WORD, with_probe,
+    Bucket, FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Probe, Table, WORD, with_probe,
 };
 
 /// Slots beyond `max_entries` of a map that is not preallocated, for replacing updates that happen at once.
@@ -43,6 +43,8 @@ pub struct Hash {
     holdings: Option<Box<Holdings>>,
     /// It is an `RHASH`.
     grows: bool,
+    /// Preallocated, its values have no fields, and it is no `RHASH`: operations then have less to look at.
+    plain: bool,
 }
 
 /// A table and its free slots: what the hash types but the LRU ones share.
@@ -78,9 +80,14 @@ impl Slots {
     /// A slot for a new key.
     #[inline(always)]
     pub(super) fn take(&self, cpu: u32) -> Result<u32> {
-        let Some(count) = &self.count else {
-            return self.free.pop(&self.table, cpu).ok_or(Errno::E2BIG);
-        };
+        match &self.count {
+            None => self.free.pop(&self.table, cpu).ok_or(Errno::E2BIG),
+            Some(count) => self.take_counted(cpu, count),
+        }
+    }
+
+    #[inline(never)]
+    fn take_counted(&self, cpu: u32, count: &AtomicU32) -> Result<u32> {
         count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
                 (n < self.max_entries).then_some(n + 1)
@@ -180,12 +187,14 @@ impl Hash {
     pub(super) fn new(def: &MapDef, env: &Arc<Env>, cpu: u32) -> Result<Self> {
         let slots = Slots::new(def, env, def.elem_size() / WORD, env.nr_cpus)?;
         slots.set_spares(cpu);
+        let grows = def.map_type == MapType::RHASH;
         Ok(Self {
+            plain: slots.count.is_none() && !grows,
             slots,
             value_size: def.value_size,
             fields: Fields::default(),
             holdings: None,
-            grows: def.map_type == MapType::RHASH,
+            grows,
         })
     }
 
@@ -197,17 +206,6 @@ impl Hash {
             &self.fields,
         )
         .with_holdings(self.holdings.as_deref())
-    }
-
-    /// What the special fields of an element held, which goes as the element does.
-    #[inline]
-    fn take_fields(&self, slot: u32) -> Gone {
-        let table = &self.slots.table;
-        holdings::take(
-            self.holdings.as_deref(),
-            table.words(),
-            table.value_at(slot),
-        )
     }
 
     /// Copies a value out, under its lock if the flags say so.
@@ -247,101 +245,21 @@ impl Hash {
         self.fields
             .write_around(self.slots.table.words(), at, value);
     }
-
-    /// Writes key and value of a slot that no list has.
-    #[inline(always)]
-    fn fill(&self, slot: u32, key: impl Probe, value: &[u8]) {
-        self.slots.table.write_key(slot, key);
-        let at = self.slots.table.value_at(slot);
-        if self.fields.is_empty() {
-            self.slots.table.words().fill(at, value);
-        } else if self.slots.count.is_none() {
-            // A place of a preallocated map keeps its fields: a lock that someone holds stays held.
-            self.fields
-                .write_around(self.slots.table.words(), at, value);
-        } else {
-            // Fresh fields are zero, whatever the caller's bytes are.
-            let mut fresh = value.to_vec();
-            self.fields.clear(&mut fresh);
-            self.slots.table.words().fill(at, &fresh);
-        }
-    }
-
-    /// Replaces an element by one in another slot.
-    fn replace(
-        &self,
-        cpu: u32,
-        mut bucket: crate::store::Bucket<'_>,
-        old: Place,
-        (key, hash): (impl Probe, KeyHash),
-        value: &[u8],
-    ) -> Result<()> {
-        let new = self.slots.take_for_replacing(cpu)?;
-        self.fill(new, key, value);
-        bucket.replace(old, new, hash);
-        let gone = self.take_fields(old.slot);
-        drop(bucket);
-        self.slots.give_back_replaced(cpu, old.slot);
-        drop(gone);
-        Ok(())
-    }
-
-    /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
-    #[inline(never)]
-    fn update(
-        &self,
-        (cpu, caller): Writer<'_>,
-        key: impl Probe,
-        value: &[u8],
-        flags: UpdateFlags,
-    ) -> Result<()> {
-        checks::update_flags(flags - UpdateFlags::LOCK)?;
-        let locks = flags.contains(UpdateFlags::LOCK);
-        if locks && self.fields.spin_lock().is_none() {
-            return Err(Errno::EINVAL);
-        }
-        // It comes from another core while the bucket does.
-        if let Some(spare) = self.slots.free.spare(cpu) {
-            self.slots.table.prefetch_free(spare);
-        }
-        let hash = self.slots.table.hash(key);
-        if locks {
-            // Of an element that is there, its own lock is enough: who waits for it holds up nobody else.
-            let old = self.slots.table.find(key, hash);
-            checks::existence(old.is_some(), flags)?;
-            if let Some(old) = old {
-                self.write_in_place(old, value, flags);
-                return Ok(());
-            }
-        }
-        let mut bucket = self.slots.table.lock(hash);
-        caller.map_or(Ok(()), Caller::may_write)?;
-        let old = bucket.find(key, hash);
-        checks::existence(old.is_some(), flags)?;
-        match old {
-            Some(old) if locks || self.grows => {
-                self.write_in_place(old.slot, value, flags);
-                Ok(())
-            }
-            Some(old) => self.replace(cpu, bucket, old, (key, hash), value),
-            None => {
-                let slot = self.slots.take(cpu)?;
-                self.fill(slot, key, value);
-                bucket.insert(slot, hash);
-                Ok(())
-            }
-        }
-    }
 }
 
-// One function for each shape of keys, which has what this shape needs and nothing else: the less code, the further ahead the
-// processor sees.
+// Compiled for each shape of keys, and once more for plain maps, with what these need and nothing else: the less code, the
+// further ahead the processor sees.
 impl Hash {
-    /// A value of one word without fields: a counter, most often.
+    /// A value of one word, of a plain map.
     #[inline(never)]
     fn read_word(&self, key: impl Probe, value: &mut [u8; WORD]) -> Result<()> {
         let table = &self.slots.table;
-        let read = |slot| table.words().word(table.value_at(slot)).load(Ordering::Relaxed);
+        let read = |slot| {
+            table
+                .words()
+                .word(table.value_at(slot))
+                .load(Ordering::Relaxed)
+        };
         match table.try_read(key, table.hash(key), read) {
             Ok(Some(word)) => {
                 *value = word.to_ne_bytes();
@@ -361,8 +279,8 @@ impl Hash {
     }
 
     #[inline(never)]
-    fn remove(&self, writer: Writer<'_>, key: impl Probe) -> Result<()> {
-        let free = |slot| drop(self.take_fields(slot));
+    fn remove<const PLAIN: bool>(&self, writer: Writer<'_>, key: impl Probe) -> Result<()> {
+        let free = |slot| drop(self.take_fields::<PLAIN>(slot));
         self.slots.remove(writer, key, |_| (), free)
     }
 
@@ -375,8 +293,139 @@ impl Hash {
         flags: UpdateFlags,
     ) -> Result<()> {
         let look = |slot| self.copy_out(slot, value, flags);
-        let free = |slot| drop(self.take_fields(slot));
+        let free = |slot| drop(self.take_fields::<false>(slot));
         self.slots.remove(writer, key, look, free)
+    }
+
+    /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
+    #[inline(never)]
+    fn update<const PLAIN: bool>(
+        &self,
+        (cpu, caller): Writer<'_>,
+        key: impl Probe,
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        checks::update_flags(flags - UpdateFlags::LOCK)?;
+        let locks = flags.contains(UpdateFlags::LOCK);
+        if locks && (PLAIN || self.fields.spin_lock().is_none()) {
+            return Err(Errno::EINVAL);
+        }
+        let locks = !PLAIN && locks;
+        // It comes from another core while the bucket does.
+        if let Some(spare) = self.slots.free.spare(cpu) {
+            self.slots.table.prefetch_free(spare);
+        }
+        let hash = self.slots.table.hash(key);
+        if locks {
+            // Of an element that is there, its own lock is enough: who waits for it holds up nobody else.
+            let old = self.slots.table.find(key, hash);
+            checks::existence(old.is_some(), flags)?;
+            if let Some(old) = old {
+                self.write_in_place(old, value, flags);
+                return Ok(());
+            }
+        }
+        let mut bucket = self.slots.table.lock(hash);
+        caller.map_or(Ok(()), Caller::may_write)?;
+        let old = bucket.find(key, hash);
+        checks::existence(old.is_some(), flags)?;
+        match old {
+            Some(old) if !PLAIN && (locks || self.grows) => {
+                self.write_in_place(old.slot, value, flags);
+                Ok(())
+            }
+            Some(old) => self.replace::<PLAIN>(cpu, bucket, old, (key, hash), value),
+            None => {
+                let slot = self.slots.take(cpu)?;
+                self.fill::<PLAIN>(slot, key, value);
+                bucket.insert(slot, hash);
+                Ok(())
+            }
+        }
+    }
+
+    /// Replaces an element by one in another slot.
+    #[inline(always)]
+    fn replace<const PLAIN: bool>(
+        &self,
+        cpu: u32,
+        mut bucket: Bucket<'_>,
+        old: Place,
+        (key, hash): (impl Probe, KeyHash),
+        value: &[u8],
+    ) -> Result<()> {
+        let new = self.slots.take_for_replacing(cpu)?;
+        self.fill::<PLAIN>(new, key, value);
+        bucket.replace(old, new, hash);
+        let gone = self.take_fields::<PLAIN>(old.slot);
+        drop(bucket);
+        self.slots.give_back_replaced(cpu, old.slot);
+        drop(gone);
+        Ok(())
+    }
+
+    /// Writes key and value of a slot that no list has.
+    #[inline(always)]
+    fn fill<const PLAIN: bool>(&self, slot: u32, key: impl Probe, value: &[u8]) {
+        self.slots.table.write_key(slot, key);
+        let at = self.slots.table.value_at(slot);
+        if PLAIN || self.fields.is_empty() {
+            self.slots.table.words().fill(at, value);
+        } else {
+            self.fill_fields(at, value);
+        }
+    }
+
+    fn fill_fields(&self, at: usize, value: &[u8]) {
+        let words = self.slots.table.words();
+        if self.slots.count.is_none() {
+            // A place of a preallocated map keeps its fields: a lock that someone holds stays held.
+            self.fields.write_around(words, at, value);
+        } else {
+            // Fresh fields are zero, whatever the caller's bytes are.
+            let mut fresh = value.to_vec();
+            self.fields.clear(&mut fresh);
+            words.fill(at, &fresh);
+        }
+    }
+
+    /// What the special fields of an element held, which goes as the element does.
+    #[inline(always)]
+    fn take_fields<const PLAIN: bool>(&self, slot: u32) -> Gone {
+        if PLAIN {
+            return Gone::default();
+        }
+        let table = &self.slots.table;
+        holdings::take(
+            self.holdings.as_deref(),
+            table.words(),
+            table.value_at(slot),
+        )
+    }
+
+    #[inline(always)]
+    fn update_any(
+        &self,
+        writer: Writer<'_>,
+        key: &[u8],
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        if self.plain {
+            with_probe!(key, |key| self.update::<true>(writer, key, value, flags))
+        } else {
+            with_probe!(key, |key| self.update::<false>(writer, key, value, flags))
+        }
+    }
+
+    #[inline(always)]
+    fn remove_any(&self, writer: Writer<'_>, key: &[u8]) -> Result<()> {
+        if self.plain {
+            with_probe!(key, |key| self.remove::<true>(writer, key))
+        } else {
+            with_probe!(key, |key| self.remove::<false>(writer, key))
+        }
     }
 }
 
@@ -387,11 +436,11 @@ impl MapOps for Hash {
     }
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        with_probe!(key, |key| self.update((cpu, None), key, value, flags))
+        self.update_any((cpu, None), key, value, flags)
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        with_probe!(key, |key| self.remove((cpu, None), key))
+        self.remove_any((cpu, None), key)
     }
 
     fn for_each_elem(
@@ -413,7 +462,7 @@ impl MapOps for Hash {
         flags: UpdateFlags,
     ) -> Result<()> {
         match <&mut [u8; WORD]>::try_from(&mut *value) {
-            Ok(word) if self.fields.is_empty() => {
+            Ok(word) if self.plain => {
                 with_probe!(key, |key| self.read_word(key, word))
             }
             _ => with_probe!(key, |key| self.read(key, value, flags)),
@@ -431,12 +480,11 @@ impl MapOps for Hash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let writer = (caller.cpu, Some(caller));
-        with_probe!(key, |key| self.update(writer, key, value, flags))
+        self.update_any((caller.cpu, Some(caller)), key, value, flags)
     }
 
     fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
-        with_probe!(key, |key| self.remove((caller.cpu, Some(caller)), key))
+        self.remove_any((caller.cpu, Some(caller)), key)
     }
 
     fn user_lookup_and_delete_elem(
@@ -473,7 +521,7 @@ impl MapOps for Hash {
             self.copy_out(slot, value, flags);
         });
         for &slot in &gone {
-            drop(self.take_fields(slot));
+            drop(self.take_fields::<false>(slot));
         }
         self.slots.give_back_all(caller.cpu, gone);
     }
@@ -484,6 +532,7 @@ impl MapOps for Hash {
 
     fn set_fields(&mut self, fields: Fields, btf: Option<&Arc<Btf>>) {
         self.holdings = Holdings::of(&fields, btf);
+        self.plain &= fields.is_empty();
         self.fields = fields;
     }
 

@@ -298,8 +298,7 @@ impl MapOps for LruHash {
             Values::PerCpu(parts) => {
                 checks::update_flags(flags)?;
                 let new = New::Program(cpu, value);
-                with_probe!(key, |key| self
-                    .update_in_place(parts, cpu, key, new, flags))
+                with_probe!(key, |key| self.update_in_place(parts, cpu, key, new, flags))
             }
         }
     }
@@ -344,8 +343,7 @@ impl MapOps for LruHash {
             }
             Values::PerCpu(parts) => {
                 let (new, flags) = parts.user_new(value, flags)?;
-                with_probe!(key, |key| self
-                    .update_in_place(parts, cpu, key, new, flags))
+                with_probe!(key, |key| self.update_in_place(parts, cpu, key, new, flags))
             }
         }
     }

@@ -229,13 +229,7 @@ impl PercpuHash {
     /// `flags` are judged.
     ///
     /// Kernel: `kernel/bpf/hashtab.c:__htab_percpu_map_update_elem`.
-    fn update(
-        &self,
-        cpu: u32,
-        key: impl Probe,
-        value: New<'_>,
-        flags: UpdateFlags,
-    ) -> Result<()> {
+    fn update(&self, cpu: u32, key: impl Probe, value: New<'_>, flags: UpdateFlags) -> Result<()> {
         let hash = self.table().hash(key);
         let mut bucket = self.table().lock(hash);
         let old = bucket.find(key, hash);
@@ -277,12 +271,7 @@ impl MapOps for PercpuHash {
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
         let free = |slot| drop(self.parts.take_fields(self.table(), slot));
-        with_probe!(key, |key| self.slots.remove(
-            (cpu, None),
-            key,
-            |_| (),
-            free
-        ))
+        with_probe!(key, |key| self.slots.remove((cpu, None), key, |_| (), free))
     }
 
     fn for_each_elem(

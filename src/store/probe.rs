@@ -64,7 +64,9 @@ impl Probe for u32 {
 
     #[inline(always)]
     fn write(self, words: &Words, at: usize) {
-        words.word(at).store(padded(&self.to_ne_bytes()), Ordering::Relaxed);
+        words
+            .word(at)
+            .store(padded(&self.to_ne_bytes()), Ordering::Relaxed);
     }
 }
 

@@ -211,7 +211,12 @@ impl Table {
     }
 
     #[inline(always)]
-    fn read_hashed<R>(&self, key: impl Probe, hash: Hash, mut f: impl FnMut(u32) -> R) -> Option<R> {
+    fn read_hashed<R>(
+        &self,
+        key: impl Probe,
+        hash: Hash,
+        mut f: impl FnMut(u32) -> R,
+    ) -> Option<R> {
         match self.try_read(key, hash, &mut f) {
             Ok(answer) => answer,
             Err(Unlinked) => self.read_again(key, hash, f),
@@ -582,7 +587,7 @@ impl Bucket<'_> {
     }
 
     /// Puts `new` in front and takes an element with the same key out, which is never absent to others.
-    #[inline]
+    #[inline(always)]
     pub fn replace(&mut self, old: Place, new: u32, hash: Hash) {
         let behind = self.table.behind(old.slot);
         match old.before {

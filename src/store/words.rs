@@ -443,7 +443,8 @@ impl Words {
     #[inline(always)]
     pub fn fill(&self, from: usize, bytes: &[u8]) {
         if let Ok(&bytes) = <&[u8; WORD]>::try_from(bytes) {
-            self.word(from).store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+            self.word(from)
+                .store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
         } else {
             self.fill_some(from, bytes);
         }
