@@ -280,7 +280,11 @@ impl Hash {
 
     #[inline(never)]
     fn remove<const PLAIN: bool>(&self, writer: Writer<'_>, key: impl Probe) -> Result<()> {
-        let free = |slot| drop(self.take_fields::<PLAIN>(slot));
+        let free = |slot| {
+            if !PLAIN {
+                drop(self.take_fields(slot));
+            }
+        };
         self.slots.remove(writer, key, |_| (), free)
     }
 
@@ -293,7 +297,7 @@ impl Hash {
         flags: UpdateFlags,
     ) -> Result<()> {
         let look = |slot| self.copy_out(slot, value, flags);
-        let free = |slot| drop(self.take_fields::<false>(slot));
+        let free = |slot| drop(self.take_fields(slot));
         self.slots.remove(writer, key, look, free)
     }
 
@@ -355,12 +359,20 @@ impl Hash {
         (key, hash): (impl Probe, KeyHash),
         value: &[u8],
     ) -> Result<()> {
-        let new = self.slots.take_for_replacing(cpu)?;
+        let new = if PLAIN {
+            self.slots.free.take_spare(cpu)
+        } else {
+            self.slots.take_for_replacing(cpu)?
+        };
         self.fill::<PLAIN>(new, key, value);
         bucket.replace(old, new, hash);
-        let gone = self.take_fields::<PLAIN>(old.slot);
+        let gone = (!PLAIN).then(|| self.take_fields(old.slot));
         drop(bucket);
-        self.slots.give_back_replaced(cpu, old.slot);
+        if PLAIN {
+            self.slots.free.put_spare(cpu, old.slot);
+        } else {
+            self.slots.give_back_replaced(cpu, old.slot);
+        }
         drop(gone);
         Ok(())
     }
@@ -391,11 +403,8 @@ impl Hash {
     }
 
     /// What the special fields of an element held, which goes as the element does.
-    #[inline(always)]
-    fn take_fields<const PLAIN: bool>(&self, slot: u32) -> Gone {
-        if PLAIN {
-            return Gone::default();
-        }
+    #[inline]
+    fn take_fields(&self, slot: u32) -> Gone {
         let table = &self.slots.table;
         holdings::take(
             self.holdings.as_deref(),
@@ -521,7 +530,7 @@ impl MapOps for Hash {
             self.copy_out(slot, value, flags);
         });
         for &slot in &gone {
-            drop(self.take_fields::<false>(slot));
+            drop(self.take_fields(slot));
         }
         self.slots.give_back_all(caller.cpu, gone);
     }

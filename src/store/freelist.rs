@@ -115,13 +115,9 @@ impl FreeLists {
     #[inline]
     pub fn take_spare(&self, cpu: u32) -> u32 {
         let spare = &self.cpus[cpu as usize].spare;
-        let mut waited = 0;
-        loop {
-            let slot = spare.swap(NONE, Ordering::Acquire);
-            if slot != NONE {
-                return slot;
-            }
-            relax(&mut waited);
+        match spare.swap(NONE, Ordering::Acquire) {
+            NONE => wait_for_spare(spare),
+            slot => slot,
         }
     }
 
@@ -136,6 +132,19 @@ impl FreeLists {
     #[inline]
     pub fn put_spare(&self, cpu: u32, slot: u32) {
         self.cpus[cpu as usize].spare.store(slot, Ordering::Release);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn wait_for_spare(spare: &AtomicU32) -> u32 {
+    let mut waited = 0;
+    loop {
+        relax(&mut waited);
+        let slot = spare.swap(NONE, Ordering::Acquire);
+        if slot != NONE {
+            return slot;
+        }
     }
 }
 
@@ -163,8 +172,16 @@ impl Stack {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn lock(&self) {
+        if self.locked.swap(1, Ordering::Acquire) != 0 {
+            self.wait();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait(&self) {
         let mut waited = 0;
         while self.locked.swap(1, Ordering::Acquire) != 0 {
             relax(&mut waited);

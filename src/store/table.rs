@@ -7,8 +7,8 @@
 //! | --- | --- |
 //! | 0..28 | link to the first slot, 0 if there is none |
 //! | 28..44 | tags: for each element the bit that its hash selects is set; others may be |
-//! | 44..63 | version: changes when an element is unlinked |
-//! | 63 | locked |
+//! | 44 | locked |
+//! | 45..64 | version: changes when an element is unlinked |
 //!
 //! Links are only written under the bucket's lock. Lookups take no lock. They go wrong only if an element was unlinked
 //! on their way (it can be in another bucket by then), so they look at the version afterwards and begin again. This also
@@ -32,9 +32,8 @@ use super::words::{WORD, Words};
 const LINK_BITS: u32 = 28;
 const LINK: u64 = (1 << LINK_BITS) - 1;
 const TAGS: u64 = 0xffff << LINK_BITS;
-const VERSION_STEP: u64 = 1 << 44;
-const VERSION: u64 = ((1 << 19) - 1) << 44;
-const LOCKED: u64 = 1 << 63;
+const LOCKED: u64 = 1 << 44;
+const VERSION_AT: u32 = 45;
 
 /// The most slots that a table can have.
 pub const MAX_SLOTS: u32 = (1 << LINK_BITS) - 1;
@@ -75,36 +74,54 @@ impl Hash {
     }
 }
 
-/// The slot that a link leads to.
-#[inline]
-const fn slot_of(link: u32) -> Option<u32> {
-    link.checked_sub(1)
-}
+/// To a slot, counted from 1, or the end of a list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Link(u32);
 
-/// The link to a slot, or the end of a list.
-#[inline]
-const fn link_to(slot: Option<u32>) -> u64 {
-    match slot {
-        Some(slot) => slot as u64 + 1,
-        None => 0,
+impl Link {
+    #[inline]
+    const fn to(slot: u32) -> Self {
+        Self(slot + 1)
+    }
+
+    #[inline]
+    const fn slot(self) -> Option<u32> {
+        self.0.checked_sub(1)
+    }
+
+    #[inline]
+    const fn is_end(self) -> bool {
+        self.0 == 0
     }
 }
 
-/// The first slot of a bucket.
+/// To the first slot of a bucket.
 #[inline]
-const fn front_of(word: u64) -> Option<u32> {
-    slot_of(low(word & LINK))
+const fn front_of(word: u64) -> Link {
+    Link(low(word & LINK))
+}
+
+/// The version goes round at the end of the word.
+#[inline]
+const fn next_version(word: u64) -> u64 {
+    word.wrapping_add(1 << VERSION_AT)
 }
 
 #[inline]
-const fn next_version(word: u64) -> u64 {
-    word & !VERSION | word.wrapping_add(VERSION_STEP) & VERSION
+const fn same_version(word: u64, other: u64) -> bool {
+    (word ^ other) >> VERSION_AT == 0
 }
 
 /// The header of a slot.
 #[inline]
-const fn header(next: Option<u32>, hash: Hash) -> u64 {
-    link_to(next) | (hash.0 as u64) << 32
+const fn header(next: Link, hash: Hash) -> u64 {
+    next.0 as u64 | (hash.0 as u64) << 32
+}
+
+/// To the next slot, as a header has it.
+#[inline]
+const fn next_of(header: u64) -> Link {
+    Link(low(header))
 }
 
 #[inline]
@@ -243,7 +260,7 @@ impl Table {
         let place = self.walk(front_of(word), key, hash);
         let answer = place.map(|place| place.slot).map(f);
         fence(Ordering::Acquire);
-        if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
+        if same_version(bucket.load(Ordering::Relaxed), word) {
             Ok(answer)
         } else {
             Err(Unlinked)
@@ -265,16 +282,20 @@ impl Table {
 
     /// The element with that key, from the front of a bucket on.
     #[inline(always)]
-    fn walk(&self, front: Option<u32>, key: impl Probe, hash: Hash) -> Option<Place> {
+    fn walk(&self, front: Link, key: impl Probe, hash: Hash) -> Option<Place> {
         let (mut before, mut at) = (None, front);
-        while let Some(slot) = at {
+        while let Some(slot) = at.slot() {
             let word = self.header_at(slot);
             let header = self.slots.word(word).load(Ordering::Acquire);
+            let behind = next_of(header);
             if high(header) == hash.0 && key.is_at(&self.slots, word + KEY_AT) {
-                return Some(Place { slot, before });
+                return Some(Place {
+                    slot,
+                    before,
+                    behind,
+                });
             }
-            before = at;
-            at = slot_of(low(header));
+            (before, at) = (Some(slot), behind);
         }
         None
     }
@@ -302,9 +323,9 @@ impl Table {
                 std::hint::spin_loop();
                 continue;
             }
-            let answer = f(front_of(word));
+            let answer = f(front_of(word).slot());
             fence(Ordering::Acquire);
-            if (place.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
+            if same_version(place.load(Ordering::Relaxed), word) {
                 return answer;
             }
         }
@@ -337,7 +358,7 @@ impl Table {
             self.buckets.prefetch(bucket as usize);
         }
         for bucket in buckets() {
-            if let Some(front) = front_of(self.place(bucket).load(Ordering::Relaxed)) {
+            if let Some(front) = front_of(self.place(bucket).load(Ordering::Relaxed)).slot() {
                 self.slots.prefetch(self.header_at(front));
             }
         }
@@ -401,9 +422,9 @@ impl Table {
         let bucket = self.place(bucket);
         loop {
             let word = bucket.load(Ordering::Acquire);
-            let hash = self.read_elem_key(front_of(word)?, key);
+            let hash = self.read_elem_key(front_of(word).slot()?, key);
             fence(Ordering::Acquire);
-            if (bucket.load(Ordering::Relaxed) ^ word) & VERSION == 0 {
+            if same_version(bucket.load(Ordering::Relaxed), word) {
                 return Some(hash);
             }
         }
@@ -419,13 +440,13 @@ impl Table {
     /// The first slot of a bucket. Takes no lock.
     #[inline]
     pub fn front(&self, bucket: u32) -> Option<u32> {
-        front_of(self.place(bucket).load(Ordering::Acquire))
+        front_of(self.place(bucket).load(Ordering::Acquire)).slot()
     }
 
     /// The slot behind another in its bucket. Takes no lock: of a slot that left its list, the one that was behind it.
     #[inline]
     pub fn behind(&self, slot: u32) -> Option<u32> {
-        slot_of(low(self.header(slot).load(Ordering::Acquire)))
+        next_of(self.header(slot).load(Ordering::Acquire)).slot()
     }
 
     /// The hash of an element's key.
@@ -444,22 +465,11 @@ impl Table {
     #[inline]
     pub fn lock_bucket(&self, bucket: u32) -> Bucket<'_> {
         let place = self.place(bucket);
-        let mut waited = 0;
-        loop {
-            let word = place.load(Ordering::Relaxed);
-            let locked = word | LOCKED;
-            if word != locked
-                && place
-                    .compare_exchange_weak(word, locked, Ordering::SeqCst, Ordering::Relaxed)
-                    .is_ok()
-            {
-                return Bucket {
-                    table: self,
-                    place,
-                    word,
-                };
-            }
-            relax(&mut waited);
+        let word = try_lock(place).unwrap_or_else(|| wait_for(place));
+        Bucket {
+            table: self,
+            place,
+            word,
         }
     }
 
@@ -529,12 +539,35 @@ pub struct Bucket<'t> {
     word: u64,
 }
 
-/// An element in a locked bucket: its slot, and the one in front of it.
+/// An element in a locked bucket: its slot, and those in front of it and behind it.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
     /// Its slot.
     pub slot: u32,
     before: Option<u32>,
+    behind: Link,
+}
+
+/// Locks a bucket's word, unless it is locked.
+#[inline(always)]
+fn try_lock(place: &AtomicU64) -> Option<u64> {
+    let word = place.load(Ordering::Relaxed) & !LOCKED;
+    place
+        .compare_exchange_weak(word, word | LOCKED, Ordering::SeqCst, Ordering::Relaxed)
+        .ok()
+}
+
+/// Not inlined, nor is any other wait: who needs none then has all in registers.
+#[cold]
+#[inline(never)]
+fn wait_for(place: &AtomicU64) -> u64 {
+    let mut waited = 0;
+    loop {
+        relax(&mut waited);
+        if let Some(word) = try_lock(place) {
+            return word;
+        }
+    }
 }
 
 impl Bucket<'_> {
@@ -562,7 +595,7 @@ impl Bucket<'_> {
 
     /// The first slot.
     pub fn front(&self) -> Option<u32> {
-        front_of(self.word)
+        front_of(self.word).slot()
     }
 
     /// All elements, front to back.
@@ -570,9 +603,13 @@ impl Bucket<'_> {
         let mut before = None;
         let mut at = front_of(self.word);
         std::iter::from_fn(move || {
-            let slot = at?;
-            at = self.table.behind(slot);
-            let place = Place { slot, before };
+            let slot = at.slot()?;
+            at = next_of(self.table.header(slot).load(Ordering::Acquire));
+            let place = Place {
+                slot,
+                before,
+                behind: at,
+            };
             before = Some(slot);
             Some(place)
         })
@@ -589,16 +626,15 @@ impl Bucket<'_> {
     /// Puts `new` in front and takes an element with the same key out, which is never absent to others.
     #[inline(always)]
     pub fn replace(&mut self, old: Place, new: u32, hash: Hash) {
-        let behind = self.table.behind(old.slot);
         match old.before {
             // Others go from the old front to the new one at once, when the bucket is unlocked.
-            None => self.link(new, behind, hash),
+            None => self.link(new, old.behind, hash),
             Some(before) => {
                 self.link(new, front_of(self.word), hash);
                 // Readers who were past the front already, and miss the old one too, see a new version afterwards.
                 self.word = next_version(self.word);
                 self.place.store(self.word | LOCKED, Ordering::Release);
-                self.set_behind(before, behind);
+                self.set_behind(before, old.behind);
             }
         }
         self.word = next_version(self.word);
@@ -607,12 +643,11 @@ impl Bucket<'_> {
     /// Takes an element out.
     #[inline(always)]
     pub fn remove(&mut self, place: Place) {
-        let behind = self.table.behind(place.slot);
         match place.before {
-            None => self.set_front(behind),
-            Some(before) => self.set_behind(before, behind),
+            None => self.set_front(place.behind),
+            Some(before) => self.set_behind(before, place.behind),
         }
-        if behind.is_none() {
+        if place.behind.is_end() {
             // The others were walked through just now. Where one is behind, a tag too many is cheaper than a look at it.
             let tags = self
                 .places()
@@ -628,20 +663,20 @@ impl Bucket<'_> {
     }
 
     #[inline(always)]
-    fn link(&mut self, slot: u32, behind: Option<u32>, hash: Hash) {
+    fn link(&mut self, slot: u32, behind: Link, hash: Hash) {
         self.table
             .header(slot)
             .store(header(behind, hash), Ordering::Release);
-        self.set_front(Some(slot));
+        self.set_front(Link::to(slot));
     }
 
     #[inline]
-    fn set_front(&mut self, front: Option<u32>) {
-        self.word = self.word & !LINK | link_to(front);
+    fn set_front(&mut self, front: Link) {
+        self.word = self.word & !LINK | u64::from(front.0);
     }
 
     #[inline]
-    fn set_behind(&self, slot: u32, behind: Option<u32>) {
+    fn set_behind(&self, slot: u32, behind: Link) {
         let hash = self.table.hash_of(slot);
         self.table
             .header(slot)

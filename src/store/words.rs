@@ -394,10 +394,10 @@ impl Words {
     #[inline]
     pub fn prefetch(&self, from: usize) {
         #[cfg(all(target_arch = "x86_64", not(any(miri, shuttle))))]
-        if from < self.len {
+        {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let at: *const AtomicU64 = self.word(from);
-            // SAFETY: a prefetch reads nothing that the program sees, and `at` is an address in the block.
+            let at = self.words.as_ptr().wrapping_add(from);
+            // SAFETY: a prefetch reads nothing that the program sees, whatever the address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast::<i8>()) };
         }
         #[cfg(not(all(target_arch = "x86_64", not(any(miri, shuttle)))))]
@@ -408,10 +408,11 @@ impl Words {
     #[inline]
     pub fn prefetch_write(&self, from: usize) {
         #[cfg(all(target_arch = "x86_64", not(any(miri, shuttle))))]
-        if from < self.len {
-            let at: *const AtomicU64 = self.word(from);
-            // SAFETY: a prefetch changes nothing that the program sees, and `at` is an address in the block. Processors that do
-            // not know it do nothing.
+        {
+            // Not in the block, perhaps: whoever writes there looks.
+            let at = self.words.as_ptr().wrapping_add(from);
+            // SAFETY: a prefetch changes nothing that the program sees, whatever the address. Processors that do not know it do
+            // nothing.
             unsafe {
                 std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags))
             };

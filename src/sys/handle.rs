@@ -443,6 +443,14 @@ impl Handle {
         let value = value.get(..target.value_size(flags)).ok_or(Errno::EFAULT)?;
         target.update(key, value, flags)
     }
+
+    #[cold]
+    #[inline(never)]
+    fn judged_delete(&self, key: &[u8]) -> Result<()> {
+        let target = self.target();
+        let _writing = target.may_write()?;
+        target.delete(cut_key(key, target.key_size())?)
+    }
 }
 
 impl MapHandle for Handle {
@@ -479,9 +487,14 @@ impl MapHandle for Handle {
 
     #[inline]
     fn delete_elem(&self, key: &[u8]) -> Result<()> {
-        let target = self.target();
-        let _writing = target.may_write()?;
-        target.delete(cut_key(key, target.key_size())?)
+        let map = &*self.map;
+        if self.writes
+            && let Some(key) = key.get(..map.def.key_size as usize)
+            && !map.frozen.load(Ordering::Acquire)
+        {
+            return map.ops.user_delete_elem(&self.target().caller(), key);
+        }
+        self.judged_delete(key)
     }
 
     #[inline]
