@@ -615,7 +615,7 @@ pub(super) fn read_buckets(
     let mut gone = Vec::new();
     while request.bucket < table.n_buckets() && request.wants_more() {
         let bucket = request.bucket;
-        table.prefetch_ahead(bucket);
+        table.prefetch_ahead(bucket, true);
         let delete = request.delete;
         let locked = (delete && table.front(bucket).is_some()).then(|| table.lock_bucket(bucket));
         let mut read = |front| {

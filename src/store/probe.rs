@@ -9,6 +9,9 @@ use super::words::{WORD, Words, padded};
 
 /// See the module.
 pub trait Probe: Copy {
+    /// Keys of this shape take so long to hash that the hash of the last one of a walk is kept.
+    const LONG: bool = false;
+
     /// The hash that the kernel takes.
     fn hash(self, seed: u32) -> u32;
 
@@ -23,6 +26,9 @@ pub trait Probe: Copy {
 
     /// Writes it to the words from `at` on; what it leaves of the last one becomes 0.
     fn write(self, words: &Words, at: usize);
+
+    /// Copies the key of this shape that begins at that word.
+    fn copy(words: &Words, at: usize, out: &mut [u8]);
 }
 
 /// Calls `$f` with a key in its shape.
@@ -68,6 +74,12 @@ impl Probe for u32 {
             .word(at)
             .store(padded(&self.to_ne_bytes()), Ordering::Relaxed);
     }
+
+    #[inline(always)]
+    fn copy(words: &Words, at: usize, out: &mut [u8]) {
+        let [a, b, c, d, ..] = words.word(at).load(Ordering::Relaxed).to_ne_bytes();
+        out.copy_from_slice(&[a, b, c, d]);
+    }
 }
 
 impl Probe for u64 {
@@ -84,6 +96,11 @@ impl Probe for u64 {
     #[inline(always)]
     fn write(self, words: &Words, at: usize) {
         words.word(at).store(self, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn copy(words: &Words, at: usize, out: &mut [u8]) {
+        out.copy_from_slice(&words.word(at).load(Ordering::Relaxed).to_ne_bytes());
     }
 }
 
@@ -118,9 +135,19 @@ impl Probe for u128 {
         words[0].store(first, Ordering::Relaxed);
         words[1].store(second, Ordering::Relaxed);
     }
+
+    #[inline(always)]
+    fn copy(words: &Words, at: usize, out: &mut [u8]) {
+        let words = words.slice(at, 2);
+        let (first, second) = out.split_at_mut(WORD);
+        first.copy_from_slice(&words[0].load(Ordering::Relaxed).to_ne_bytes());
+        second.copy_from_slice(&words[1].load(Ordering::Relaxed).to_ne_bytes());
+    }
 }
 
 impl Probe for &[u8] {
+    const LONG: bool = true;
+
     #[inline]
     fn hash(self, seed: u32) -> u32 {
         jhash(self, seed)
@@ -147,5 +174,10 @@ impl Probe for &[u8] {
     #[inline]
     fn write(self, words: &Words, at: usize) {
         words.fill(at, self);
+    }
+
+    #[inline]
+    fn copy(words: &Words, at: usize, out: &mut [u8]) {
+        words.read(at, out);
     }
 }

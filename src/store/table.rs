@@ -48,6 +48,9 @@ const TRIES: u32 = 16;
 const FAR: u32 = 8;
 const NEAR: u32 = 4;
 
+/// Words of the slots of a table from which on walks ask for what comes next: 1 MiB.
+const LARGE: usize = (1 << 20) / WORD;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Table {
@@ -60,6 +63,8 @@ pub struct Table {
     /// Words of a slot.
     stride: usize,
     n_buckets: u32,
+    /// Larger than a core's cache, most likely.
+    is_large: bool,
 }
 
 /// A key's hash, from which its bucket follows.
@@ -167,6 +172,7 @@ impl Table {
             value_at: KEY_AT + key_size.div_ceil(WORD),
             stride,
             n_buckets,
+            is_large: words > LARGE,
         })
     }
 
@@ -333,22 +339,25 @@ impl Table {
     }
 
     /// Tells the processor what one who goes from bucket to bucket, and is at this one, will read soon: the first slot of a bucket
-    /// far ahead, and the second of a nearer one, whose first is there by now.
-    #[inline]
-    pub fn prefetch_ahead(&self, bucket: u32) {
-        if bucket + FAR < self.n_buckets {
+    /// far ahead, and the second of a nearer one, whose first is there by now; keys, and values too if so. A small table is near
+    /// enough.
+    #[inline(always)]
+    pub fn prefetch_ahead(&self, bucket: u32, values: bool) {
+        if self.is_large && bucket + FAR < self.n_buckets {
             // Any slot will do where there is none: a branch would be guessed wrong as often as right.
             let front = |bucket| self.front(bucket).unwrap_or(0);
-            self.prefetch_slot(front(bucket + FAR));
-            self.prefetch_slot(self.behind(front(bucket + NEAR)).unwrap_or(0));
+            self.prefetch_slot(front(bucket + FAR), values);
+            self.prefetch_slot(self.behind(front(bucket + NEAR)).unwrap_or(0), values);
         }
     }
 
     #[inline]
-    fn prefetch_slot(&self, slot: u32) {
+    fn prefetch_slot(&self, slot: u32, value: bool) {
         let at = self.header_at(slot);
         self.slots.prefetch(at);
-        self.slots.prefetch(at + self.value_at);
+        if value {
+            self.slots.prefetch(at + self.value_at);
+        }
     }
 
     /// Tells the processor that the elements of these slots will be looked for soon.
@@ -383,46 +392,48 @@ impl Table {
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
         match key {
             Some(key) => with_probe!(key, |key| self.key_after(key, next_key)),
-            None => self.first_key(0, next_key),
+            None => self.first_key::<&[u8]>(0, next_key),
         }
     }
 
-    fn key_after(&self, key: impl Probe, next_key: &mut [u8]) -> bool {
+    fn key_after<P: Probe>(&self, key: P, next_key: &mut [u8]) -> bool {
         let hash = Hash(key.hash_in_walk(self.seed));
         let in_bucket = self.read_hashed(key, hash, |slot| {
             let behind = self.behind(slot);
-            behind.map(|behind| self.read_elem_key(behind, next_key))
+            behind.map(|behind| self.read_elem_key::<P>(behind, next_key))
         });
         match in_bucket {
-            Some(Some(hash)) => self.walked(next_key, hash),
-            Some(None) => self.first_key(self.bucket_of(hash) + 1, next_key),
-            None => self.first_key(0, next_key),
+            Some(Some(hash)) => self.walked::<P>(next_key, hash),
+            Some(None) => self.first_key::<P>(self.bucket_of(hash) + 1, next_key),
+            None => self.first_key::<P>(0, next_key),
         }
     }
 
     /// Copies the first key of the buckets from one on out.
-    fn first_key(&self, from: u32, next_key: &mut [u8]) -> bool {
+    fn first_key<P: Probe>(&self, from: u32, next_key: &mut [u8]) -> bool {
         for bucket in from..self.n_buckets {
-            self.prefetch_ahead(bucket);
-            if let Some(hash) = self.read_front_key(bucket, next_key) {
-                return self.walked(next_key, hash);
+            self.prefetch_ahead(bucket, false);
+            if let Some(hash) = self.read_front_key::<P>(bucket, next_key) {
+                return self.walked::<P>(next_key, hash);
             }
         }
         false
     }
 
-    #[inline]
-    fn walked(&self, key: &[u8], hash: Hash) -> bool {
-        last_hash::keep(key, self.seed, hash.0);
+    #[inline(always)]
+    fn walked<P: Probe>(&self, key: &[u8], hash: Hash) -> bool {
+        if P::LONG {
+            last_hash::keep(key, self.seed, hash.0);
+        }
         true
     }
 
-    #[inline]
-    fn read_front_key(&self, bucket: u32, key: &mut [u8]) -> Option<Hash> {
+    #[inline(always)]
+    fn read_front_key<P: Probe>(&self, bucket: u32, key: &mut [u8]) -> Option<Hash> {
         let bucket = self.place(bucket);
         loop {
             let word = bucket.load(Ordering::Acquire);
-            let hash = self.read_elem_key(front_of(word).slot()?, key);
+            let hash = self.read_elem_key::<P>(front_of(word).slot()?, key);
             fence(Ordering::Acquire);
             if same_version(bucket.load(Ordering::Relaxed), word) {
                 return Some(hash);
@@ -430,11 +441,11 @@ impl Table {
         }
     }
 
-    /// Copies an element's key out; its hash.
-    #[inline]
-    fn read_elem_key(&self, slot: u32, key: &mut [u8]) -> Hash {
-        self.read_key(slot, key);
-        self.hash_of(slot)
+    /// Copies an element's key out; its hash, if it is worth to be kept.
+    #[inline(always)]
+    fn read_elem_key<P: Probe>(&self, slot: u32, key: &mut [u8]) -> Hash {
+        P::copy(&self.slots, self.header_at(slot) + KEY_AT, key);
+        if P::LONG { self.hash_of(slot) } else { Hash(0) }
     }
 
     /// The first slot of a bucket. Takes no lock.
