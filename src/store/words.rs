@@ -151,6 +151,26 @@ fn read_blocks(_words: &[AtomicU64], _out: &mut [u8]) {
     unreachable!("no blocks here")
 }
 
+/// As [`read_blocks`], where they are few.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn read_few_blocks(words: &[AtomicU64], out: &mut [u8]) {
+    debug_assert_eq!(words.len() * WORD, out.len());
+    // SAFETY: as in `read_blocks`.
+    unsafe { copy_few_blocks(words.as_ptr().cast(), out.as_mut_ptr(), out.len() / BLOCK) };
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn read_few_blocks(_words: &[AtomicU64], _out: &mut [u8]) {
+    unreachable!("no blocks here")
+}
+
+/// So many bytes are blocks, few, and nothing else.
+#[inline]
+const fn is_few_blocks(len: usize) -> bool {
+    BLOCKS && len % BLOCK == 0 && len.wrapping_sub(1) < WIDE_FROM * BLOCK - 1
+}
+
 /// How many of so many bytes are copied in blocks.
 #[inline]
 const fn in_blocks(len: usize) -> usize {
@@ -367,6 +387,8 @@ impl Words {
         // A counter, most often.
         if let Ok(out) = <&mut [u8; WORD]>::try_from(&mut *out) {
             *out = self.word(from).load(Ordering::Relaxed).to_ne_bytes();
+        } else if is_few_blocks(out.len()) {
+            read_few_blocks(self.slice(from, out.len() / WORD), out);
         } else {
             self.read_some(from, out);
         }
@@ -446,6 +468,8 @@ impl Words {
         if let Ok(&bytes) = <&[u8; WORD]>::try_from(bytes) {
             self.word(from)
                 .store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
+        } else if is_few_blocks(bytes.len()) {
+            self.write_few_blocks(from, bytes);
         } else {
             self.fill_some(from, bytes);
         }
@@ -467,13 +491,12 @@ impl Words {
     ///
     /// If they do not lie in the block.
     #[cfg(target_arch = "x86_64")]
+    #[inline]
     fn block(&self, from: usize, len: usize) -> *mut u8 {
-        let end = from.checked_add(len.div_ceil(WORD));
-        assert!(
-            end.is_some_and(|end| end <= self.len),
-            "{len} bytes from word {from} of {}",
-            self.len
-        );
+        let words = len.div_ceil(WORD);
+        if words > self.len || from > self.len - words {
+            outside(from, self.len);
+        }
         // SAFETY: `from <= len` of the block, so it is in or one past it, by the invariant of the struct.
         unsafe { self.words.add(from) }.as_ptr().cast::<u8>()
     }
@@ -485,6 +508,19 @@ impl Words {
         // SAFETY: `block` checked that so many bytes lie there, and `bytes` are not among them. The copy is the processor's, as in
         // `read_blocks`.
         unsafe { copy_blocks(bytes.as_ptr(), at, bytes.len() / BLOCK) };
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn write_few_blocks(&self, from: usize, bytes: &[u8]) {
+        let at = self.block(from, bytes.len());
+        // SAFETY: as in `write_blocks`.
+        unsafe { copy_few_blocks(bytes.as_ptr(), at, bytes.len() / BLOCK) };
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn write_few_blocks(&self, _from: usize, _bytes: &[u8]) {
+        unreachable!("no blocks here")
     }
 
     #[cfg(not(target_arch = "x86_64"))]
