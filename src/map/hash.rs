@@ -19,7 +19,8 @@ use crate::abi::{Errno, MapFlags, MapType, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{
-    Bucket, FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Probe, Table, WORD, with_probe,
+    Blocks, Bucket, FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Probe, Room, Table, Unlinked,
+    WORD, with_probe,
 };
 
 /// Slots beyond `max_entries` of a map that is not preallocated, for replacing updates that happen at once.
@@ -250,23 +251,15 @@ impl Hash {
 // Compiled for each shape of keys, and once more for plain maps, with what these need and nothing else: the less code, the
 // further ahead the processor sees.
 impl Hash {
-    /// A value of one word, of a plain map.
+    /// A small value of a plain map.
     #[inline(never)]
-    fn read_word(&self, key: impl Probe, value: &mut [u8; WORD]) -> Result<()> {
+    fn read_small(&self, key: impl Probe, mut value: impl Room) -> Result<()> {
         let table = &self.slots.table;
-        let read = |slot| {
-            table
-                .words()
-                .word(table.value_at(slot))
-                .load(Ordering::Relaxed)
-        };
-        match table.try_read(key, table.hash(key), read) {
-            Ok(Some(word)) => {
-                *value = word.to_ne_bytes();
-                Ok(())
-            }
+        let copy = |slot| value.fill(table.words(), table.value_at(slot));
+        match table.try_read(key, table.hash(key), copy) {
+            Ok(Some(())) => Ok(()),
             Ok(None) => Err(Errno::ENOENT),
-            Err(_) => self.read(key, value, UpdateFlags::ANY),
+            Err(Unlinked) => self.read(key, value.bytes(), UpdateFlags::ANY),
         }
     }
 
@@ -470,12 +463,15 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        match <&mut [u8; WORD]>::try_from(&mut *value) {
-            Ok(word) if self.plain => {
-                with_probe!(key, |key| self.read_word(key, word))
+        if self.plain {
+            if let Ok(word) = <&mut [u8; WORD]>::try_from(&mut *value) {
+                return with_probe!(key, |key| self.read_small(key, word));
             }
-            _ => with_probe!(key, |key| self.read(key, value, flags)),
+            if let Some(blocks) = Blocks::of(value) {
+                return with_probe!(key, |key| self.read_small(key, blocks));
+            }
         }
+        with_probe!(key, |key| self.read(key, value, flags))
     }
 
     fn table(&self) -> Option<&Table> {

@@ -171,6 +171,51 @@ const fn is_few_blocks(len: usize) -> bool {
     BLOCKS && len % BLOCK == 0 && len.wrapping_sub(1) < WIDE_FROM * BLOCK - 1
 }
 
+/// Room for words that are copied without a call.
+pub trait Room {
+    /// Copies the words from `from` on.
+    fn fill(&mut self, words: &Words, from: usize);
+
+    /// All of it.
+    fn bytes(&mut self) -> &mut [u8];
+}
+
+impl Room for &mut [u8; WORD] {
+    #[inline(always)]
+    fn fill(&mut self, words: &Words, from: usize) {
+        **self = words.word(from).load(Ordering::Relaxed).to_ne_bytes();
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self[..]
+    }
+}
+
+/// Room for a few blocks.
+#[derive(Debug)]
+pub struct Blocks<'a>(&'a mut [u8]);
+
+impl<'a> Blocks<'a> {
+    /// Those bytes, if they are a few blocks and nothing else.
+    #[inline(always)]
+    pub fn of(bytes: &'a mut [u8]) -> Option<Self> {
+        is_few_blocks(bytes.len()).then_some(Self(bytes))
+    }
+}
+
+impl Room for Blocks<'_> {
+    #[inline(always)]
+    fn fill(&mut self, words: &Words, from: usize) {
+        read_few_blocks(words.slice(from, self.0.len() / WORD), self.0);
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        self.0
+    }
+}
+
 /// How many of so many bytes are copied in blocks.
 #[inline]
 const fn in_blocks(len: usize) -> usize {
@@ -385,10 +430,10 @@ impl Words {
     #[inline(always)]
     pub fn read(&self, from: usize, out: &mut [u8]) {
         // A counter, most often.
-        if let Ok(out) = <&mut [u8; WORD]>::try_from(&mut *out) {
-            *out = self.word(from).load(Ordering::Relaxed).to_ne_bytes();
-        } else if is_few_blocks(out.len()) {
-            read_few_blocks(self.slice(from, out.len() / WORD), out);
+        if let Ok(mut word) = <&mut [u8; WORD]>::try_from(&mut *out) {
+            word.fill(self, from);
+        } else if let Some(mut blocks) = Blocks::of(out) {
+            blocks.fill(self, from);
         } else {
             self.read_some(from, out);
         }
