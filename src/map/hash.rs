@@ -157,7 +157,6 @@ impl Slots {
         let slot = {
             let mut bucket = self.table.lock(hash);
             caller.map_or(Ok(()), Caller::may_write)?;
-            bucket.prefetch_front();
             let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
             look(place.slot);
             bucket.remove(place);
@@ -309,10 +308,6 @@ impl Hash {
             return Err(Errno::EINVAL);
         }
         let locks = !PLAIN && locks;
-        // It comes from another core while the bucket does.
-        if let Some(spare) = self.slots.free.spare(cpu) {
-            self.slots.table.prefetch_free(spare);
-        }
         let hash = self.slots.table.hash(key);
         if locks {
             // Of an element that is there, its own lock is enough: who waits for it holds up nobody else.

@@ -121,13 +121,6 @@ impl FreeLists {
         }
     }
 
-    /// That CPU's spare slot, as long as nobody takes it.
-    #[inline]
-    pub fn spare(&self, cpu: u32) -> Option<u32> {
-        let slot = self.cpus[cpu as usize].spare.load(Ordering::Relaxed);
-        (slot != NONE).then_some(slot)
-    }
-
     /// Gives that CPU its next spare slot.
     #[inline]
     pub fn put_spare(&self, cpu: u32, slot: u32) {

@@ -379,14 +379,6 @@ impl Table {
         self.buckets.prefetch(self.bucket_of(hash) as usize);
     }
 
-    /// Tells the processor that a free slot will be written soon.
-    #[inline]
-    pub fn prefetch_free(&self, slot: u32) {
-        let at = self.header_at(slot);
-        self.slots.prefetch_write(at);
-        self.slots.prefetch_write(at + self.stride - 1);
-    }
-
     /// Copies the key behind `key` out: the next of its bucket, or the first of the buckets behind; the first of all if
     /// there is no such key. False if there is none. Takes no lock.
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
@@ -589,14 +581,6 @@ impl Bucket<'_> {
             return None;
         }
         self.table.walk(front_of(self.word), key, hash)
-    }
-
-    /// Tells the processor that an element of this bucket will be freed soon: the front one, as it most often is.
-    #[inline]
-    pub fn prefetch_front(&self) {
-        if let Some(front) = self.front() {
-            self.table.slots.prefetch_write(self.table.header_at(front));
-        }
     }
 
     /// The element in that slot, if this bucket has it.

@@ -471,23 +471,6 @@ impl Words {
         let _ = from;
     }
 
-    /// As [`Words::prefetch`], for words that will be written soon: a core that has them gives them up at once.
-    #[inline]
-    pub fn prefetch_write(&self, from: usize) {
-        #[cfg(all(target_arch = "x86_64", not(any(miri, shuttle))))]
-        {
-            // Not in the block, perhaps: whoever writes there looks.
-            let at = self.words.as_ptr().wrapping_add(from);
-            // SAFETY: a prefetch changes nothing that the program sees, whatever the address. Processors that do not know it do
-            // nothing.
-            unsafe {
-                std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags))
-            };
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(any(miri, shuttle)))))]
-        let _ = from;
-    }
-
     /// Copies `bytes` to the word at `from` on; of a last word that they fill in part, the other bytes stay.
     #[inline(always)]
     pub fn write(&self, from: usize, bytes: &[u8]) {
