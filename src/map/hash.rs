@@ -32,8 +32,46 @@ const GROWN_BUCKETS: u32 = 1 << 20;
 /// Bytes of address space that one map reserves at most; elements past that are `ENOMEM`.
 pub(super) const RESERVED: usize = 1 << 40;
 
-/// Who changes an element: the CPU, and the system call, if it is one.
-pub(super) type Writer<'a> = (u32, Option<&'a Caller<'a>>);
+/// Who changes an element.
+pub(super) trait Writer: Copy {
+    /// The CPU it is on.
+    fn cpu(self) -> u32;
+
+    /// Asked under the bucket's lock.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` if the map is frozen.
+    fn may_write(self) -> Result<()>;
+}
+
+impl Writer for &Caller<'_> {
+    #[inline]
+    fn cpu(self) -> u32 {
+        self.cpu
+    }
+
+    #[inline]
+    fn may_write(self) -> Result<()> {
+        Caller::may_write(self)
+    }
+}
+
+/// A program, or a system call that is counted; on that CPU.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OnCpu(pub(super) u32);
+
+impl Writer for OnCpu {
+    #[inline]
+    fn cpu(self) -> u32 {
+        self.0
+    }
+
+    #[inline]
+    fn may_write(self) -> Result<()> {
+        Ok(())
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -148,7 +186,7 @@ impl Slots {
     #[inline(always)]
     pub(super) fn remove(
         &self,
-        (cpu, caller): Writer<'_>,
+        writer: impl Writer,
         key: impl Probe,
         look: impl FnOnce(u32),
         free: impl FnOnce(u32),
@@ -156,14 +194,14 @@ impl Slots {
         let hash = self.table.hash(key);
         let slot = {
             let mut bucket = self.table.lock(hash);
-            caller.map_or(Ok(()), Caller::may_write)?;
+            writer.may_write()?;
             let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
             look(place.slot);
             bucket.remove(place);
             place.slot
         };
         free(slot);
-        self.give_back(cpu, slot);
+        self.give_back(writer.cpu(), slot);
         Ok(())
     }
 }
@@ -271,7 +309,7 @@ impl Hash {
     }
 
     #[inline(never)]
-    fn remove<const PLAIN: bool>(&self, writer: Writer<'_>, key: impl Probe) -> Result<()> {
+    fn remove<const PLAIN: bool>(&self, writer: impl Writer, key: impl Probe) -> Result<()> {
         let free = |slot| {
             if !PLAIN {
                 drop(self.take_fields(slot));
@@ -283,7 +321,7 @@ impl Hash {
     #[inline(never)]
     fn take(
         &self,
-        writer: Writer<'_>,
+        writer: impl Writer,
         key: impl Probe,
         value: &mut [u8],
         flags: UpdateFlags,
@@ -297,7 +335,7 @@ impl Hash {
     #[inline(never)]
     fn update<const PLAIN: bool>(
         &self,
-        (cpu, caller): Writer<'_>,
+        writer: impl Writer,
         key: impl Probe,
         value: &[u8],
         flags: UpdateFlags,
@@ -319,7 +357,7 @@ impl Hash {
             }
         }
         let mut bucket = self.slots.table.lock(hash);
-        caller.map_or(Ok(()), Caller::may_write)?;
+        writer.may_write()?;
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
         match old {
@@ -327,9 +365,9 @@ impl Hash {
                 self.write_in_place(old.slot, value, flags);
                 Ok(())
             }
-            Some(old) => self.replace::<PLAIN>(cpu, bucket, old, (key, hash), value),
+            Some(old) => self.replace::<PLAIN>(writer.cpu(), bucket, old, (key, hash), value),
             None => {
-                let slot = self.slots.take(cpu)?;
+                let slot = self.slots.take(writer.cpu())?;
                 self.fill::<PLAIN>(slot, key, value);
                 bucket.insert(slot, hash);
                 Ok(())
@@ -404,7 +442,7 @@ impl Hash {
     #[inline(always)]
     fn update_any(
         &self,
-        writer: Writer<'_>,
+        writer: impl Writer,
         key: &[u8],
         value: &[u8],
         flags: UpdateFlags,
@@ -417,7 +455,7 @@ impl Hash {
     }
 
     #[inline(always)]
-    fn remove_any(&self, writer: Writer<'_>, key: &[u8]) -> Result<()> {
+    fn remove_any(&self, writer: impl Writer, key: &[u8]) -> Result<()> {
         if self.plain {
             with_probe!(key, |key| self.remove::<true>(writer, key))
         } else {
@@ -433,11 +471,11 @@ impl MapOps for Hash {
     }
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        self.update_any((cpu, None), key, value, flags)
+        self.update_any(OnCpu(cpu), key, value, flags)
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.remove_any((cpu, None), key)
+        self.remove_any(OnCpu(cpu), key)
     }
 
     fn for_each_elem(
@@ -480,11 +518,11 @@ impl MapOps for Hash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.update_any((caller.cpu, Some(caller)), key, value, flags)
+        self.update_any(caller, key, value, flags)
     }
 
     fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
-        self.remove_any((caller.cpu, Some(caller)), key)
+        self.remove_any(caller, key)
     }
 
     fn user_lookup_and_delete_elem(
@@ -494,8 +532,7 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let writer = (caller.cpu, Some(caller));
-        with_probe!(key, |key| self.take(writer, key, value, flags))
+        with_probe!(key, |key| self.take(caller, key, value, flags))
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::checks::{self, Which};
-use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
+use super::hash::{BY_BUCKET, OnCpu, Slots, for_each, next_key_of, read_buckets};
 use super::holdings::{self, Gone, Holdings};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
@@ -271,7 +271,7 @@ impl MapOps for PercpuHash {
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
         let free = |slot| drop(self.parts.take_fields(self.table(), slot));
-        with_probe!(key, |key| self.slots.remove((cpu, None), key, |_| (), free))
+        with_probe!(key, |key| self.slots.remove(OnCpu(cpu), key, |_| (), free))
     }
 
     fn for_each_elem(
@@ -315,7 +315,7 @@ impl MapOps for PercpuHash {
         let read = |slot| self.parts.read(self.table(), slot, value, flags);
         let free = |slot| drop(self.parts.take_fields(self.table(), slot));
         with_probe!(key, |key| self.slots.remove(
-            (caller.cpu, None),
+            OnCpu(caller.cpu),
             key,
             read,
             free

@@ -642,12 +642,9 @@ impl Bucket<'_> {
             None => self.set_front(place.behind),
             Some(before) => self.set_behind(before, place.behind),
         }
-        if place.behind.is_end() {
-            // The others were walked through just now. Where one is behind, a tag too many is cheaper than a look at it.
-            let tags = self
-                .places()
-                .fold(0, |tags, place| tags | self.table.hash_of(place.slot).tag());
-            self.word = self.word & !TAGS | tags;
+        // A tag too many is cheaper than a look at who else has it. An empty bucket has none, and most are empty now and then.
+        if front_of(self.word).is_end() {
+            self.word &= !TAGS;
         }
         self.word = next_version(self.word);
     }
