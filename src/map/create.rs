@@ -242,7 +242,7 @@ pub fn create(request: &CreateRequest<'_>) -> Result<Map> {
         exclusive: None,
         frozen: AtomicBool::new(false),
         writers: Writers::new(request.env.nr_cpus),
-        counts_writes: ops.table().is_none(),
+        counts_writes: ops.counts_writes(),
         user_references: AtomicU32::new(0),
         charge,
         judged: AtomicU64::new(0),

@@ -10,7 +10,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::holdings::{self, Gone, Holdings};
 use super::lock::SpinGuard;
@@ -32,47 +32,6 @@ const GROWN_BUCKETS: u32 = 1 << 20;
 /// Bytes of address space that one map reserves at most; elements past that are `ENOMEM`.
 pub(super) const RESERVED: usize = 1 << 40;
 
-/// Who changes an element.
-pub(super) trait Writer: Copy {
-    /// The CPU it is on.
-    fn cpu(self) -> u32;
-
-    /// Asked under the bucket's lock.
-    ///
-    /// # Errors
-    ///
-    /// `EPERM` if the map is frozen.
-    fn may_write(self) -> Result<()>;
-}
-
-impl Writer for &Caller<'_> {
-    #[inline]
-    fn cpu(self) -> u32 {
-        self.cpu
-    }
-
-    #[inline]
-    fn may_write(self) -> Result<()> {
-        Caller::may_write(self)
-    }
-}
-
-/// A program, or a system call that is counted; on that CPU.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OnCpu(pub(super) u32);
-
-impl Writer for OnCpu {
-    #[inline]
-    fn cpu(self) -> u32 {
-        self.0
-    }
-
-    #[inline]
-    fn may_write(self) -> Result<()> {
-        Ok(())
-    }
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Hash {
@@ -84,6 +43,8 @@ pub struct Hash {
     grows: bool,
     /// Preallocated, its values have no fields, and it is no `RHASH`: operations then have less to look at.
     plain: bool,
+    /// System calls cannot write any more. They look under the lock of a bucket.
+    frozen: AtomicBool,
 }
 
 /// A table and its free slots: what the hash types but the LRU ones share.
@@ -181,27 +142,26 @@ impl Slots {
         }
     }
 
-    /// Takes a key out, after a look at its slot under its bucket's lock; `free` gets what is left in the slot, when no lock
-    /// is held and before anybody gets the slot.
+    /// Takes a key out, unless `look`, which gets its slot under its bucket's lock, refuses; `free` gets what is left in the slot,
+    /// when no lock is held and before anybody gets the slot.
     #[inline(always)]
     pub(super) fn remove(
         &self,
-        writer: impl Writer,
+        cpu: u32,
         key: impl Probe,
-        look: impl FnOnce(u32),
+        look: impl FnOnce(u32) -> Result<()>,
         free: impl FnOnce(u32),
     ) -> Result<()> {
         let hash = self.table.hash(key);
         let slot = {
             let mut bucket = self.table.lock(hash);
-            writer.may_write()?;
             let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
-            look(place.slot);
+            look(place.slot)?;
             bucket.remove(place);
             place.slot
         };
         free(slot);
-        self.give_back(writer.cpu(), slot);
+        self.give_back(cpu, slot);
         Ok(())
     }
 }
@@ -233,6 +193,7 @@ impl Hash {
             fields: Fields::default(),
             holdings: None,
             grows,
+            frozen: AtomicBool::new(false),
         })
     }
 
@@ -309,33 +270,41 @@ impl Hash {
     }
 
     #[inline(never)]
-    fn remove<const PLAIN: bool>(&self, writer: impl Writer, key: impl Probe) -> Result<()> {
+    fn remove<const PLAIN: bool, const USER: bool>(&self, cpu: u32, key: impl Probe) -> Result<()> {
         let free = |slot| {
             if !PLAIN {
                 drop(self.take_fields(slot));
             }
         };
-        self.slots.remove(writer, key, |_| (), free)
+        self.slots
+            .remove(cpu, key, |_| self.may_write::<USER>(), free)
     }
 
     #[inline(never)]
-    fn take(
-        &self,
-        writer: impl Writer,
-        key: impl Probe,
-        value: &mut [u8],
-        flags: UpdateFlags,
-    ) -> Result<()> {
-        let look = |slot| self.copy_out(slot, value, flags);
+    fn take(&self, cpu: u32, key: impl Probe, value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        let look = |slot| {
+            self.may_write::<true>()?;
+            self.copy_out(slot, value, flags);
+            Ok(())
+        };
         let free = |slot| drop(self.take_fields(slot));
-        self.slots.remove(writer, key, look, free)
+        self.slots.remove(cpu, key, look, free)
+    }
+
+    /// Asked under the lock of a bucket.
+    #[inline(always)]
+    fn may_write<const USER: bool>(&self) -> Result<()> {
+        if USER && self.frozen.load(Ordering::SeqCst) {
+            return Err(Errno::EPERM);
+        }
+        Ok(())
     }
 
     /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
     #[inline(never)]
-    fn update<const PLAIN: bool>(
+    fn update<const PLAIN: bool, const USER: bool>(
         &self,
-        writer: impl Writer,
+        cpu: u32,
         key: impl Probe,
         value: &[u8],
         flags: UpdateFlags,
@@ -357,7 +326,7 @@ impl Hash {
             }
         }
         let mut bucket = self.slots.table.lock(hash);
-        writer.may_write()?;
+        self.may_write::<USER>()?;
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
         match old {
@@ -365,9 +334,9 @@ impl Hash {
                 self.write_in_place(old.slot, value, flags);
                 Ok(())
             }
-            Some(old) => self.replace::<PLAIN>(writer.cpu(), bucket, old, (key, hash), value),
+            Some(old) => self.replace::<PLAIN>(cpu, bucket, old, (key, hash), value),
             None => {
-                let slot = self.slots.take(writer.cpu())?;
+                let slot = self.slots.take(cpu)?;
                 self.fill::<PLAIN>(slot, key, value);
                 bucket.insert(slot, hash);
                 Ok(())
@@ -440,26 +409,27 @@ impl Hash {
     }
 
     #[inline(always)]
-    fn update_any(
+    fn update_any<const USER: bool>(
         &self,
-        writer: impl Writer,
+        cpu: u32,
         key: &[u8],
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
         if self.plain {
-            with_probe!(key, |key| self.update::<true>(writer, key, value, flags))
+            with_probe!(key, |key| self.update::<true, USER>(cpu, key, value, flags))
         } else {
-            with_probe!(key, |key| self.update::<false>(writer, key, value, flags))
+            with_probe!(key, |key| self
+                .update::<false, USER>(cpu, key, value, flags))
         }
     }
 
     #[inline(always)]
-    fn remove_any(&self, writer: impl Writer, key: &[u8]) -> Result<()> {
+    fn remove_any<const USER: bool>(&self, cpu: u32, key: &[u8]) -> Result<()> {
         if self.plain {
-            with_probe!(key, |key| self.remove::<true>(writer, key))
+            with_probe!(key, |key| self.remove::<true, USER>(cpu, key))
         } else {
-            with_probe!(key, |key| self.remove::<false>(writer, key))
+            with_probe!(key, |key| self.remove::<false, USER>(cpu, key))
         }
     }
 }
@@ -471,11 +441,11 @@ impl MapOps for Hash {
     }
 
     fn update_elem(&self, cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        self.update_any(OnCpu(cpu), key, value, flags)
+        self.update_any::<false>(cpu, key, value, flags)
     }
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        self.remove_any(OnCpu(cpu), key)
+        self.remove_any::<false>(cpu, key)
     }
 
     fn for_each_elem(
@@ -507,8 +477,13 @@ impl MapOps for Hash {
         with_probe!(key, |key| self.read(key, value, flags))
     }
 
-    fn table(&self) -> Option<&Table> {
-        Some(&self.slots.table)
+    fn counts_writes(&self) -> bool {
+        false
+    }
+
+    fn freeze(&self) {
+        self.frozen.store(true, Ordering::SeqCst);
+        self.slots.table.pass_locks();
     }
 
     fn user_update_elem(
@@ -518,11 +493,11 @@ impl MapOps for Hash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        self.update_any(caller, key, value, flags)
+        self.update_any::<true>(caller.cpu, key, value, flags)
     }
 
     fn user_delete_elem(&self, caller: &Caller<'_>, key: &[u8]) -> Result<()> {
-        self.remove_any(caller, key)
+        self.remove_any::<true>(caller.cpu, key)
     }
 
     fn user_lookup_and_delete_elem(
@@ -532,7 +507,7 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        with_probe!(key, |key| self.take(caller, key, value, flags))
+        with_probe!(key, |key| self.take(caller.cpu, key, value, flags))
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {

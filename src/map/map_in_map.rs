@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::array::BY_INDEX;
 use super::fd_array::{FdArray, Held};
-use super::hash::{BY_BUCKET, OnCpu, Slots, next_key_of, read_buckets};
+use super::hash::{BY_BUCKET, Slots, next_key_of, read_buckets};
 use super::object::Object;
 use super::{Batches, BucketRequest, Caller, Map, MapDef, MapOps, checks};
 use crate::abi::{Errno, Fd, Result, UpdateFlags};
@@ -193,7 +193,7 @@ impl MapOps for HashOfMaps {
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
         // The map may go with it: not under the bucket's lock. And who reads the bucket meanwhile still sees it.
         let free = |slot| drop(self.maps.take(slot));
-        self.slots.remove(OnCpu(cpu), key, |_| (), free)
+        self.slots.remove(cpu, key, |_| Ok(()), free)
     }
 
     fn user_lookup_elem(

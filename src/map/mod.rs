@@ -52,14 +52,13 @@ pub mod xskmap;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use crate::abi::{
     Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
 };
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::Table;
 pub use batch::{Batches, BucketRequest, Token};
 pub use charge::Charge;
 pub use create::{CreateRequest, create, obj_name};
@@ -136,7 +135,7 @@ pub struct Map {
     pub frozen: AtomicBool,
     /// Writable mappings and write commands in flight.
     pub writers: Writers,
-    /// A command that writes one element is one of them; else see [`MapOps::table`].
+    /// A command that writes one element is one of them; else see [`MapOps::freeze`].
     pub counts_writes: bool,
     /// Open files and pins; when the last goes, [`MapOps::release_user_references`].
     pub user_references: AtomicU32,
@@ -155,23 +154,6 @@ pub struct Caller<'a> {
     pub cpu: u32,
     /// The caller's open files.
     pub files: &'a dyn Files,
-    /// System calls cannot write to the map any more.
-    pub frozen: &'a AtomicBool,
-}
-
-impl Caller<'_> {
-    /// Asked under the lock of a bucket, see [`MapOps::table`].
-    ///
-    /// # Errors
-    ///
-    /// `EPERM` if the map is frozen.
-    #[inline]
-    pub fn may_write(&self) -> Result<()> {
-        if self.frozen.load(Ordering::SeqCst) {
-            return Err(Errno::EPERM);
-        }
-        Ok(())
-    }
 }
 
 /// What the fds in keys and values stand for.
@@ -311,11 +293,13 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         Err(Errno::ENOTSUPP)
     }
 
-    /// The table of a type that changes elements under their bucket's lock only, and asks [`Caller::may_write`] there:
-    /// nobody has to count its writes, so they are faster. Who freezes the map passes all locks afterwards.
-    fn table(&self) -> Option<&Table> {
-        None
+    /// Commands that write one element have to be counted while they do.
+    fn counts_writes(&self) -> bool {
+        true
     }
+
+    /// The map is frozen. A type whose writes are not counted ends them itself: none is in flight afterwards.
+    fn freeze(&self) {}
 
     /// Makes or changes an element from the bytes that user space gave.
     ///

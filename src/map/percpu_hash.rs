@@ -9,7 +9,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::checks::{self, Which};
-use super::hash::{BY_BUCKET, OnCpu, Slots, for_each, next_key_of, read_buckets};
+use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
 use super::holdings::{self, Gone, Holdings};
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
@@ -271,7 +271,7 @@ impl MapOps for PercpuHash {
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
         let free = |slot| drop(self.parts.take_fields(self.table(), slot));
-        with_probe!(key, |key| self.slots.remove(OnCpu(cpu), key, |_| (), free))
+        with_probe!(key, |key| self.slots.remove(cpu, key, |_| Ok(()), free))
     }
 
     fn for_each_elem(
@@ -312,14 +312,12 @@ impl MapOps for PercpuHash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let read = |slot| self.parts.read(self.table(), slot, value, flags);
+        let read = |slot| {
+            self.parts.read(self.table(), slot, value, flags);
+            Ok(())
+        };
         let free = |slot| drop(self.parts.take_fields(self.table(), slot));
-        with_probe!(key, |key| self.slots.remove(
-            OnCpu(caller.cpu),
-            key,
-            read,
-            free
-        ))
+        with_probe!(key, |key| self.slots.remove(caller.cpu, key, read, free))
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {

@@ -82,7 +82,6 @@ impl<'a> Target<'a> {
         Caller {
             cpu: self.cpu,
             files: self.files,
-            frozen: &self.map.frozen,
         }
     }
 

@@ -132,9 +132,7 @@ impl Call<'_> {
             return Err(Errno::EPERM);
         }
         map.frozen.store(true, Ordering::SeqCst);
-        if let Some(table) = map.ops.table() {
-            table.pass_locks();
-        }
+        map.ops.freeze();
         Ok(0)
     }
 
