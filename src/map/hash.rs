@@ -309,12 +309,13 @@ impl Hash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        checks::update_flags(flags - UpdateFlags::LOCK)?;
-        let locks = flags.contains(UpdateFlags::LOCK);
-        if locks && (PLAIN || self.fields.spin_lock().is_none()) {
-            return Err(Errno::EINVAL);
+        let locks = !PLAIN && flags.contains(UpdateFlags::LOCK);
+        if locks {
+            checks::update_flags(flags - UpdateFlags::LOCK)?;
+            self.fields.spin_lock().ok_or(Errno::EINVAL)?;
+        } else {
+            checks::update_flags(flags)?;
         }
-        let locks = !PLAIN && locks;
         let hash = self.slots.table.hash(key);
         if locks {
             // Of an element that is there, its own lock is enough: who waits for it holds up nobody else.

@@ -450,6 +450,17 @@ impl Handle {
         let _writing = target.may_write()?;
         target.delete(cut_key(key, target.key_size())?)
     }
+
+    #[cold]
+    #[inline(never)]
+    fn judged_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
+        let target = self.target();
+        target.may_read()?;
+        let key = key.map(|key| cut_key(key, target.key_size())).transpose()?;
+        answer(next_key, target.key_size(), |next| {
+            target.next_key(key, next)
+        })
+    }
 }
 
 impl MapHandle for Handle {
@@ -514,11 +525,15 @@ impl MapHandle for Handle {
 
     #[inline]
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-        let target = self.target();
-        target.may_read()?;
-        let key = key.map(|key| cut_key(key, target.key_size())).transpose()?;
-        answer(next_key, target.key_size(), |next| {
-            target.next_key(key, next)
-        })
+        let (map, size) = (&*self.map, self.map.def.key_size as usize);
+        if self.reads
+            && let Some(key) = key
+            && key.len() >= size
+            && next_key.len() >= size
+        {
+            let key = Some(&key[..size]);
+            return map.ops.get_next_key(key, &mut next_key[..size]);
+        }
+        self.judged_next_key(key, next_key)
     }
 }
