@@ -19,8 +19,8 @@ use crate::abi::{Errno, MapFlags, MapType, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{
-    Blocks, Bucket, FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Probe, Room, Table, Unlinked,
-    WORD, with_probe,
+    Blocks, Bucket, FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Probe, Room, Stored, Table,
+    Unlinked, WORD, with_probe,
 };
 
 /// Slots beyond `max_entries` of a map that is not preallocated, for replacing updates that happen at once.
@@ -269,13 +269,56 @@ impl Hash {
             .ok_or(Errno::ENOENT)
     }
 
+    /// Inserts or replaces in a plain map; the order of the checks is that of [`Hash::update`].
     #[inline(never)]
-    fn remove<const PLAIN: bool, const USER: bool>(&self, cpu: u32, key: impl Probe) -> Result<()> {
-        let free = |slot| {
-            if !PLAIN {
-                drop(self.take_fields(slot));
-            }
+    fn update_plain<const USER: bool>(
+        &self,
+        cpu: u32,
+        key: impl Probe,
+        value: impl Stored,
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        checks::update_flags(flags)?;
+        let Slots { table, free, .. } = &self.slots;
+        let hash = table.hash(key);
+        let mut bucket = table.lock(hash);
+        self.may_write::<USER>()?;
+        let old = bucket.find(key, hash);
+        checks::existence(old.is_some(), flags)?;
+        let slot = match old {
+            Some(_) => free.take_spare(cpu),
+            None => free.pop(table, cpu).ok_or(Errno::E2BIG)?,
         };
+        table.write_key(slot, key);
+        value.write(table.words(), table.value_at(slot));
+        match old {
+            Some(old) => {
+                bucket.replace(old, slot, hash);
+                drop(bucket);
+                free.put_spare(cpu, old.slot);
+            }
+            None => bucket.insert(slot, hash),
+        }
+        Ok(())
+    }
+
+    /// Removes from a plain map.
+    #[inline(never)]
+    fn remove_plain<const USER: bool>(&self, cpu: u32, key: impl Probe) -> Result<()> {
+        let Slots { table, free, .. } = &self.slots;
+        let hash = table.hash(key);
+        let mut bucket = table.lock(hash);
+        self.may_write::<USER>()?;
+        let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
+        bucket.remove(place);
+        drop(bucket);
+        free.push(table, cpu, place.slot);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn remove<const USER: bool>(&self, cpu: u32, key: impl Probe) -> Result<()> {
+        let free = |slot| drop(self.take_fields(slot));
         self.slots
             .remove(cpu, key, |_| self.may_write::<USER>(), free)
     }
@@ -302,14 +345,14 @@ impl Hash {
 
     /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
     #[inline(never)]
-    fn update<const PLAIN: bool, const USER: bool>(
+    fn update<const USER: bool>(
         &self,
         cpu: u32,
         key: impl Probe,
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let locks = !PLAIN && flags.contains(UpdateFlags::LOCK);
+        let locks = flags.contains(UpdateFlags::LOCK);
         if locks {
             checks::update_flags(flags - UpdateFlags::LOCK)?;
             self.fields.spin_lock().ok_or(Errno::EINVAL)?;
@@ -331,14 +374,14 @@ impl Hash {
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
         match old {
-            Some(old) if !PLAIN && (locks || self.grows) => {
+            Some(old) if locks || self.grows => {
                 self.write_in_place(old.slot, value, flags);
                 Ok(())
             }
-            Some(old) => self.replace::<PLAIN>(cpu, bucket, old, (key, hash), value),
+            Some(old) => self.replace(cpu, bucket, old, (key, hash), value),
             None => {
                 let slot = self.slots.take(cpu)?;
-                self.fill::<PLAIN>(slot, key, value);
+                self.fill(slot, key, value);
                 bucket.insert(slot, hash);
                 Ok(())
             }
@@ -347,7 +390,7 @@ impl Hash {
 
     /// Replaces an element by one in another slot.
     #[inline(always)]
-    fn replace<const PLAIN: bool>(
+    fn replace(
         &self,
         cpu: u32,
         mut bucket: Bucket<'_>,
@@ -355,30 +398,22 @@ impl Hash {
         (key, hash): (impl Probe, KeyHash),
         value: &[u8],
     ) -> Result<()> {
-        let new = if PLAIN {
-            self.slots.free.take_spare(cpu)
-        } else {
-            self.slots.take_for_replacing(cpu)?
-        };
-        self.fill::<PLAIN>(new, key, value);
+        let new = self.slots.take_for_replacing(cpu)?;
+        self.fill(new, key, value);
         bucket.replace(old, new, hash);
-        let gone = (!PLAIN).then(|| self.take_fields(old.slot));
+        let gone = self.take_fields(old.slot);
         drop(bucket);
-        if PLAIN {
-            self.slots.free.put_spare(cpu, old.slot);
-        } else {
-            self.slots.give_back_replaced(cpu, old.slot);
-        }
+        self.slots.give_back_replaced(cpu, old.slot);
         drop(gone);
         Ok(())
     }
 
     /// Writes key and value of a slot that no list has.
     #[inline(always)]
-    fn fill<const PLAIN: bool>(&self, slot: u32, key: impl Probe, value: &[u8]) {
+    fn fill(&self, slot: u32, key: impl Probe, value: &[u8]) {
         self.slots.table.write_key(slot, key);
         let at = self.slots.table.value_at(slot);
-        if PLAIN || self.fields.is_empty() {
+        if self.fields.is_empty() {
             self.slots.table.words().fill(at, value);
         } else {
             self.fill_fields(at, value);
@@ -417,20 +452,22 @@ impl Hash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        if self.plain {
-            with_probe!(key, |key| self.update::<true, USER>(cpu, key, value, flags))
-        } else {
-            with_probe!(key, |key| self
-                .update::<false, USER>(cpu, key, value, flags))
+        if !self.plain {
+            return with_probe!(key, |key| self.update::<USER>(cpu, key, value, flags));
         }
+        if let Ok(&word) = value.try_into() {
+            let value = u64::from_ne_bytes(word);
+            return with_probe!(key, |key| self.update_plain::<USER>(cpu, key, value, flags));
+        }
+        with_probe!(key, |key| self.update_plain::<USER>(cpu, key, value, flags))
     }
 
     #[inline(always)]
     fn remove_any<const USER: bool>(&self, cpu: u32, key: &[u8]) -> Result<()> {
         if self.plain {
-            with_probe!(key, |key| self.remove::<true, USER>(cpu, key))
+            with_probe!(key, |key| self.remove_plain::<USER>(cpu, key))
         } else {
-            with_probe!(key, |key| self.remove::<false, USER>(cpu, key))
+            with_probe!(key, |key| self.remove::<USER>(cpu, key))
         }
     }
 }

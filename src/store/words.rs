@@ -171,6 +171,26 @@ const fn is_few_blocks(len: usize) -> bool {
     BLOCKS && len % BLOCK == 0 && len.wrapping_sub(1) < WIDE_FROM * BLOCK - 1
 }
 
+/// Bytes to be written to whole words: what a last one is not filled by becomes 0.
+pub trait Stored: Copy {
+    /// Writes them to the words from `from` on.
+    fn write(self, words: &Words, from: usize);
+}
+
+impl Stored for u64 {
+    #[inline(always)]
+    fn write(self, words: &Words, from: usize) {
+        words.word(from).store(self, Ordering::Relaxed);
+    }
+}
+
+impl Stored for &[u8] {
+    #[inline(always)]
+    fn write(self, words: &Words, from: usize) {
+        words.fill(from, self);
+    }
+}
+
 /// Room for words that are copied without a call.
 pub trait Room {
     /// Copies the words from `from` on.
