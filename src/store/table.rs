@@ -6,8 +6,8 @@
 //! | bits | |
 //! | --- | --- |
 //! | 0..28 | link to the first slot, 0 if there is none |
-//! | 28..44 | tags: for each element the bit that its hash selects is set; others may be |
-//! | 44 | locked |
+//! | 28 | locked |
+//! | 29..45 | tags: for each element the bit that its hash selects is set; others may be |
 //! | 45..64 | version: changes when an element is unlinked |
 //!
 //! Links are only written under the bucket's lock. Lookups take no lock. They go wrong only if an element was unlinked
@@ -31,8 +31,9 @@ use super::words::{WORD, Words};
 
 const LINK_BITS: u32 = 28;
 const LINK: u64 = (1 << LINK_BITS) - 1;
-const TAGS: u64 = 0xffff << LINK_BITS;
-const LOCKED: u64 = 1 << 44;
+const LOCKED: u64 = 1 << LINK_BITS;
+const TAGS_AT: u32 = LINK_BITS + 1;
+const TAGS: u64 = 0xffff << TAGS_AT;
 const VERSION_AT: u32 = 45;
 
 /// The most slots that a table can have.
@@ -75,7 +76,7 @@ impl Hash {
     /// The bit that stands for it in its bucket's word. Its high bits select it: all in a bucket have the same low ones.
     #[inline]
     const fn tag(self) -> u64 {
-        1 << (LINK_BITS + (self.0 >> 28))
+        1 << (TAGS_AT + (self.0 >> 28))
     }
 }
 
