@@ -10,175 +10,28 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::holdings::{self, Gone, Holdings};
 use super::lock::SpinGuard;
-use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Token, Value, checks};
-use crate::abi::{Errno, MapFlags, MapType, Result, UpdateFlags};
+use super::plain_hash;
+use super::slots::Slots;
+use super::{Access, Batches, BucketRequest, Caller, MapDef, MapOps, Token, Value, checks};
+use crate::abi::{Errno, MapHandle, MapType, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
-use crate::store::{
-    Blocks, Bucket, FreeLists, Hash as KeyHash, MAX_SLOTS, Place, Probe, Room, Stored, Table,
-    Unlinked, WORD, with_probe,
-};
-
-/// Slots beyond `max_entries` of a map that is not preallocated, for replacing updates that happen at once.
-const REPLACING: u32 = 64;
-
-/// Buckets of a hash that grows at most: its limit says nothing of how large it will be.
-const GROWN_BUCKETS: u32 = 1 << 20;
-
-/// Bytes of address space that one map reserves at most; elements past that are `ENOMEM`.
-pub(super) const RESERVED: usize = 1 << 40;
+use crate::store::{Bucket, Hash as KeyHash, Place, Probe, Table, WORD, with_probe};
 
 /// See the module.
 #[derive(Debug)]
 pub struct Hash {
-    slots: Slots,
+    slots: Arc<Slots>,
     value_size: u32,
     fields: Fields,
     holdings: Option<Box<Holdings>>,
     /// It is an `RHASH`.
     grows: bool,
-    /// Preallocated, its values have no fields, and it is no `RHASH`: operations then have less to look at.
+    /// It is one of [`super::plain_hash`].
     plain: bool,
-    /// System calls cannot write any more. They look under the lock of a bucket.
-    frozen: AtomicBool,
-}
-
-/// A table and its free slots: what the hash types but the LRU ones share.
-#[derive(Debug)]
-pub(super) struct Slots {
-    pub(super) table: Table,
-    free: FreeLists,
-    /// Number of elements, of a map that is not preallocated.
-    count: Option<AtomicU32>,
-    max_entries: u32,
-}
-
-impl Slots {
-    /// An empty table. `spare` slots more than elements, of a preallocated map.
-    pub(super) fn new(def: &MapDef, env: &Env, value_words: usize, spare: u32) -> Result<Self> {
-        let preallocated = !def.map_flags.contains(MapFlags::NO_PREALLOC);
-        let n_slots = if preallocated {
-            def.max_entries + spare
-        } else {
-            let most = RESERVED / Table::slot_size(def.key_size as usize, value_words);
-            let most = u32::try_from(most).unwrap_or(u32::MAX >> 1);
-            let wanted = def.max_entries.saturating_add(REPLACING);
-            wanted.min(most).min(MAX_SLOTS)
-        };
-        Ok(Self {
-            table: table(def, env, n_slots, value_words)?,
-            free: FreeLists::new(n_slots, env.nr_cpus),
-            count: (!preallocated).then(|| AtomicU32::new(0)),
-            max_entries: def.max_entries,
-        })
-    }
-
-    /// A slot for a new key.
-    #[inline(always)]
-    pub(super) fn take(&self, cpu: u32) -> Result<u32> {
-        match &self.count {
-            None => self.free.pop(&self.table, cpu).ok_or(Errno::E2BIG),
-            Some(count) => self.take_counted(cpu, count),
-        }
-    }
-
-    #[inline(never)]
-    fn take_counted(&self, cpu: u32, count: &AtomicU32) -> Result<u32> {
-        count
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                (n < self.max_entries).then_some(n + 1)
-            })
-            .map_err(|_| Errno::E2BIG)?;
-        self.free.pop(&self.table, cpu).ok_or_else(|| {
-            count.fetch_sub(1, Ordering::Relaxed);
-            Errno::ENOMEM
-        })
-    }
-
-    /// Sets a slot aside for each CPU, of a preallocated map whose elements are replaced.
-    pub(super) fn set_spares(&self, cpu: u32) {
-        if self.count.is_none() {
-            self.free.set_spares(&self.table, cpu);
-        }
-    }
-
-    /// A slot for a key that is there already. It has to be followed by [`Slots::give_back_replaced`].
-    #[inline(always)]
-    pub(super) fn take_for_replacing(&self, cpu: u32) -> Result<u32> {
-        if self.count.is_some() {
-            self.free.pop(&self.table, cpu).ok_or(Errno::ENOMEM)
-        } else {
-            Ok(self.free.take_spare(cpu))
-        }
-    }
-
-    /// Frees the slot that a key had before it was given another one.
-    #[inline(always)]
-    pub(super) fn give_back_replaced(&self, cpu: u32, slot: u32) {
-        if self.count.is_some() {
-            self.free.push(&self.table, cpu, slot);
-        } else {
-            self.free.put_spare(cpu, slot);
-        }
-    }
-
-    /// Frees the slot of a key that is gone.
-    #[inline(always)]
-    fn give_back(&self, cpu: u32, slot: u32) {
-        self.free.push(&self.table, cpu, slot);
-        if let Some(count) = &self.count {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Frees the slots of a bucket's keys, the last first, so that the front one is on top.
-    pub(super) fn give_back_all(&self, cpu: u32, slots: Vec<u32>) {
-        for slot in slots.into_iter().rev() {
-            self.give_back(cpu, slot);
-        }
-    }
-
-    /// Takes a key out, unless `look`, which gets its slot under its bucket's lock, refuses; `free` gets what is left in the slot,
-    /// when no lock is held and before anybody gets the slot.
-    #[inline(always)]
-    pub(super) fn remove(
-        &self,
-        cpu: u32,
-        key: impl Probe,
-        look: impl FnOnce(u32) -> Result<()>,
-        free: impl FnOnce(u32),
-    ) -> Result<()> {
-        let hash = self.table.hash(key);
-        let slot = {
-            let mut bucket = self.table.lock(hash);
-            let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
-            look(place.slot)?;
-            bucket.remove(place);
-            place.slot
-        };
-        free(slot);
-        self.give_back(cpu, slot);
-        Ok(())
-    }
-}
-
-/// An empty table for the keys of a map, with values of so many words.
-pub(super) fn table(def: &MapDef, env: &Env, n_slots: u32, value_words: usize) -> Result<Table> {
-    let seed = if def.map_flags.contains(MapFlags::ZERO_SEED) {
-        0
-    } else {
-        u32::try_from(env.random() >> 32).expect("32 bits are left")
-    };
-    let mut n_buckets = def.max_entries.next_power_of_two();
-    if def.map_type == MapType::RHASH {
-        n_buckets = n_buckets.min(GROWN_BUCKETS);
-    }
-    Table::new(n_buckets, n_slots, def.key_size as usize, value_words, seed)
-        .map_err(|_| Errno::ENOMEM)
 }
 
 impl Hash {
@@ -187,13 +40,12 @@ impl Hash {
         slots.set_spares(cpu);
         let grows = def.map_type == MapType::RHASH;
         Ok(Self {
-            plain: slots.count.is_none() && !grows,
-            slots,
+            plain: slots.are_preallocated() && !grows,
+            slots: Arc::new(slots),
             value_size: def.value_size,
             fields: Fields::default(),
             holdings: None,
             grows,
-            frozen: AtomicBool::new(false),
         })
     }
 
@@ -249,18 +101,6 @@ impl Hash {
 // Compiled for each shape of keys, and once more for plain maps, with what these need and nothing else: the less code, the
 // further ahead the processor sees.
 impl Hash {
-    /// A small value of a plain map.
-    #[inline(never)]
-    fn read_small(&self, key: impl Probe, mut value: impl Room) -> Result<()> {
-        let table = &self.slots.table;
-        let copy = |slot| value.fill(table.words(), table.value_at(slot));
-        match table.try_read(key, table.hash(key), copy) {
-            Ok(Some(())) => Ok(()),
-            Ok(None) => Err(Errno::ENOENT),
-            Err(Unlinked) => self.read(key, value.bytes(), UpdateFlags::ANY),
-        }
-    }
-
     #[inline(never)]
     fn read(&self, key: impl Probe, value: &mut [u8], flags: UpdateFlags) -> Result<()> {
         self.slots
@@ -269,78 +109,22 @@ impl Hash {
             .ok_or(Errno::ENOENT)
     }
 
-    /// Inserts or replaces in a plain map; the order of the checks is that of [`Hash::update`].
-    #[inline(never)]
-    fn update_plain<const USER: bool>(
-        &self,
-        cpu: u32,
-        key: impl Probe,
-        value: impl Stored,
-        flags: UpdateFlags,
-    ) -> Result<()> {
-        checks::update_flags(flags)?;
-        let Slots { table, free, .. } = &self.slots;
-        let hash = table.hash(key);
-        let mut bucket = table.lock(hash);
-        self.may_write::<USER>()?;
-        let old = bucket.find(key, hash);
-        checks::existence(old.is_some(), flags)?;
-        let slot = match old {
-            Some(_) => free.take_spare(cpu),
-            None => free.pop(table, cpu).ok_or(Errno::E2BIG)?,
-        };
-        table.write_key(slot, key);
-        value.write(table.words(), table.value_at(slot));
-        match old {
-            Some(old) => {
-                bucket.replace(old, slot, hash);
-                drop(bucket);
-                free.put_spare(cpu, old.slot);
-            }
-            None => bucket.insert(slot, hash),
-        }
-        Ok(())
-    }
-
-    /// Removes from a plain map.
-    #[inline(never)]
-    fn remove_plain<const USER: bool>(&self, cpu: u32, key: impl Probe) -> Result<()> {
-        let Slots { table, free, .. } = &self.slots;
-        let hash = table.hash(key);
-        let mut bucket = table.lock(hash);
-        self.may_write::<USER>()?;
-        let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
-        bucket.remove(place);
-        drop(bucket);
-        free.push(table, cpu, place.slot);
-        Ok(())
-    }
-
     #[inline(never)]
     fn remove<const USER: bool>(&self, cpu: u32, key: impl Probe) -> Result<()> {
         let free = |slot| drop(self.take_fields(slot));
         self.slots
-            .remove(cpu, key, |_| self.may_write::<USER>(), free)
+            .remove(cpu, key, |_| self.slots.may_write::<USER>(), free)
     }
 
     #[inline(never)]
     fn take(&self, cpu: u32, key: impl Probe, value: &mut [u8], flags: UpdateFlags) -> Result<()> {
         let look = |slot| {
-            self.may_write::<true>()?;
+            self.slots.may_write::<true>()?;
             self.copy_out(slot, value, flags);
             Ok(())
         };
         let free = |slot| drop(self.take_fields(slot));
         self.slots.remove(cpu, key, look, free)
-    }
-
-    /// Asked under the lock of a bucket.
-    #[inline(always)]
-    fn may_write<const USER: bool>(&self) -> Result<()> {
-        if USER && self.frozen.load(Ordering::SeqCst) {
-            return Err(Errno::EPERM);
-        }
-        Ok(())
     }
 
     /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.
@@ -370,7 +154,7 @@ impl Hash {
             }
         }
         let mut bucket = self.slots.table.lock(hash);
-        self.may_write::<USER>()?;
+        self.slots.may_write::<USER>()?;
         let old = bucket.find(key, hash);
         checks::existence(old.is_some(), flags)?;
         match old {
@@ -422,7 +206,7 @@ impl Hash {
 
     fn fill_fields(&self, at: usize, value: &[u8]) {
         let words = self.slots.table.words();
-        if self.slots.count.is_none() {
+        if self.slots.are_preallocated() {
             // A place of a preallocated map keeps its fields: a lock that someone holds stays held.
             self.fields.write_around(words, at, value);
         } else {
@@ -452,23 +236,20 @@ impl Hash {
         value: &[u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        if !self.plain {
-            return with_probe!(key, |key| self.update::<USER>(cpu, key, value, flags));
-        }
-        if let Ok(&word) = value.try_into() {
-            let value = u64::from_ne_bytes(word);
-            return with_probe!(key, |key| self.update_plain::<USER>(cpu, key, value, flags));
-        }
-        with_probe!(key, |key| self.update_plain::<USER>(cpu, key, value, flags))
+        with_probe!(key, |key| if self.plain {
+            self.slots.update_plain::<USER>(cpu, key, value, flags)
+        } else {
+            self.update::<USER>(cpu, key, value, flags)
+        })
     }
 
     #[inline(always)]
     fn remove_any<const USER: bool>(&self, cpu: u32, key: &[u8]) -> Result<()> {
-        if self.plain {
-            with_probe!(key, |key| self.remove_plain::<USER>(cpu, key))
+        with_probe!(key, |key| if self.plain {
+            self.slots.remove_plain::<USER>(cpu, key)
         } else {
-            with_probe!(key, |key| self.remove::<USER>(cpu, key))
-        }
+            self.remove::<USER>(cpu, key)
+        })
     }
 }
 
@@ -504,15 +285,19 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
+        with_probe!(key, |key| if self.plain {
+            self.slots.read_plain(key, value)
+        } else {
+            self.read(key, value, flags)
+        })
+    }
+
+    fn handle(&self, access: Access, other: Box<dyn MapHandle>) -> Box<dyn MapHandle> {
         if self.plain {
-            if let Ok(word) = <&mut [u8; WORD]>::try_from(&mut *value) {
-                return with_probe!(key, |key| self.read_small(key, word));
-            }
-            if let Some(blocks) = Blocks::of(value) {
-                return with_probe!(key, |key| self.read_small(key, blocks));
-            }
+            plain_hash::handle(&self.slots, self.value_size, access, other)
+        } else {
+            other
         }
-        with_probe!(key, |key| self.read(key, value, flags))
     }
 
     fn counts_writes(&self) -> bool {
@@ -520,8 +305,7 @@ impl MapOps for Hash {
     }
 
     fn freeze(&self) {
-        self.frozen.store(true, Ordering::SeqCst);
-        self.slots.table.pass_locks();
+        self.slots.freeze();
     }
 
     fn user_update_elem(

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use super::hash::{self, BY_BUCKET};
 use super::holdings::{self, Gone, Holdings};
 use super::percpu_hash::{New, Parts};
+use super::slots;
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
 use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
@@ -72,7 +73,7 @@ impl LruHash {
             Lru::shared(n_slots, nr_cpus, refill)
         };
         Ok(Self {
-            table: hash::table(def, env, n_slots, value_words)?,
+            table: slots::table(def, env, n_slots, value_words)?,
             lru: lru.map_err(|_| Errno::ENOMEM)?,
             values,
         })

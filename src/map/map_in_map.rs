@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 use super::array::BY_INDEX;
 use super::fd_array::{FdArray, Held};
-use super::hash::{BY_BUCKET, Slots, next_key_of, read_buckets};
+use super::hash::{BY_BUCKET, next_key_of, read_buckets};
 use super::object::Object;
+use super::slots::Slots;
 use super::{Batches, BucketRequest, Caller, Map, MapDef, MapOps, checks};
 use crate::abi::{Errno, Fd, Result, UpdateFlags};
 use crate::btf::Fields;

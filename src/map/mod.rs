@@ -34,6 +34,7 @@ pub mod percpu_array;
 pub mod percpu_hash;
 pub mod perf_event;
 pub mod perf_event_array;
+mod plain_hash;
 pub mod prog_array;
 pub mod prog_use;
 pub mod queue_stack;
@@ -41,6 +42,7 @@ pub mod reuseport_sockarray;
 pub mod ringbuf;
 pub mod ringbuf_user;
 mod signal;
+mod slots;
 pub mod sockmap;
 pub mod stack_trace;
 mod target;
@@ -55,7 +57,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use crate::abi::{
-    Errno, Fd, MapFlags, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result, UpdateFlags,
+    Errno, Fd, MapFlags, MapHandle, MapRequest, MapType, OBJ_NAME_LEN, PollEvents, Result,
+    UpdateFlags,
 };
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
@@ -154,6 +157,17 @@ pub struct Caller<'a> {
     pub cpu: u32,
     /// The caller's open files.
     pub files: &'a dyn Files,
+}
+
+/// What calls through a handle may do, if they have nothing else to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// The CPU that they happen on.
+    pub cpu: u32,
+    /// Read elements by key.
+    pub read: bool,
+    /// Write elements by key, unless the map is frozen.
+    pub write: bool,
 }
 
 /// What the fds in keys and values stand for.
@@ -291,6 +305,12 @@ pub trait MapOps: Send + Sync + fmt::Debug {
         _flags: UpdateFlags,
     ) -> Result<()> {
         Err(Errno::ENOTSUPP)
+    }
+
+    /// A handle of this map for the calls that have nothing to be judged, if the type has one that is faster than `other`, which
+    /// is to get all others.
+    fn handle(&self, _access: Access, other: Box<dyn MapHandle>) -> Box<dyn MapHandle> {
+        other
     }
 
     /// Commands that write one element have to be counted while they do.

@@ -9,8 +9,9 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::checks::{self, Which};
-use super::hash::{BY_BUCKET, Slots, for_each, next_key_of, read_buckets};
+use super::hash::{BY_BUCKET, for_each, next_key_of, read_buckets};
 use super::holdings::{self, Gone, Holdings};
+use super::slots::Slots;
 use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};

@@ -389,7 +389,8 @@ impl Table {
         }
     }
 
-    fn key_after<P: Probe>(&self, key: P, next_key: &mut [u8]) -> bool {
+    /// As [`Table::next_key`], behind a key.
+    pub fn key_after<P: Probe>(&self, key: P, next_key: &mut [u8]) -> bool {
         let hash = Hash(key.hash_in_walk(self.seed));
         let in_bucket = self.read_hashed(key, hash, |slot| {
             let behind = self.behind(slot);

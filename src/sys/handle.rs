@@ -13,7 +13,7 @@ use super::files::File;
 use crate::abi::{Errno, Fd, MapHandle, MapType, Result, UpdateFlags};
 use crate::map::object::Object;
 use crate::map::writers::Writing;
-use crate::map::{BucketRequest, Caller, Files, Map};
+use crate::map::{Access, BucketRequest, Caller, Files, Map};
 
 /// The caller's fds, on behalf of a call through one open file.
 #[derive(Debug)]
@@ -341,10 +341,7 @@ pub(super) struct Handle {
     kernel: Kernel,
     file: Arc<File>,
     map: Arc<Map>,
-    /// A lookup without flags has nothing to be judged but its lengths.
-    reads: bool,
-    /// As `reads`, of writes.
-    writes: bool,
+    access: Access,
 }
 
 impl Handle {
@@ -353,12 +350,21 @@ impl Handle {
         let map = Arc::clone(file.map()?);
         let has_keys = !map.def.map_type.is_keyless();
         Ok(Self {
+            access: Access {
+                cpu: kernel.cpu,
+                read: file.read && has_keys,
+                write: file.write && has_keys && !map.counts_writes,
+            },
             kernel: kernel.clone(),
-            reads: file.read && has_keys,
-            writes: file.write && has_keys && !map.counts_writes,
             map,
             file,
         })
+    }
+
+    /// The fastest that the type of the map has.
+    pub(super) fn fastest(self) -> Box<dyn MapHandle> {
+        let (map, access) = (Arc::clone(&self.map), self.access);
+        map.ops.handle(access, Box::new(self))
     }
 
     #[inline(always)]
@@ -366,7 +372,7 @@ impl Handle {
         Target {
             map: &self.map,
             file: &self.file,
-            cpu: self.kernel.cpu,
+            cpu: self.access.cpu,
             files: self,
         }
     }
@@ -467,7 +473,7 @@ impl MapHandle for Handle {
     #[inline]
     fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
         let (map, size) = (&*self.map, self.map.user_value_size);
-        if self.reads
+        if self.access.read
             && flags.is_empty()
             && let Some(key) = key.get(..map.def.key_size as usize)
             && value.len() >= size
@@ -483,7 +489,7 @@ impl MapHandle for Handle {
     #[inline]
     fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
         let map = &*self.map;
-        if self.writes
+        if self.access.write
             && flags.bits() <= UpdateFlags::EXIST.bits()
             && let Some(key) = key.get(..map.def.key_size as usize)
             && let Some(value) = value.get(..map.user_value_size)
@@ -498,7 +504,7 @@ impl MapHandle for Handle {
     #[inline]
     fn delete_elem(&self, key: &[u8]) -> Result<()> {
         let map = &*self.map;
-        if self.writes
+        if self.access.write
             && let Some(key) = key.get(..map.def.key_size as usize)
             && !map.frozen.load(Ordering::Acquire)
         {
@@ -526,7 +532,7 @@ impl MapHandle for Handle {
     #[inline]
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
         let (map, size) = (&*self.map, self.map.def.key_size as usize);
-        if self.reads
+        if self.access.read
             && let Some(key) = key
             && key.len() >= size
             && next_key.len() >= size

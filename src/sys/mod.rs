@@ -352,8 +352,7 @@ impl Bpf for Kernel {
     }
 
     fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {
-        let handle = Handle::new(self, fd).ok()?;
-        Some(Box::new(handle))
+        Handle::new(self, fd).ok().map(Handle::fastest)
     }
 
     fn nr_cpus(&self) -> u32 {
