@@ -25,7 +25,6 @@ impl Elems {
 
     /// An update that replaces; false if there is no slot.
     fn update(&self, cpu: u32, key: u64, value: u64) -> bool {
-        let key = &key.to_ne_bytes();
         let hash = self.table.hash(key);
         let mut bucket = self.table.lock(hash);
         let old = bucket.find(key, hash);
@@ -51,7 +50,6 @@ impl Elems {
     }
 
     fn delete(&self, cpu: u32, key: u64) -> bool {
-        let key = &key.to_ne_bytes();
         let hash = self.table.hash(key);
         let mut bucket = self.table.lock(hash);
         let Some(old) = bucket.find(key, hash) else {
@@ -64,7 +62,7 @@ impl Elems {
     }
 
     fn lookup(&self, key: u64) -> Option<u64> {
-        self.table.read(&key.to_ne_bytes(), |slot| {
+        self.table.read(key, |slot| {
             let word = self.table.words().word(self.table.value_at(slot));
             word.load(Ordering::Relaxed)
         })
@@ -146,7 +144,7 @@ fn a_walk_goes_by_keys_that_are_there_whatever_is_replaced() {
                 })
             });
             // From keys that are never absent a walk goes on: it begins anew from one that is.
-            let bucket_of = |key: u64| elems.table.bucket_of(elems.table.hash(&key.to_ne_bytes()));
+            let bucket_of = |key: u64| elems.table.bucket_of(elems.table.hash(key));
             for from in [1, 2] {
                 let mut next = [0; 8];
                 if elems
@@ -207,7 +205,7 @@ fn of_two_writers_of_a_new_key_one_makes_it() {
             let writers = [0, 1].map(|cpu| {
                 let elems = Arc::clone(&elems);
                 thread::spawn(move || {
-                    let key = &1_u64.to_ne_bytes();
+                    let key = 1_u64;
                     let hash = elems.table.hash(key);
                     let mut bucket = elems.table.lock(hash);
                     if bucket.find(key, hash).is_some() {

@@ -348,7 +348,7 @@ impl Handle {
     pub(super) fn new(kernel: &Kernel, fd: Fd) -> Result<Self> {
         let file = kernel.own().file(fd)?;
         let map = Arc::clone(file.map()?);
-        let has_keys = !map.def.map_type.is_keyless();
+        let has_keys = map.def.key_size > 0;
         Ok(Self {
             access: Access {
                 cpu: kernel.cpu,
