@@ -168,7 +168,7 @@ fn read_few_blocks(_words: &[AtomicU64], _out: &mut [u8]) {
 /// So many bytes are blocks, few, and nothing else.
 #[inline]
 const fn is_few_blocks(len: usize) -> bool {
-    BLOCKS && len % BLOCK == 0 && len.wrapping_sub(1) < WIDE_FROM * BLOCK - 1
+    BLOCKS && len.is_multiple_of(BLOCK) && len.wrapping_sub(1) < WIDE_FROM * BLOCK - 1
 }
 
 /// Bytes to be written to whole words: what a last one is not filled by becomes 0.
