@@ -6,10 +6,11 @@ use std::any::Any;
 use std::sync::Arc;
 
 use super::checks::{self, index_below, next_index};
+use super::direct::{self, Direct};
 use super::holdings::{self, Holdings};
 use super::lock::SpinGuard;
-use super::{Batches, Caller, MapDef, MapOps, Token, Value};
-use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
+use super::{Access, Batches, Caller, MapDef, MapOps, Token, Value};
+use crate::abi::{Errno, MapFlags, MapHandle, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::{Env, PAGE_SIZE};
 use crate::store::{WORD, Words};
@@ -17,14 +18,56 @@ use crate::store::{WORD, Words};
 /// See the module.
 #[derive(Debug)]
 pub struct Array {
-    elems: Arc<Words>,
+    elems: Elems,
     mmapable: bool,
-    max_entries: u32,
     value_size: u32,
-    /// Words of one element.
-    stride: usize,
     fields: Fields,
     holdings: Option<Box<Holdings>>,
+}
+
+/// The elements, one behind the other.
+#[derive(Clone, Debug)]
+struct Elems {
+    words: Arc<Words>,
+    max_entries: u32,
+    /// Words of one element.
+    stride: usize,
+}
+
+impl Elems {
+    /// The word where an element begins.
+    #[inline]
+    fn at(&self, index: u32) -> usize {
+        index as usize * self.stride
+    }
+}
+
+impl Direct for Elems {
+    type Key<'k> = u32;
+
+    #[inline(always)]
+    fn cut(&self, bytes: &[u8]) -> Option<u32> {
+        bytes.first_chunk().map(|&bytes| u32::from_ne_bytes(bytes))
+    }
+
+    #[inline(always)]
+    fn read(&self, index: u32, value: &mut [u8]) -> Result<()> {
+        if index >= self.max_entries {
+            return Err(Errno::ENOENT);
+        }
+        self.words.read(self.at(index), value);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn next_key(&self, index: u32, next_key: &mut [u8]) -> Option<Result<()>> {
+        let next_key = next_key.first_chunk_mut::<4>()?;
+        Some(next_index(
+            Some(&index.to_ne_bytes()),
+            self.max_entries,
+            next_key,
+        ))
+    }
 }
 
 impl Array {
@@ -40,32 +83,33 @@ impl Array {
             Words::new(words)
         };
         Ok(Self {
-            elems: Arc::new(elems.map_err(|_| Errno::ENOMEM)?),
+            elems: Elems {
+                words: Arc::new(elems.map_err(|_| Errno::ENOMEM)?),
+                max_entries: def.max_entries,
+                stride,
+            },
             mmapable,
-            max_entries: def.max_entries,
             value_size: def.value_size,
-            stride,
             fields: Fields::default(),
             holdings: None,
         })
     }
 
-    /// The word where an element begins.
-    #[inline]
-    fn at(&self, index: u32) -> usize {
-        index as usize * self.stride
-    }
-
     fn value(&self, index: u32) -> Value<'_> {
-        Value::in_block(&self.elems, self.at(index), self.value_size, &self.fields)
-            .with_holdings(self.holdings.as_deref())
+        Value::in_block(
+            &self.elems.words,
+            self.elems.at(index),
+            self.value_size,
+            &self.fields,
+        )
+        .with_holdings(self.holdings.as_deref())
     }
 
     /// Out of the way of the common lookup.
     #[cold]
     fn read_with_fields(&self, at: usize, value: &mut [u8], flags: UpdateFlags) {
         let guard = self.guard(at, flags);
-        self.elems.read(at, value);
+        self.elems.words.read(at, value);
         drop(guard);
         self.fields.hide(value);
     }
@@ -75,7 +119,10 @@ impl Array {
             .fields
             .spin_lock()
             .filter(|_| flags.contains(UpdateFlags::LOCK))?;
-        Some(SpinGuard::lock(&self.elems, at * WORD + lock as usize))
+        Some(SpinGuard::lock(
+            &self.elems.words,
+            at * WORD + lock as usize,
+        ))
     }
 }
 
@@ -95,22 +142,26 @@ pub(super) fn check_update(key: &[u8], max_entries: u32, flags: UpdateFlags) -> 
 impl MapOps for Array {
     #[inline]
     fn lookup_elem(&self, _cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        index_below(key, self.max_entries).map(|index| self.value(index))
+        index_below(key, self.elems.max_entries).map(|index| self.value(index))
     }
 
     fn update_elem(&self, _cpu: u32, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        let index = check_update(key, self.max_entries, flags)?;
+        let index = check_update(key, self.elems.max_entries, flags)?;
         if flags.contains(UpdateFlags::LOCK) && self.fields.spin_lock().is_none() {
             return Err(Errno::EINVAL);
         }
-        let at = self.at(index);
+        let at = self.elems.at(index);
         if self.fields.is_empty() {
-            self.elems.write(at, value);
+            self.elems.words.write(at, value);
         } else {
             let guard = self.guard(at, flags);
-            self.fields.write_around(&self.elems, at, value);
+            self.fields.write_around(&self.elems.words, at, value);
             drop(guard);
-            drop(holdings::take(self.holdings.as_deref(), &self.elems, at));
+            drop(holdings::take(
+                self.holdings.as_deref(),
+                &self.elems.words,
+                at,
+            ));
         }
         Ok(())
     }
@@ -124,7 +175,7 @@ impl MapOps for Array {
         _cpu: u32,
         callback: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
     ) -> Result<u64> {
-        Ok(for_each_index(self.max_entries, |index| {
+        Ok(for_each_index(self.elems.max_entries, |index| {
             callback(&index.to_ne_bytes(), self.value(index))
         }))
     }
@@ -137,17 +188,28 @@ impl MapOps for Array {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let at = self.at(index_below(key, self.max_entries).ok_or(Errno::ENOENT)?);
+        let at = self
+            .elems
+            .at(index_below(key, self.elems.max_entries).ok_or(Errno::ENOENT)?);
         if self.fields.is_empty() {
-            self.elems.read(at, value);
+            self.elems.words.read(at, value);
         } else {
             self.read_with_fields(at, value, flags);
         }
         Ok(())
     }
 
+    fn handle(&self, access: Access, other: Box<dyn MapHandle>) -> Box<dyn MapHandle> {
+        if self.fields.is_empty() {
+            let value_size = self.value_size as usize;
+            direct::handle(self.elems.clone(), value_size, access, other)
+        } else {
+            other
+        }
+    }
+
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-        next_index(key, self.max_entries, next_key)
+        next_index(key, self.elems.max_entries, next_key)
     }
 
     fn batches(&self) -> Batches {
@@ -160,7 +222,7 @@ impl MapOps for Array {
     }
 
     fn mappable(&self) -> Option<&Arc<Words>> {
-        self.mmapable.then_some(&self.elems)
+        self.mmapable.then_some(&self.elems.words)
     }
 
     fn release_user_references(&self) {
@@ -177,7 +239,7 @@ impl MapOps for Array {
     }
 
     fn elem_at(&self, at: usize) -> Option<(Vec<u8>, Value<'_>)> {
-        let index = u32::try_from(at / self.stride).expect("indexes are u32");
+        let index = u32::try_from(at / self.elems.stride).expect("indexes are u32");
         Some((index.to_ne_bytes().to_vec(), self.value(index)))
     }
 

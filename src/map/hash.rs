@@ -286,7 +286,7 @@ impl MapOps for Hash {
         flags: UpdateFlags,
     ) -> Result<()> {
         with_probe!(key, |key| if self.plain {
-            self.slots.read_plain(key, value)
+            plain_hash::read(&self.slots.table, key, value)
         } else {
             self.read(key, value, flags)
         })
@@ -294,7 +294,7 @@ impl MapOps for Hash {
 
     fn handle(&self, access: Access, other: Box<dyn MapHandle>) -> Box<dyn MapHandle> {
         if self.plain {
-            plain_hash::handle(&self.slots, self.value_size, access, other)
+            plain_hash::handle(&self.slots, self.value_size as usize, access, other)
         } else {
             other
         }

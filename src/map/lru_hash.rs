@@ -15,9 +15,10 @@ use std::sync::Arc;
 use super::hash::{self, BY_BUCKET};
 use super::holdings::{self, Gone, Holdings};
 use super::percpu_hash::{New, Parts};
+use super::plain_hash;
 use super::slots;
-use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
-use crate::abi::{Errno, MapFlags, Result, UpdateFlags};
+use super::{Access, Batches, BucketRequest, Caller, MapDef, MapOps, Value, checks};
+use crate::abi::{Errno, MapFlags, MapHandle, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::Env;
 use crate::store::{Elems, Lru, Probe, Refill, Table, WORD, with_probe};
@@ -25,7 +26,7 @@ use crate::store::{Elems, Lru, Probe, Refill, Table, WORD, with_probe};
 /// See the module.
 #[derive(Debug)]
 pub struct LruHash {
-    table: Table,
+    table: Arc<Table>,
     lru: Lru,
     values: Values,
 }
@@ -73,7 +74,7 @@ impl LruHash {
             Lru::shared(n_slots, nr_cpus, refill)
         };
         Ok(Self {
-            table: slots::table(def, env, n_slots, value_words)?,
+            table: Arc::new(slots::table(def, env, n_slots, value_words)?),
             lru: lru.map_err(|_| Errno::ENOMEM)?,
             values,
         })
@@ -358,6 +359,18 @@ impl MapOps for LruHash {
     ) -> Result<()> {
         let copy = |slot| self.copy_out(slot, value, flags);
         with_probe!(key, |key| self.remove(key, copy))
+    }
+
+    fn handle(&self, access: Access, other: Box<dyn MapHandle>) -> Box<dyn MapHandle> {
+        match &self.values {
+            Values::One {
+                value_size, fields, ..
+            } if fields.is_empty() => {
+                plain_hash::handle(&self.table, *value_size as usize, access, other)
+            }
+            Values::One { .. } => other,
+            Values::PerCpu(parts) => parts.handle(&self.table, access, other),
+        }
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {

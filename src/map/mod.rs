@@ -17,6 +17,7 @@ mod create;
 mod create_btf;
 mod create_rules;
 pub mod devmap;
+mod direct;
 mod fd_array;
 pub mod fields;
 pub mod graph;
@@ -65,6 +66,7 @@ use crate::env::Env;
 pub use batch::{Batches, BucketRequest, Token};
 pub use charge::Charge;
 pub use create::{CreateRequest, create, obj_name};
+pub use direct::Access;
 pub use target::Target;
 pub use value::{Element, Value};
 pub use writers::Writers;
@@ -157,17 +159,6 @@ pub struct Caller<'a> {
     pub cpu: u32,
     /// The caller's open files.
     pub files: &'a dyn Files,
-}
-
-/// What calls through a handle may do, if they have nothing else to be judged.
-#[derive(Clone, Copy, Debug)]
-pub struct Access {
-    /// The CPU that they happen on.
-    pub cpu: u32,
-    /// Read elements by key.
-    pub read: bool,
-    /// Write elements by key, unless the map is frozen.
-    pub write: bool,
 }
 
 /// What the fds in keys and values stand for.

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use super::checks::{self, Which};
 use super::hash::{BY_BUCKET, for_each, next_key_of, read_buckets};
 use super::holdings::{self, Gone, Holdings};
+use super::plain_hash::{self, Elems};
 use super::slots::Slots;
-use super::{Batches, BucketRequest, Caller, MapDef, MapOps, Value};
-use crate::abi::{Errno, Result, UpdateFlags};
+use super::{Access, Batches, BucketRequest, Caller, MapDef, MapOps, Value};
+use crate::abi::{Errno, MapHandle, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::{Env, Release};
 use crate::store::{Probe, Table, WORD, with_probe};
@@ -21,7 +22,7 @@ use crate::store::{Probe, Table, WORD, with_probe};
 /// See the module.
 #[derive(Debug)]
 pub struct PercpuHash {
-    slots: Slots,
+    slots: Arc<Slots>,
     parts: Parts,
 }
 
@@ -185,6 +186,21 @@ impl Parts {
         }
     }
 
+    /// A handle of a map whose values are such, in those elements.
+    pub(super) fn handle(
+        &self,
+        elems: &Arc<impl Elems>,
+        access: Access,
+        other: Box<dyn MapHandle>,
+    ) -> Box<dyn MapHandle> {
+        if self.fields.is_empty() {
+            // The parts lie one behind the other, as user space has them.
+            plain_hash::handle(elems, self.words() * WORD, access, other)
+        } else {
+            other
+        }
+    }
+
     /// What an update from user space writes, and the flags that say whether.
     pub(super) fn user_new<'v>(
         &self,
@@ -209,7 +225,7 @@ impl PercpuHash {
     pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
         let parts = Parts::new(def, env);
         Ok(Self {
-            slots: Slots::new(def, env, parts.words(), 0)?,
+            slots: Arc::new(Slots::new(def, env, parts.words(), 0)?),
             parts,
         })
     }
@@ -319,6 +335,10 @@ impl MapOps for PercpuHash {
         };
         let free = |slot| drop(self.parts.take_fields(self.table(), slot));
         with_probe!(key, |key| self.slots.remove(caller.cpu, key, read, free))
+    }
+
+    fn handle(&self, access: Access, other: Box<dyn MapHandle>) -> Box<dyn MapHandle> {
+        self.parts.handle(&self.slots, access, other)
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {

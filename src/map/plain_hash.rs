@@ -7,43 +7,42 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::checks;
+use super::direct::{self, Access, Direct};
 use super::slots::Slots;
-use super::{Access, checks};
 use crate::abi::{Errno, MapHandle, Result, UpdateFlags};
-use crate::store::{Blocks, Probe, Room, Stored, Unlinked, WORD};
+use crate::store::{Blocks, Probe, Room, Stored, Table, Unlinked, WORD};
+
+/// Copies a value out.
+#[inline(always)]
+pub(super) fn read(table: &Table, key: impl Probe, value: &mut [u8]) -> Result<()> {
+    if let Ok(word) = <&mut [u8; WORD]>::try_from(&mut *value) {
+        return read_small(table, key, word);
+    }
+    if let Some(blocks) = Blocks::of(value) {
+        return read_small(table, key, blocks);
+    }
+    read_any(table, key, value)
+}
+
+/// A value that is copied without a call.
+#[inline(never)]
+fn read_small(table: &Table, key: impl Probe, mut value: impl Room) -> Result<()> {
+    let copy = |slot| value.fill(table.words(), table.value_at(slot));
+    match table.try_read(key, table.hash(key), copy) {
+        Ok(Some(())) => Ok(()),
+        Ok(None) => Err(Errno::ENOENT),
+        Err(Unlinked) => read_any(table, key, value.bytes()),
+    }
+}
+
+#[inline(never)]
+fn read_any(table: &Table, key: impl Probe, value: &mut [u8]) -> Result<()> {
+    let copy = |slot| table.words().read(table.value_at(slot), value);
+    table.read(key, copy).ok_or(Errno::ENOENT)
+}
 
 impl Slots {
-    /// Copies a value out.
-    #[inline(always)]
-    pub(super) fn read_plain(&self, key: impl Probe, value: &mut [u8]) -> Result<()> {
-        if let Ok(word) = <&mut [u8; WORD]>::try_from(&mut *value) {
-            return self.read_small(key, word);
-        }
-        if let Some(blocks) = Blocks::of(value) {
-            return self.read_small(key, blocks);
-        }
-        self.read_any(key, value)
-    }
-
-    /// A value that is copied without a call.
-    #[inline(never)]
-    fn read_small(&self, key: impl Probe, mut value: impl Room) -> Result<()> {
-        let table = &self.table;
-        let copy = |slot| value.fill(table.words(), table.value_at(slot));
-        match table.try_read(key, table.hash(key), copy) {
-            Ok(Some(())) => Ok(()),
-            Ok(None) => Err(Errno::ENOENT),
-            Err(Unlinked) => self.read_any(key, value.bytes()),
-        }
-    }
-
-    #[inline(never)]
-    fn read_any(&self, key: impl Probe, value: &mut [u8]) -> Result<()> {
-        let table = &self.table;
-        let copy = |slot| table.words().read(table.value_at(slot), value);
-        table.read(key, copy).ok_or(Errno::ENOENT)
-    }
-
     /// Inserts or replaces.
     #[inline(always)]
     pub(super) fn update_plain<const USER: bool>(
@@ -106,6 +105,63 @@ impl Slots {
     }
 }
 
+/// What a handle reads, and writes if the type has its writes uncounted.
+pub(super) trait Elems: Send + Sync + fmt::Debug + 'static {
+    fn table(&self) -> &Table;
+
+    /// As [`Direct::may_write`].
+    fn may_write(&self) -> bool;
+
+    /// As [`Direct::update`].
+    fn update(&self, cpu: u32, key: impl Probe, value: &[u8], flags: UpdateFlags) -> Result<()>;
+
+    /// As [`Direct::remove`].
+    fn remove(&self, cpu: u32, key: impl Probe) -> Result<()>;
+}
+
+impl Elems for Slots {
+    #[inline(always)]
+    fn table(&self) -> &Table {
+        &self.table
+    }
+
+    #[inline(always)]
+    fn may_write(&self) -> bool {
+        Self::may_write::<true>(self).is_ok()
+    }
+
+    #[inline(always)]
+    fn update(&self, cpu: u32, key: impl Probe, value: &[u8], flags: UpdateFlags) -> Result<()> {
+        self.update_plain::<true>(cpu, key, value, flags)
+    }
+
+    #[inline(always)]
+    fn remove(&self, cpu: u32, key: impl Probe) -> Result<()> {
+        self.remove_plain::<true>(cpu, key)
+    }
+}
+
+/// Writes of the types that only have their table read by handles are counted, so they are never uncounted ones.
+impl Elems for Table {
+    #[inline(always)]
+    fn table(&self) -> &Table {
+        self
+    }
+
+    #[inline(always)]
+    fn may_write(&self) -> bool {
+        false
+    }
+
+    fn update(&self, _cpu: u32, _: impl Probe, _: &[u8], _: UpdateFlags) -> Result<()> {
+        unreachable!("it may not write")
+    }
+
+    fn remove(&self, _cpu: u32, _: impl Probe) -> Result<()> {
+        unreachable!("it may not write")
+    }
+}
+
 /// Keys of one size.
 trait Shape: Send + Sync + fmt::Debug + 'static {
     type Key<'k>: Probe;
@@ -142,113 +198,66 @@ impl Shape for OtherSize {
     }
 }
 
-/// A handle that goes to the slots by itself; what takes more than that, `other` does.
+/// Elements, by keys of that shape.
 #[derive(Debug)]
-struct Handle<S> {
-    slots: Arc<Slots>,
-    access: Access,
-    value_size: usize,
-    other: Box<dyn MapHandle>,
+struct Shaped<S, E> {
+    elems: Arc<E>,
     shape: PhantomData<S>,
 }
 
-/// A handle of a plain hash.
-pub(super) fn handle(
-    slots: &Arc<Slots>,
-    value_size: u32,
+impl<S: Shape, E: Elems> Direct for Shaped<S, E> {
+    type Key<'k> = S::Key<'k>;
+
+    #[inline(always)]
+    fn cut<'k>(&self, bytes: &'k [u8]) -> Option<S::Key<'k>> {
+        S::cut(bytes, self.elems.table().key_size())
+    }
+
+    #[inline(always)]
+    fn read(&self, key: S::Key<'_>, value: &mut [u8]) -> Result<()> {
+        read(self.elems.table(), key, value)
+    }
+
+    #[inline(always)]
+    fn next_key(&self, key: S::Key<'_>, next_key: &mut [u8]) -> Option<Result<()>> {
+        let table = self.elems.table();
+        let found = table.key_after(key, next_key.get_mut(..table.key_size())?);
+        Some(if found { Ok(()) } else { Err(Errno::ENOENT) })
+    }
+
+    #[inline(always)]
+    fn may_write(&self) -> bool {
+        self.elems.may_write()
+    }
+
+    #[inline(always)]
+    fn update(&self, cpu: u32, key: S::Key<'_>, value: &[u8], flags: UpdateFlags) -> Result<()> {
+        self.elems.update(cpu, key, value, flags)
+    }
+
+    #[inline(always)]
+    fn remove(&self, cpu: u32, key: S::Key<'_>) -> Result<()> {
+        self.elems.remove(cpu, key)
+    }
+}
+
+/// A handle of a hash whose values have no special fields.
+pub(super) fn handle<E: Elems>(
+    elems: &Arc<E>,
+    value_size: usize,
     access: Access,
     other: Box<dyn MapHandle>,
 ) -> Box<dyn MapHandle> {
-    fn of<S: Shape>(
-        slots: &Arc<Slots>,
-        value_size: u32,
-        access: Access,
-        other: Box<dyn MapHandle>,
-    ) -> Box<dyn MapHandle> {
-        Box::new(Handle {
-            slots: Arc::clone(slots),
-            access,
-            value_size: value_size as usize,
-            other,
-            shape: PhantomData::<S>,
-        })
-    }
-    match slots.table.key_size() {
-        4 => of::<u32>(slots, value_size, access, other),
-        8 => of::<u64>(slots, value_size, access, other),
-        16 => of::<u128>(slots, value_size, access, other),
-        _ => of::<OtherSize>(slots, value_size, access, other),
-    }
-}
-
-impl<S: Shape> Handle<S> {
-    #[inline(always)]
-    fn cut<'k>(&self, key: &'k [u8]) -> Option<S::Key<'k>> {
-        S::cut(key, self.slots.table.key_size())
-    }
-
-    /// A system call may write through this handle: it is asked before all else.
-    #[inline(always)]
-    fn may_write(&self) -> bool {
-        self.access.write && self.slots.may_write::<true>().is_ok()
-    }
-}
-
-impl<S: Shape> MapHandle for Handle<S> {
-    fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
-        if self.access.read
-            && flags.is_empty()
-            && let Some(key) = self.cut(key)
-            && value.len() >= self.value_size
-        {
-            return self.slots.read_plain(key, &mut value[..self.value_size]);
+    fn shaped<S: Shape, E: Elems>(elems: &Arc<E>) -> Shaped<S, E> {
+        Shaped {
+            elems: Arc::clone(elems),
+            shape: PhantomData,
         }
-        self.other.lookup_elem(key, value, flags)
     }
-
-    fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        if self.may_write()
-            && flags.bits() <= UpdateFlags::EXIST.bits()
-            && let Some(key) = self.cut(key)
-            && let Some(value) = value.get(..self.value_size)
-        {
-            return self
-                .slots
-                .update_plain::<true>(self.access.cpu, key, value, flags);
-        }
-        self.other.update_elem(key, value, flags)
-    }
-
-    fn delete_elem(&self, key: &[u8]) -> Result<()> {
-        if self.may_write()
-            && let Some(key) = self.cut(key)
-        {
-            return self.slots.remove_plain::<true>(self.access.cpu, key);
-        }
-        self.other.delete_elem(key)
-    }
-
-    fn lookup_and_delete_elem(
-        &self,
-        key: &[u8],
-        value: &mut [u8],
-        flags: UpdateFlags,
-    ) -> Result<()> {
-        self.other.lookup_and_delete_elem(key, value, flags)
-    }
-
-    fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-        let table = &self.slots.table;
-        if self.access.read
-            && let Some(Some(key)) = key.map(|key| self.cut(key))
-            && let Some(next_key) = next_key.get_mut(..table.key_size())
-        {
-            return if table.key_after(key, next_key) {
-                Ok(())
-            } else {
-                Err(Errno::ENOENT)
-            };
-        }
-        self.other.get_next_key(key, next_key)
+    match elems.table().key_size() {
+        4 => direct::handle(shaped::<u32, E>(elems), value_size, access, other),
+        8 => direct::handle(shaped::<u64, E>(elems), value_size, access, other),
+        16 => direct::handle(shaped::<u128, E>(elems), value_size, access, other),
+        _ => direct::handle(shaped::<OtherSize, E>(elems), value_size, access, other),
     }
 }

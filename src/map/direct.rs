@@ -1,0 +1,138 @@
+//! Handles that go to the elements of their map by themselves, in the calls that have nothing to be judged but the sizes of what
+//! they are given. All others they leave to the handle for all types.
+
+use std::fmt;
+
+use crate::abi::{MapHandle, Result, UpdateFlags};
+
+/// What calls through a handle may do, if they have nothing else to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Access {
+    /// The CPU that they happen on.
+    pub cpu: u32,
+    /// Read elements by key.
+    pub read: bool,
+    /// Write elements by key, unless the map is frozen.
+    pub write: bool,
+}
+
+/// The elements of a map whose values have no special fields.
+pub(super) trait Direct: Send + Sync + fmt::Debug + 'static {
+    /// A key of the map's size.
+    type Key<'k>: Copy;
+
+    /// The key at the beginning of some bytes, if they are as many.
+    fn cut<'k>(&self, bytes: &'k [u8]) -> Option<Self::Key<'k>>;
+
+    /// Copies a value out.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT`
+    fn read(&self, key: Self::Key<'_>, value: &mut [u8]) -> Result<()>;
+
+    /// Copies the key behind another to the beginning of some bytes; none if they are too few.
+    fn next_key(&self, key: Self::Key<'_>, next_key: &mut [u8]) -> Option<Result<()>>;
+
+    /// Elements can be written by what is below; asked before all else.
+    fn may_write(&self) -> bool {
+        false
+    }
+
+    /// Inserts or replaces. The flags are `ANY`, `NOEXIST` or `EXIST`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the type.
+    fn update(&self, _cpu: u32, _: Self::Key<'_>, _: &[u8], _: UpdateFlags) -> Result<()> {
+        unreachable!("it may not write")
+    }
+
+    /// Removes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the type.
+    fn remove(&self, _cpu: u32, _: Self::Key<'_>) -> Result<()> {
+        unreachable!("it may not write")
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+struct Handle<D> {
+    direct: D,
+    access: Access,
+    /// Bytes of a value as bpf(2) copies it.
+    value_size: usize,
+    other: Box<dyn MapHandle>,
+}
+
+/// A handle of those elements, whose values have so many bytes as bpf(2) copies them.
+pub(super) fn handle(
+    direct: impl Direct,
+    value_size: usize,
+    access: Access,
+    other: Box<dyn MapHandle>,
+) -> Box<dyn MapHandle> {
+    Box::new(Handle {
+        direct,
+        access,
+        value_size,
+        other,
+    })
+}
+
+impl<D: Direct> MapHandle for Handle<D> {
+    fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+        if self.access.read
+            && flags.is_empty()
+            && let Some(key) = self.direct.cut(key)
+            && value.len() >= self.value_size
+        {
+            return self.direct.read(key, &mut value[..self.value_size]);
+        }
+        self.other.lookup_elem(key, value, flags)
+    }
+
+    fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        if self.access.write
+            && self.direct.may_write()
+            && flags.bits() <= UpdateFlags::EXIST.bits()
+            && let Some(key) = self.direct.cut(key)
+            && let Some(value) = value.get(..self.value_size)
+        {
+            return self.direct.update(self.access.cpu, key, value, flags);
+        }
+        self.other.update_elem(key, value, flags)
+    }
+
+    fn delete_elem(&self, key: &[u8]) -> Result<()> {
+        if self.access.write
+            && self.direct.may_write()
+            && let Some(key) = self.direct.cut(key)
+        {
+            return self.direct.remove(self.access.cpu, key);
+        }
+        self.other.delete_elem(key)
+    }
+
+    fn lookup_and_delete_elem(
+        &self,
+        key: &[u8],
+        value: &mut [u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
+        self.other.lookup_and_delete_elem(key, value, flags)
+    }
+
+    fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
+        if self.access.read
+            && let Some(Some(from)) = key.map(|key| self.direct.cut(key))
+            && let Some(done) = self.direct.next_key(from, next_key)
+        {
+            return done;
+        }
+        self.other.get_next_key(key, next_key)
+    }
+}
