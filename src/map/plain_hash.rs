@@ -11,7 +11,7 @@ use super::checks;
 use super::direct::{self, Access, Direct};
 use super::slots::Slots;
 use crate::abi::{Errno, MapHandle, Result, UpdateFlags};
-use crate::store::{Blocks, Probe, Room, Stored, Table, Unlinked, WORD};
+use crate::store::{Blocks, FewWords, Probe, Room, Stored, Table, Unlinked, WORD};
 
 /// Copies a value out.
 #[inline(always)]
@@ -21,6 +21,9 @@ pub(super) fn read(table: &Table, key: impl Probe, value: &mut [u8]) -> Result<(
     }
     if let Some(blocks) = Blocks::of(value) {
         return read_small(table, key, blocks);
+    }
+    if let Some(words) = FewWords::of(value) {
+        return read_small(table, key, words);
     }
     read_any(table, key, value)
 }

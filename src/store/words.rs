@@ -212,6 +212,34 @@ impl Room for &mut [u8; WORD] {
     }
 }
 
+/// Room for less than a block of words.
+#[derive(Debug)]
+pub struct FewWords<'a>(&'a mut [[u8; WORD]]);
+
+impl<'a> FewWords<'a> {
+    /// Those bytes, if they are so many words and nothing else.
+    #[inline(always)]
+    pub fn of(bytes: &'a mut [u8]) -> Option<Self> {
+        let (words, rest) = bytes.as_chunks_mut();
+        (rest.is_empty() && words.len() < BLOCK / WORD).then_some(Self(words))
+    }
+}
+
+impl Room for FewWords<'_> {
+    #[inline(always)]
+    fn fill(&mut self, words: &Words, from: usize) {
+        let words = words.slice(from, self.0.len());
+        for (out, word) in self.0.iter_mut().zip(words) {
+            *out = word.load(Ordering::Relaxed).to_ne_bytes();
+        }
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        self.0.as_flattened_mut()
+    }
+}
+
 /// Room for a few blocks.
 #[derive(Debug)]
 pub struct Blocks<'a>(&'a mut [u8]);
