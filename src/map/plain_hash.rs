@@ -11,26 +11,29 @@ use super::checks;
 use super::direct::{self, Access, Direct};
 use super::slots::Slots;
 use crate::abi::{Errno, MapHandle, Result, UpdateFlags};
-use crate::store::{Blocks, FewWords, Probe, Room, Stored, Table, Unlinked, WORD};
+use crate::store::{Blocks, FewBlocks, FewWords, Probe, Room, Stored, Table, Unlinked, WORD};
 
 /// Copies a value out.
 #[inline(always)]
 pub(super) fn read(table: &Table, key: impl Probe, value: &mut [u8]) -> Result<()> {
     if let Ok(word) = <&mut [u8; WORD]>::try_from(&mut *value) {
-        return read_small(table, key, word);
+        return read_into(table, key, word);
     }
-    if let Some(blocks) = Blocks::of(value) {
-        return read_small(table, key, blocks);
+    if let Some(blocks) = FewBlocks::of(value) {
+        return read_into(table, key, blocks);
     }
     if let Some(words) = FewWords::of(value) {
-        return read_small(table, key, words);
+        return read_into(table, key, words);
+    }
+    if let Some(blocks) = Blocks::of(value) {
+        return read_into(table, key, blocks);
     }
     read_any(table, key, value)
 }
 
-/// A value that is copied without a call.
+/// A value of one of the sizes that are copied fast.
 #[inline(never)]
-fn read_small(table: &Table, key: impl Probe, mut value: impl Room) -> Result<()> {
+fn read_into(table: &Table, key: impl Probe, mut value: impl Room) -> Result<()> {
     let copy = |slot| value.fill(table.words(), table.value_at(slot));
     match table.try_read(key, table.hash(key), copy) {
         Ok(Some(())) => Ok(()),

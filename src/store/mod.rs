@@ -29,7 +29,7 @@ pub use ring::{Header, Ring};
 pub(crate) use sync::AtomicU64;
 pub use table::{Bucket, Hash, MAX_SLOTS, Place, Table, Unlinked};
 pub use trie::{Entry, Trie, Vacant};
-pub use words::{Blocks, FewWords, Room, Stored, WORD, Words};
+pub use words::{Blocks, FewBlocks, FewWords, Room, Stored, WORD, Words};
 
 /// There is no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -39,19 +39,19 @@ const BLOCKS: bool = cfg!(all(
 /// From this many blocks on, wider registers are worth a look whether there are any.
 const WIDE_FROM: usize = 4;
 
-/// The moves of one block, again and again.
+/// The moves of some bytes, again and again.
 macro_rules! copy_loop {
-    ($from:ident, $to:ident, $blocks:ident, $class:ident [$($register:ident),*], $($line:literal),*) => {
+    ($from:ident, $to:ident, $times:expr, $bytes:literal, $class:ident [$($register:ident),*], $($line:literal),*) => {
         std::arch::asm!(
             "2:",
             $($line,)*
-            "add {from}, 64",
-            "add {to}, 64",
-            "dec {blocks}",
+            concat!("add {from}, ", $bytes),
+            concat!("add {to}, ", $bytes),
+            "dec {times}",
             "jnz 2b",
             from = inout(reg) $from => _,
             to = inout(reg) $to => _,
-            blocks = inout(reg) $blocks => _,
+            times = inout(reg) $times => _,
             $($register = out($class) _,)*
             options(nostack)
         )
@@ -103,7 +103,7 @@ unsafe fn copy_few_blocks(from: *const u8, to: *mut u8, blocks: usize) {
     // not its business.
     unsafe {
         copy_loop!(
-            from, to, blocks, xmm_reg [a, b, c, d],
+            from, to, blocks, 64, xmm_reg [a, b, c, d],
             "movups {a}, [{from}]",
             "movups {b}, [{from} + 16]",
             "movups {c}, [{from} + 32]",
@@ -127,12 +127,30 @@ unsafe fn copy_wide_blocks(from: *const u8, to: *mut u8, blocks: usize) {
     // SAFETY: as in `copy_blocks`.
     unsafe {
         copy_loop!(
-            from, to, blocks, ymm_reg [a, b],
+            from, to, blocks / WIDE_FROM, 256, ymm_reg [a, b, c, d, e, f, g, h],
             "vmovups {a}, [{from}]",
             "vmovups {b}, [{from} + 32]",
+            "vmovups {c}, [{from} + 64]",
+            "vmovups {d}, [{from} + 96]",
+            "vmovups {e}, [{from} + 128]",
+            "vmovups {f}, [{from} + 160]",
+            "vmovups {g}, [{from} + 192]",
+            "vmovups {h}, [{from} + 224]",
             "vmovups [{to}], {a}",
-            "vmovups [{to} + 32], {b}"
+            "vmovups [{to} + 32], {b}",
+            "vmovups [{to} + 64], {c}",
+            "vmovups [{to} + 96], {d}",
+            "vmovups [{to} + 128], {e}",
+            "vmovups [{to} + 160], {f}",
+            "vmovups [{to} + 192], {g}",
+            "vmovups [{to} + 224], {h}"
         );
+    }
+    let rest = blocks % WIDE_FROM;
+    if rest > 0 {
+        let done = (blocks - rest) * BLOCK;
+        // SAFETY: as in `copy_blocks`: so many are left behind those that were copied.
+        unsafe { copy_few_blocks(from.add(done), to.add(done), rest) };
     }
 }
 
@@ -165,10 +183,16 @@ fn read_few_blocks(_words: &[AtomicU64], _out: &mut [u8]) {
     unreachable!("no blocks here")
 }
 
+/// So many bytes are blocks, at least one, and nothing else.
+#[inline]
+const fn is_blocks(len: usize) -> bool {
+    BLOCKS && len.is_multiple_of(BLOCK) && len > 0
+}
+
 /// So many bytes are blocks, few, and nothing else.
 #[inline]
 const fn is_few_blocks(len: usize) -> bool {
-    BLOCKS && len.is_multiple_of(BLOCK) && len.wrapping_sub(1) < WIDE_FROM * BLOCK - 1
+    is_blocks(len) && len < WIDE_FROM * BLOCK
 }
 
 /// Bytes to be written to whole words: what a last one is not filled by becomes 0.
@@ -242,20 +266,44 @@ impl Room for FewWords<'_> {
 
 /// Room for a few blocks.
 #[derive(Debug)]
-pub struct Blocks<'a>(&'a mut [u8]);
+pub struct FewBlocks<'a>(&'a mut [u8]);
 
-impl<'a> Blocks<'a> {
-    /// Those bytes, if they are a few blocks and nothing else.
+impl<'a> FewBlocks<'a> {
+    /// Those bytes, if they are so many blocks and nothing else.
     #[inline(always)]
     pub fn of(bytes: &'a mut [u8]) -> Option<Self> {
         is_few_blocks(bytes.len()).then_some(Self(bytes))
     }
 }
 
-impl Room for Blocks<'_> {
+impl Room for FewBlocks<'_> {
     #[inline(always)]
     fn fill(&mut self, words: &Words, from: usize) {
         read_few_blocks(words.slice(from, self.0.len() / WORD), self.0);
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self) -> &mut [u8] {
+        self.0
+    }
+}
+
+/// Room for any number of blocks; they are copied by a call.
+#[derive(Debug)]
+pub struct Blocks<'a>(&'a mut [u8]);
+
+impl<'a> Blocks<'a> {
+    /// Those bytes, if they are blocks and nothing else.
+    #[inline(always)]
+    pub fn of(bytes: &'a mut [u8]) -> Option<Self> {
+        is_blocks(bytes.len()).then_some(Self(bytes))
+    }
+}
+
+impl Room for Blocks<'_> {
+    #[inline(always)]
+    fn fill(&mut self, words: &Words, from: usize) {
+        read_blocks(words.slice(from, self.0.len() / WORD), self.0);
     }
 
     #[inline(always)]
@@ -480,7 +528,7 @@ impl Words {
         // A counter, most often.
         if let Ok(mut word) = <&mut [u8; WORD]>::try_from(&mut *out) {
             word.fill(self, from);
-        } else if let Some(mut blocks) = Blocks::of(out) {
+        } else if let Some(mut blocks) = FewBlocks::of(out) {
             blocks.fill(self, from);
         } else {
             self.read_some(from, out);
@@ -546,6 +594,8 @@ impl Words {
                 .store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
         } else if is_few_blocks(bytes.len()) {
             self.write_few_blocks(from, bytes);
+        } else if is_blocks(bytes.len()) {
+            self.write_blocks(from, bytes);
         } else {
             self.fill_some(from, bytes);
         }
