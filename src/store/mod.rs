@@ -1,6 +1,7 @@
 //! Containers of bytes: no errno, no flag, no type of map.
 
 mod bits;
+mod blocks;
 mod chains;
 mod fifo;
 mod freelist;
@@ -10,6 +11,7 @@ mod lru;
 mod probe;
 mod rbtree;
 mod ring;
+mod room;
 #[cfg(all(test, shuttle))]
 mod shuttle_tests;
 mod sync;
@@ -26,10 +28,11 @@ pub use lru::{Elems, Lru, Refill};
 pub(crate) use probe::{Probe, with_probe};
 pub use rbtree::{RbTree, Side};
 pub use ring::{Header, Ring};
+pub use room::{Blocks, FewBlocks, FewWords, Room, Stored};
 pub(crate) use sync::AtomicU64;
 pub use table::{Bucket, Hash, MAX_SLOTS, Place, Table, Unlinked};
 pub use trie::{Entry, Trie, Vacant};
-pub use words::{Blocks, FewBlocks, FewWords, Room, Stored, WORD, Words};
+pub use words::{WORD, Words};
 
 /// There is no room.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

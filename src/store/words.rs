@@ -16,6 +16,8 @@ use std::ptr::NonNull;
 
 use memmap2::{MmapMut, MmapOptions};
 
+use super::blocks;
+use super::room::{FewBlocks, Room};
 use super::sync::{AtomicU64, Ordering};
 
 /// Bytes of a word.
@@ -26,297 +28,6 @@ const HUGE_PAGES_FROM: usize = 1 << 22;
 
 /// From this many bytes on, the words have a mapping of their own: whole pages, which are taken when they are used.
 const MAPPING_FROM: usize = 1 << 14;
-
-/// Bytes that are copied at once, where there are so many.
-const BLOCK: usize = 64;
-
-/// This processor has such copies, and nobody watches single accesses.
-const BLOCKS: bool = cfg!(all(
-    target_arch = "x86_64",
-    not(any(miri, shuttle, mapemu_portable))
-));
-
-/// From this many blocks on, wider registers are worth a look whether there are any.
-const WIDE_FROM: usize = 4;
-
-/// The moves of some bytes, again and again.
-macro_rules! copy_loop {
-    ($from:ident, $to:ident, $times:expr, $bytes:literal, $class:ident [$($register:ident),*], $($line:literal),*) => {
-        std::arch::asm!(
-            "2:",
-            $($line,)*
-            concat!("add {from}, ", $bytes),
-            concat!("add {to}, ", $bytes),
-            "dec {times}",
-            "jnz 2b",
-            from = inout(reg) $from => _,
-            to = inout(reg) $to => _,
-            times = inout(reg) $times => _,
-            $($register = out($class) _,)*
-            options(nostack)
-        )
-    };
-}
-
-/// Copies blocks that other threads may write or read meanwhile. A word is never torn where it lies at its place on the
-/// shared side: those in one register of the processor may be. (`movsb` would tear words, and `movsq` begins late.)
-///
-/// # Safety
-///
-/// `from` can be read and `to` written for `blocks` blocks, at least one, and they do not overlap.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-unsafe fn copy_blocks(from: *const u8, to: *mut u8, blocks: usize) {
-    if blocks >= WIDE_FROM {
-        // SAFETY: by the contract of this function.
-        return unsafe { copy_many_blocks(from, to, blocks) };
-    }
-    // SAFETY: by the contract of this function.
-    unsafe { copy_few_blocks(from, to, blocks) }
-}
-
-/// As [`copy_blocks`], out of the way of those that copy few.
-///
-/// # Safety
-///
-/// As there.
-#[cfg(target_arch = "x86_64")]
-#[inline(never)]
-unsafe fn copy_many_blocks(from: *const u8, to: *mut u8, blocks: usize) {
-    if is_x86_feature_detected!("avx") {
-        // SAFETY: by the contract of this function, on a processor that has such registers.
-        return unsafe { copy_wide_blocks(from, to, blocks) };
-    }
-    // SAFETY: by the contract of this function.
-    unsafe { copy_few_blocks(from, to, blocks) }
-}
-
-/// As [`copy_blocks`].
-///
-/// # Safety
-///
-/// As there.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-unsafe fn copy_few_blocks(from: *const u8, to: *mut u8, blocks: usize) {
-    // SAFETY: by the contract of this function. The compiler knows nothing of what happens in there, so a racing access is
-    // not its business.
-    unsafe {
-        copy_loop!(
-            from, to, blocks, 64, xmm_reg [a, b, c, d],
-            "movups {a}, [{from}]",
-            "movups {b}, [{from} + 16]",
-            "movups {c}, [{from} + 32]",
-            "movups {d}, [{from} + 48]",
-            "movups [{to}], {a}",
-            "movups [{to} + 16], {b}",
-            "movups [{to} + 32], {c}",
-            "movups [{to} + 48], {d}"
-        );
-    }
-}
-
-/// As [`copy_blocks`].
-///
-/// # Safety
-///
-/// As there; and the processor has AVX.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx")]
-unsafe fn copy_wide_blocks(from: *const u8, to: *mut u8, blocks: usize) {
-    // SAFETY: as in `copy_blocks`.
-    unsafe {
-        copy_loop!(
-            from, to, blocks / WIDE_FROM, 256, ymm_reg [a, b, c, d, e, f, g, h],
-            "vmovups {a}, [{from}]",
-            "vmovups {b}, [{from} + 32]",
-            "vmovups {c}, [{from} + 64]",
-            "vmovups {d}, [{from} + 96]",
-            "vmovups {e}, [{from} + 128]",
-            "vmovups {f}, [{from} + 160]",
-            "vmovups {g}, [{from} + 192]",
-            "vmovups {h}, [{from} + 224]",
-            "vmovups [{to}], {a}",
-            "vmovups [{to} + 32], {b}",
-            "vmovups [{to} + 64], {c}",
-            "vmovups [{to} + 96], {d}",
-            "vmovups [{to} + 128], {e}",
-            "vmovups [{to} + 160], {f}",
-            "vmovups [{to} + 192], {g}",
-            "vmovups [{to} + 224], {h}"
-        );
-    }
-    let rest = blocks % WIDE_FROM;
-    if rest > 0 {
-        let done = (blocks - rest) * BLOCK;
-        // SAFETY: as in `copy_blocks`: so many are left behind those that were copied.
-        unsafe { copy_few_blocks(from.add(done), to.add(done), rest) };
-    }
-}
-
-/// Copies these words, which are `out.len()` bytes, whole blocks.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn read_blocks(words: &[AtomicU64], out: &mut [u8]) {
-    debug_assert_eq!(words.len() * WORD, out.len());
-    // SAFETY: so many bytes lie there, and `out` is the caller's own. The copy is the processor's: other threads that write
-    // meanwhile are seen in part or not, as with single words.
-    unsafe { copy_blocks(words.as_ptr().cast(), out.as_mut_ptr(), out.len() / BLOCK) };
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn read_blocks(_words: &[AtomicU64], _out: &mut [u8]) {
-    unreachable!("no blocks here")
-}
-
-/// As [`read_blocks`], where they are few.
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn read_few_blocks(words: &[AtomicU64], out: &mut [u8]) {
-    debug_assert_eq!(words.len() * WORD, out.len());
-    // SAFETY: as in `read_blocks`.
-    unsafe { copy_few_blocks(words.as_ptr().cast(), out.as_mut_ptr(), out.len() / BLOCK) };
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn read_few_blocks(_words: &[AtomicU64], _out: &mut [u8]) {
-    unreachable!("no blocks here")
-}
-
-/// So many bytes are blocks, at least one, and nothing else.
-#[inline]
-const fn is_blocks(len: usize) -> bool {
-    BLOCKS && len.is_multiple_of(BLOCK) && len > 0
-}
-
-/// So many bytes are blocks, few, and nothing else.
-#[inline]
-const fn is_few_blocks(len: usize) -> bool {
-    is_blocks(len) && len < WIDE_FROM * BLOCK
-}
-
-/// Bytes to be written to whole words: what a last one is not filled by becomes 0.
-pub trait Stored: Copy {
-    /// Writes them to the words from `from` on.
-    fn write(self, words: &Words, from: usize);
-}
-
-impl Stored for u64 {
-    #[inline(always)]
-    fn write(self, words: &Words, from: usize) {
-        words.word(from).store(self, Ordering::Relaxed);
-    }
-}
-
-impl Stored for &[u8] {
-    #[inline(always)]
-    fn write(self, words: &Words, from: usize) {
-        words.fill(from, self);
-    }
-}
-
-/// Room for words that are copied without a call.
-pub trait Room {
-    /// Copies the words from `from` on.
-    fn fill(&mut self, words: &Words, from: usize);
-
-    /// All of it.
-    fn bytes(&mut self) -> &mut [u8];
-}
-
-impl Room for &mut [u8; WORD] {
-    #[inline(always)]
-    fn fill(&mut self, words: &Words, from: usize) {
-        **self = words.word(from).load(Ordering::Relaxed).to_ne_bytes();
-    }
-
-    #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut self[..]
-    }
-}
-
-/// Room for less than a block of words.
-#[derive(Debug)]
-pub struct FewWords<'a>(&'a mut [[u8; WORD]]);
-
-impl<'a> FewWords<'a> {
-    /// Those bytes, if they are so many words and nothing else.
-    #[inline(always)]
-    pub fn of(bytes: &'a mut [u8]) -> Option<Self> {
-        let (words, rest) = bytes.as_chunks_mut();
-        (rest.is_empty() && words.len() < BLOCK / WORD).then_some(Self(words))
-    }
-}
-
-impl Room for FewWords<'_> {
-    #[inline(always)]
-    fn fill(&mut self, words: &Words, from: usize) {
-        let words = words.slice(from, self.0.len());
-        for (out, word) in self.0.iter_mut().zip(words) {
-            *out = word.load(Ordering::Relaxed).to_ne_bytes();
-        }
-    }
-
-    #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self.0.as_flattened_mut()
-    }
-}
-
-/// Room for a few blocks.
-#[derive(Debug)]
-pub struct FewBlocks<'a>(&'a mut [u8]);
-
-impl<'a> FewBlocks<'a> {
-    /// Those bytes, if they are so many blocks and nothing else.
-    #[inline(always)]
-    pub fn of(bytes: &'a mut [u8]) -> Option<Self> {
-        is_few_blocks(bytes.len()).then_some(Self(bytes))
-    }
-}
-
-impl Room for FewBlocks<'_> {
-    #[inline(always)]
-    fn fill(&mut self, words: &Words, from: usize) {
-        read_few_blocks(words.slice(from, self.0.len() / WORD), self.0);
-    }
-
-    #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self.0
-    }
-}
-
-/// Room for any number of blocks; they are copied by a call.
-#[derive(Debug)]
-pub struct Blocks<'a>(&'a mut [u8]);
-
-impl<'a> Blocks<'a> {
-    /// Those bytes, if they are blocks and nothing else.
-    #[inline(always)]
-    pub fn of(bytes: &'a mut [u8]) -> Option<Self> {
-        is_blocks(bytes.len()).then_some(Self(bytes))
-    }
-}
-
-impl Room for Blocks<'_> {
-    #[inline(always)]
-    fn fill(&mut self, words: &Words, from: usize) {
-        read_blocks(words.slice(from, self.0.len() / WORD), self.0);
-    }
-
-    #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self.0
-    }
-}
-
-/// How many of so many bytes are copied in blocks.
-#[inline]
-const fn in_blocks(len: usize) -> usize {
-    if BLOCKS { len / BLOCK * BLOCK } else { 0 }
-}
 
 /// Up to 7 bytes as a word, filled up with 0.
 #[inline]
@@ -537,10 +248,10 @@ impl Words {
 
     fn read_some(&self, from: usize, out: &mut [u8]) {
         let words = self.slice(from, out.len().div_ceil(WORD));
-        let (blocks, out) = out.split_at_mut(in_blocks(out.len()));
+        let (blocks, out) = out.split_at_mut(blocks::within(out.len()));
         let (of_blocks, words) = words.split_at(blocks.len() / WORD);
         if !blocks.is_empty() {
-            read_blocks(of_blocks, blocks);
+            blocks::read(of_blocks, blocks);
         }
         let mut chunks = out.chunks_exact_mut(WORD);
         for (chunk, word) in (&mut chunks).zip(words) {
@@ -570,9 +281,9 @@ impl Words {
     /// Copies `bytes` to the word at `from` on; of a last word that they fill in part, the other bytes stay.
     #[inline(always)]
     pub fn write(&self, from: usize, bytes: &[u8]) {
-        let (blocks, bytes) = bytes.split_at(in_blocks(bytes.len()));
+        let (blocks, bytes) = bytes.split_at(blocks::within(bytes.len()));
         if !blocks.is_empty() {
-            self.write_blocks(from, blocks);
+            blocks::write(self.slice(from, blocks.len() / WORD), blocks);
         }
         let from = from + blocks.len() / WORD;
         let whole = bytes.len() / WORD;
@@ -592,10 +303,10 @@ impl Words {
         if let Ok(&bytes) = <&[u8; WORD]>::try_from(bytes) {
             self.word(from)
                 .store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
-        } else if is_few_blocks(bytes.len()) {
-            self.write_few_blocks(from, bytes);
-        } else if is_blocks(bytes.len()) {
-            self.write_blocks(from, bytes);
+        } else if blocks::are_few(bytes.len()) {
+            blocks::write_few(self.slice(from, bytes.len() / WORD), bytes);
+        } else if blocks::are_blocks(bytes.len()) {
+            blocks::write(self.slice(from, bytes.len() / WORD), bytes);
         } else {
             self.fill_some(from, bytes);
         }
@@ -609,49 +320,6 @@ impl Words {
             self.word(from + whole / WORD)
                 .store(padded(rest), Ordering::Relaxed);
         }
-    }
-
-    /// The address of `len` bytes from the word at `from` on.
-    ///
-    /// # Panics
-    ///
-    /// If they do not lie in the block.
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    fn block(&self, from: usize, len: usize) -> *mut u8 {
-        let words = len.div_ceil(WORD);
-        if words > self.len || from > self.len - words {
-            outside(from, self.len);
-        }
-        // SAFETY: `from <= len` of the block, so it is in or one past it, by the invariant of the struct.
-        unsafe { self.words.add(from) }.as_ptr().cast::<u8>()
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline]
-    fn write_blocks(&self, from: usize, bytes: &[u8]) {
-        let at = self.block(from, bytes.len());
-        // SAFETY: `block` checked that so many bytes lie there, and `bytes` are not among them. The copy is the processor's, as in
-        // `read_blocks`.
-        unsafe { copy_blocks(bytes.as_ptr(), at, bytes.len() / BLOCK) };
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[inline(always)]
-    fn write_few_blocks(&self, from: usize, bytes: &[u8]) {
-        let at = self.block(from, bytes.len());
-        // SAFETY: as in `write_blocks`.
-        unsafe { copy_few_blocks(bytes.as_ptr(), at, bytes.len() / BLOCK) };
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn write_few_blocks(&self, _from: usize, _bytes: &[u8]) {
-        unreachable!("no blocks here")
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn write_blocks(&self, _from: usize, _bytes: &[u8]) {
-        unreachable!("no blocks here")
     }
 
     /// Copies bytes out, from any byte on; those of one word are read at once.
