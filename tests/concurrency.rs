@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use mapemu::Kernel;
-use mapemu::abi::{Errno, MapType, UpdateFlags};
+use mapemu::abi::{Bpf as _, Errno, MapType, UpdateFlags};
 use mapemu::btf::Writer;
 use mapemu::calls::{self, CreateOpts};
 use mapemu::helper::Prog;
@@ -214,17 +214,24 @@ fn a_frozen_hash_does_not_change() {
     for _ in 0..20 {
         let kernel = Kernel::new();
         let fd = hash(&kernel, 8, 4, 0);
-        let key = 7_u32.to_ne_bytes();
+        let (key, other) = (7_u32.to_ne_bytes(), 8_u32.to_ne_bytes());
         calls::bpf_map_update_elem(&kernel, fd, &key, &[0; 8], BPF_ANY).unwrap();
         let begun = AtomicU32::new(0);
         on_two_cpus(
             |cpu| {
                 let kernel = kernel.on_cpu(cpu);
+                let handle = kernel.map_handle(fd).unwrap();
                 begun.fetch_add(1, Ordering::Relaxed);
                 for step in 0_u64.. {
                     let value = step.to_ne_bytes();
-                    match calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_ANY) {
-                        Ok(()) => {}
+                    let done = match step % 4 {
+                        0 => calls::bpf_map_update_elem(&kernel, fd, &key, &value, BPF_ANY),
+                        1 => handle.update_elem(&key, &value, UpdateFlags::ANY),
+                        2 => handle.update_elem(&other, &value, UpdateFlags::ANY),
+                        _ => handle.delete_elem(&other),
+                    };
+                    match done {
+                        Ok(()) | Err(Errno::ENOENT) => {}
                         Err(errno) => return assert_eq!(errno, Errno::EPERM),
                     }
                 }
@@ -235,9 +242,10 @@ fn a_frozen_hash_does_not_change() {
                 }
                 calls::bpf_map_freeze(&kernel, fd).unwrap();
                 let values = [(); 100].map(|()| {
-                    let mut value = [0; 8];
-                    calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value).unwrap();
-                    value
+                    [key, other].map(|key| {
+                        let mut value = [0; 8];
+                        calls::bpf_map_lookup_elem(&kernel, fd, &key, &mut value).map(|()| value)
+                    })
                 });
                 assert!(values.iter().all(|value| *value == values[0]), "{values:?}");
             },

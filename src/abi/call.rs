@@ -127,7 +127,8 @@ impl<B: Bpf + ?Sized> Bpf for Arc<B> {
 
 /// A map behind an fd that was looked up once: the element commands, without an attr and the caller's memory.
 ///
-/// Keys and values have the map's sizes ([`EFAULT`](Errno::EFAULT) if they are shorter); answers are those of bpf(2).
+/// Keys and values have the map's sizes ([`EFAULT`](Errno::EFAULT) if they are shorter); answers are those of bpf(2). Room for an
+/// answer may be written even if there is none: when an element goes while it is read.
 pub trait MapHandle: Send + Sync + fmt::Debug {
     /// `BPF_MAP_LOOKUP_ELEM`
     ///

@@ -18,23 +18,23 @@ use crate::store::{WORD, Words};
 /// See the module.
 #[derive(Debug)]
 pub struct Array {
-    elems: Elems,
+    elems: Block,
     mmapable: bool,
     value_size: u32,
     fields: Fields,
     holdings: Option<Box<Holdings>>,
 }
 
-/// The elements, one behind the other.
+/// All elements, one behind the other.
 #[derive(Clone, Debug)]
-struct Elems {
+struct Block {
     words: Arc<Words>,
     max_entries: u32,
     /// Words of one element.
     stride: usize,
 }
 
-impl Elems {
+impl Block {
     /// The word where an element begins.
     #[inline]
     fn at(&self, index: u32) -> usize {
@@ -42,7 +42,7 @@ impl Elems {
     }
 }
 
-impl Direct for Elems {
+impl Direct for Block {
     type Key<'k> = u32;
 
     #[inline(always)]
@@ -83,7 +83,7 @@ impl Array {
             Words::new(words)
         };
         Ok(Self {
-            elems: Elems {
+            elems: Block {
                 words: Arc::new(elems.map_err(|_| Errno::ENOMEM)?),
                 max_entries: def.max_entries,
                 stride,

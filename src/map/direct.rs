@@ -16,7 +16,7 @@ pub struct Access {
     pub write: bool,
 }
 
-/// The elements of a map whose values have no special fields.
+/// The elements of a map whose values have no special fields, as calls through a handle reach them.
 pub(super) trait Direct: Send + Sync + fmt::Debug + 'static {
     /// A key of the map's size.
     type Key<'k>: Copy;
@@ -34,27 +34,21 @@ pub(super) trait Direct: Send + Sync + fmt::Debug + 'static {
     /// Copies the key behind another to the beginning of some bytes; none if they are too few.
     fn next_key(&self, key: Self::Key<'_>, next_key: &mut [u8]) -> Option<Result<()>>;
 
-    /// Elements can be written by what is below; asked before all else.
-    fn may_write(&self) -> bool {
-        false
+    /// Inserts or replaces, unless the map is frozen; the flags are `ANY`, `NOEXIST` or `EXIST`. None of a type whose writes are
+    /// counted.
+    fn update(
+        &self,
+        _cpu: u32,
+        _key: Self::Key<'_>,
+        _value: &[u8],
+        _flags: UpdateFlags,
+    ) -> Option<Result<()>> {
+        None
     }
 
-    /// Inserts or replaces. The flags are `ANY`, `NOEXIST` or `EXIST`.
-    ///
-    /// # Errors
-    ///
-    /// Those of the type.
-    fn update(&self, _cpu: u32, _: Self::Key<'_>, _: &[u8], _: UpdateFlags) -> Result<()> {
-        unreachable!("it may not write")
-    }
-
-    /// Removes.
-    ///
-    /// # Errors
-    ///
-    /// Those of the type.
-    fn remove(&self, _cpu: u32, _: Self::Key<'_>) -> Result<()> {
-        unreachable!("it may not write")
+    /// Removes, unless the map is frozen. None of a type whose writes are counted.
+    fn remove(&self, _cpu: u32, _key: Self::Key<'_>) -> Option<Result<()>> {
+        None
     }
 }
 
@@ -97,22 +91,22 @@ impl<D: Direct> MapHandle for Handle<D> {
 
     fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
         if self.access.write
-            && self.direct.may_write()
             && flags.bits() <= UpdateFlags::EXIST.bits()
             && let Some(key) = self.direct.cut(key)
             && let Some(value) = value.get(..self.value_size)
+            && let Some(done) = self.direct.update(self.access.cpu, key, value, flags)
         {
-            return self.direct.update(self.access.cpu, key, value, flags);
+            return done;
         }
         self.other.update_elem(key, value, flags)
     }
 
     fn delete_elem(&self, key: &[u8]) -> Result<()> {
         if self.access.write
-            && self.direct.may_write()
             && let Some(key) = self.direct.cut(key)
+            && let Some(done) = self.direct.remove(self.access.cpu, key)
         {
-            return self.direct.remove(self.access.cpu, key);
+            return done;
         }
         self.other.delete_elem(key)
     }

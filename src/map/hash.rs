@@ -98,8 +98,7 @@ impl Hash {
     }
 }
 
-// Compiled for each shape of keys, and once more for plain maps, with what these need and nothing else: the less code, the
-// further ahead the processor sees.
+// Compiled for each shape of keys; plain maps have functions of their own.
 impl Hash {
     #[inline(never)]
     fn read(&self, key: impl Probe, value: &mut [u8], flags: UpdateFlags) -> Result<()> {
@@ -112,19 +111,14 @@ impl Hash {
     #[inline(never)]
     fn remove<const USER: bool>(&self, cpu: u32, key: impl Probe) -> Result<()> {
         let free = |slot| drop(self.take_fields(slot));
-        self.slots
-            .remove(cpu, key, |_| self.slots.may_write::<USER>(), free)
+        self.slots.remove::<USER>(cpu, key, |_| (), free)
     }
 
     #[inline(never)]
     fn take(&self, cpu: u32, key: impl Probe, value: &mut [u8], flags: UpdateFlags) -> Result<()> {
-        let look = |slot| {
-            self.slots.may_write::<true>()?;
-            self.copy_out(slot, value, flags);
-            Ok(())
-        };
+        let look = |slot| self.copy_out(slot, value, flags);
         let free = |slot| drop(self.take_fields(slot));
-        self.slots.remove(cpu, key, look, free)
+        self.slots.remove::<true>(cpu, key, look, free)
     }
 
     /// Kernel: `kernel/bpf/hashtab.c:htab_map_update_elem`. The order of the checks is part of the behaviour.

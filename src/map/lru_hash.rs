@@ -366,10 +366,11 @@ impl MapOps for LruHash {
             Values::One {
                 value_size, fields, ..
             } if fields.is_empty() => {
-                plain_hash::handle(&self.table, *value_size as usize, access, other)
+                let table = Arc::clone(&self.table);
+                plain_hash::handle_of(table, *value_size as usize, access, other)
             }
             Values::One { .. } => other,
-            Values::PerCpu(parts) => parts.handle(&self.table, access, other),
+            Values::PerCpu(parts) => parts.handle(Arc::clone(&self.table), access, other),
         }
     }
 

@@ -194,7 +194,7 @@ impl MapOps for HashOfMaps {
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
         // The map may go with it: not under the bucket's lock. And who reads the bucket meanwhile still sees it.
         let free = |slot| drop(self.maps.take(slot));
-        self.slots.remove(cpu, key, |_| Ok(()), free)
+        self.slots.remove::<false>(cpu, key, |_| (), free)
     }
 
     fn user_lookup_elem(

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::checks::{self, Which};
 use super::hash::{BY_BUCKET, for_each, next_key_of, read_buckets};
 use super::holdings::{self, Gone, Holdings};
-use super::plain_hash::{self, Elems};
+use super::plain_hash::{self, Plain};
 use super::slots::Slots;
 use super::{Access, Batches, BucketRequest, Caller, MapDef, MapOps, Value};
 use crate::abi::{Errno, MapHandle, Result, UpdateFlags};
@@ -189,13 +189,13 @@ impl Parts {
     /// A handle of a map whose values are such, in those elements.
     pub(super) fn handle(
         &self,
-        elems: &Arc<impl Elems>,
+        elems: impl Plain,
         access: Access,
         other: Box<dyn MapHandle>,
     ) -> Box<dyn MapHandle> {
         if self.fields.is_empty() {
             // The parts lie one behind the other, as user space has them.
-            plain_hash::handle(elems, self.words() * WORD, access, other)
+            plain_hash::handle_of(elems, self.words() * WORD, access, other)
         } else {
             other
         }
@@ -288,7 +288,12 @@ impl MapOps for PercpuHash {
 
     fn delete_elem(&self, cpu: u32, key: &[u8]) -> Result<()> {
         let free = |slot| drop(self.parts.take_fields(self.table(), slot));
-        with_probe!(key, |key| self.slots.remove(cpu, key, |_| Ok(()), free))
+        with_probe!(key, |key| self.slots.remove::<false>(
+            cpu,
+            key,
+            |_| (),
+            free
+        ))
     }
 
     fn for_each_elem(
@@ -329,16 +334,15 @@ impl MapOps for PercpuHash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let read = |slot| {
-            self.parts.read(self.table(), slot, value, flags);
-            Ok(())
-        };
+        let read = |slot| self.parts.read(self.table(), slot, value, flags);
         let free = |slot| drop(self.parts.take_fields(self.table(), slot));
-        with_probe!(key, |key| self.slots.remove(caller.cpu, key, read, free))
+        with_probe!(key, |key| self
+            .slots
+            .remove::<false>(caller.cpu, key, read, free))
     }
 
     fn handle(&self, access: Access, other: Box<dyn MapHandle>) -> Box<dyn MapHandle> {
-        self.parts.handle(&self.slots, access, other)
+        self.parts.handle(Arc::clone(&self.slots), access, other)
     }
 
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {

@@ -111,60 +111,45 @@ impl Slots {
     }
 }
 
-/// What a handle reads, and writes if the type has its writes uncounted.
-pub(super) trait Elems: Send + Sync + fmt::Debug + 'static {
+/// What a handle reads, and writes if it may.
+pub(super) trait Plain: Send + Sync + fmt::Debug + 'static {
     fn table(&self) -> &Table;
 
-    /// As [`Direct::may_write`].
-    fn may_write(&self) -> bool;
-
-    /// As [`Direct::update`].
-    fn update(&self, cpu: u32, key: impl Probe, value: &[u8], flags: UpdateFlags) -> Result<()>;
-
-    /// As [`Direct::remove`].
-    fn remove(&self, cpu: u32, key: impl Probe) -> Result<()>;
-}
-
-impl Elems for Slots {
+    /// None if writes are counted.
     #[inline(always)]
-    fn table(&self) -> &Table {
-        &self.table
-    }
-
-    #[inline(always)]
-    fn may_write(&self) -> bool {
-        Self::may_write::<true>(self).is_ok()
-    }
-
-    #[inline(always)]
-    fn update(&self, cpu: u32, key: impl Probe, value: &[u8], flags: UpdateFlags) -> Result<()> {
-        self.update_plain::<true>(cpu, key, value, flags)
-    }
-
-    #[inline(always)]
-    fn remove(&self, cpu: u32, key: impl Probe) -> Result<()> {
-        self.remove_plain::<true>(cpu, key)
+    fn slots(&self) -> Option<&Slots> {
+        None
     }
 }
 
-/// Writes of the types that only have their table read by handles are counted, so they are never uncounted ones.
-impl Elems for Table {
+impl Plain for Arc<Table> {
     #[inline(always)]
     fn table(&self) -> &Table {
         self
     }
+}
+
+/// Elements that are only read: the writes of their type are counted.
+impl Plain for Arc<Slots> {
+    #[inline(always)]
+    fn table(&self) -> &Table {
+        &self.table
+    }
+}
+
+/// Elements that are written, too.
+#[derive(Debug)]
+struct Written(Arc<Slots>);
+
+impl Plain for Written {
+    #[inline(always)]
+    fn table(&self) -> &Table {
+        &self.0.table
+    }
 
     #[inline(always)]
-    fn may_write(&self) -> bool {
-        false
-    }
-
-    fn update(&self, _cpu: u32, _: impl Probe, _: &[u8], _: UpdateFlags) -> Result<()> {
-        unreachable!("it may not write")
-    }
-
-    fn remove(&self, _cpu: u32, _: impl Probe) -> Result<()> {
-        unreachable!("it may not write")
+    fn slots(&self) -> Option<&Slots> {
+        Some(&self.0)
     }
 }
 
@@ -207,11 +192,11 @@ impl Shape for OtherSize {
 /// Elements, by keys of that shape.
 #[derive(Debug)]
 struct Shaped<S, E> {
-    elems: Arc<E>,
+    elems: E,
     shape: PhantomData<S>,
 }
 
-impl<S: Shape, E: Elems> Direct for Shaped<S, E> {
+impl<S: Shape, E: Plain> Direct for Shaped<S, E> {
     type Key<'k> = S::Key<'k>;
 
     #[inline(always)]
@@ -232,31 +217,44 @@ impl<S: Shape, E: Elems> Direct for Shaped<S, E> {
     }
 
     #[inline(always)]
-    fn may_write(&self) -> bool {
-        self.elems.may_write()
+    fn update(
+        &self,
+        cpu: u32,
+        key: S::Key<'_>,
+        value: &[u8],
+        flags: UpdateFlags,
+    ) -> Option<Result<()>> {
+        let slots = self.elems.slots()?;
+        Some(slots.update_plain::<true>(cpu, key, value, flags))
     }
 
     #[inline(always)]
-    fn update(&self, cpu: u32, key: S::Key<'_>, value: &[u8], flags: UpdateFlags) -> Result<()> {
-        self.elems.update(cpu, key, value, flags)
-    }
-
-    #[inline(always)]
-    fn remove(&self, cpu: u32, key: S::Key<'_>) -> Result<()> {
-        self.elems.remove(cpu, key)
+    fn remove(&self, cpu: u32, key: S::Key<'_>) -> Option<Result<()>> {
+        let slots = self.elems.slots()?;
+        Some(slots.remove_plain::<true>(cpu, key))
     }
 }
 
-/// A handle of a hash whose values have no special fields.
-pub(super) fn handle<E: Elems>(
-    elems: &Arc<E>,
+/// A handle of a plain hash.
+pub(super) fn handle(
+    slots: &Arc<Slots>,
     value_size: usize,
     access: Access,
     other: Box<dyn MapHandle>,
 ) -> Box<dyn MapHandle> {
-    fn shaped<S: Shape, E: Elems>(elems: &Arc<E>) -> Shaped<S, E> {
+    handle_of(Written(Arc::clone(slots)), value_size, access, other)
+}
+
+/// A handle of a hash whose values have no special fields.
+pub(super) fn handle_of<E: Plain>(
+    elems: E,
+    value_size: usize,
+    access: Access,
+    other: Box<dyn MapHandle>,
+) -> Box<dyn MapHandle> {
+    fn shaped<S: Shape, E: Plain>(elems: E) -> Shaped<S, E> {
         Shaped {
-            elems: Arc::clone(elems),
+            elems,
             shape: PhantomData,
         }
     }

@@ -56,11 +56,11 @@ impl Slots {
         self.count.is_none()
     }
 
-    /// Asked by system calls under the lock of a bucket, of a type that counts no writes.
+    /// Asked under the lock of a bucket, before all else, of a type that counts no writes.
     ///
     /// # Errors
     ///
-    /// `EPERM` if the map is frozen.
+    /// `EPERM` for system calls (`USER`) if the map is frozen.
     #[inline(always)]
     pub(super) fn may_write<const USER: bool>(&self) -> Result<()> {
         if USER && self.frozen.load(Ordering::SeqCst) {
@@ -140,21 +140,22 @@ impl Slots {
         }
     }
 
-    /// Takes a key out, unless `look`, which gets its slot under its bucket's lock, refuses; `free` gets what is left in the slot,
-    /// when no lock is held and before anybody gets the slot.
+    /// Takes a key out, after a look at its slot under its bucket's lock; `free` gets what is left in the slot, when no lock is held
+    /// and before anybody gets the slot.
     #[inline(always)]
-    pub(super) fn remove(
+    pub(super) fn remove<const USER: bool>(
         &self,
         cpu: u32,
         key: impl Probe,
-        look: impl FnOnce(u32) -> Result<()>,
+        look: impl FnOnce(u32),
         free: impl FnOnce(u32),
     ) -> Result<()> {
         let hash = self.table.hash(key);
         let slot = {
             let mut bucket = self.table.lock(hash);
+            self.may_write::<USER>()?;
             let place = bucket.find(key, hash).ok_or(Errno::ENOENT)?;
-            look(place.slot)?;
+            look(place.slot);
             bucket.remove(place);
             place.slot
         };

@@ -39,8 +39,9 @@ macro_rules! copy_loop {
     };
 }
 
-/// Copies blocks that other threads may write or read meanwhile. A word is never torn where it lies at its place on the
-/// shared side: those in one register of the processor may be. (`movsb` would tear words, and `movsq` begins late.)
+/// Copies blocks that other threads may write or read meanwhile. The words of one register may be seen at different times, but
+/// none is torn that lies at its place on the shared side: so do all processors, though no manual promises it. (`movsb` would tear
+/// words, and `movsq` begins late.)
 ///
 /// # Safety
 ///
@@ -60,7 +61,7 @@ unsafe fn copy(from: *const u8, to: *mut u8, blocks: usize) {
 ///
 /// # Safety
 ///
-/// As there.
+/// As there, of at least [`WIDE_FROM`] blocks.
 #[cfg(target_arch = "x86_64")]
 #[inline(never)]
 unsafe fn copy_many(from: *const u8, to: *mut u8, blocks: usize) {
@@ -101,10 +102,11 @@ unsafe fn copy_few(from: *const u8, to: *mut u8, blocks: usize) {
 ///
 /// # Safety
 ///
-/// As there; and the processor has AVX.
+/// As there, of at least [`WIDE_FROM`] blocks; and the processor has AVX.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx")]
 unsafe fn copy_wide(from: *const u8, to: *mut u8, blocks: usize) {
+    use std::arch::x86_64::_mm256_zeroupper;
     // SAFETY: as in `copy`.
     unsafe {
         copy_loop!(
@@ -127,6 +129,8 @@ unsafe fn copy_wide(from: *const u8, to: *mut u8, blocks: usize) {
             "vmovups [{to} + 224], {h}"
         );
     }
+    // What is left in the upper halves makes all that uses the lower ones slower, from here on.
+    _mm256_zeroupper();
     let rest = blocks % WIDE_FROM;
     if rest > 0 {
         let done = (blocks - rest) * BLOCK;

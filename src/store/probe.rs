@@ -12,6 +12,9 @@ pub trait Probe: Copy {
     /// Keys of this shape take so long to hash that the hash of the last one of a walk is kept.
     const LONG: bool = false;
 
+    /// Bytes of the key.
+    fn len(self) -> usize;
+
     /// The hash that the kernel takes.
     fn hash(self, seed: u32) -> u32;
 
@@ -59,6 +62,11 @@ pub(crate) use with_probe;
 
 impl Probe for u32 {
     #[inline(always)]
+    fn len(self) -> usize {
+        size_of::<Self>()
+    }
+
+    #[inline(always)]
     fn hash(self, seed: u32) -> u32 {
         jhash_4(Self::from_le(self), seed)
     }
@@ -83,6 +91,11 @@ impl Probe for u32 {
 }
 
 impl Probe for u64 {
+    #[inline(always)]
+    fn len(self) -> usize {
+        size_of::<Self>()
+    }
+
     #[inline(always)]
     fn hash(self, seed: u32) -> u32 {
         jhash_8(Self::from_le(self), seed)
@@ -117,6 +130,11 @@ const fn halves(key: u128) -> [u64; 2] {
 
 impl Probe for u128 {
     #[inline(always)]
+    fn len(self) -> usize {
+        size_of::<Self>()
+    }
+
+    #[inline(always)]
     fn hash(self, seed: u32) -> u32 {
         jhash_16(halves(self).map(u64::from_le), seed)
     }
@@ -147,6 +165,11 @@ impl Probe for u128 {
 
 impl Probe for &[u8] {
     const LONG: bool = true;
+
+    #[inline(always)]
+    fn len(self) -> usize {
+        <[u8]>::len(self)
+    }
 
     #[inline]
     fn hash(self, seed: u32) -> u32 {

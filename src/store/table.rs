@@ -212,6 +212,7 @@ impl Table {
     /// The hash of a key.
     #[inline(always)]
     pub fn hash(&self, key: impl Probe) -> Hash {
+        debug_assert_eq!(key.len(), self.key_size, "bytes of a key");
         Hash(key.hash(self.seed))
     }
 
@@ -391,6 +392,7 @@ impl Table {
 
     /// As [`Table::next_key`], behind a key.
     pub fn key_after<P: Probe>(&self, key: P, next_key: &mut [u8]) -> bool {
+        debug_assert_eq!(key.len(), self.key_size, "bytes of a key");
         let hash = Hash(key.hash_in_walk(self.seed));
         let in_bucket = self.read_hashed(key, hash, |slot| {
             let behind = self.behind(slot);
@@ -531,6 +533,8 @@ impl Links for Table {
     fn set(&self, slot: u32, under: u32) {
         let header = self.header(slot);
         let next = low(header.load(Ordering::Relaxed));
+        // Who reads it where the hash was, sees the version that unlinked the slot.
+        fence(Ordering::Release);
         header.store(u64::from(next) | u64::from(under) << 32, Ordering::Relaxed);
     }
 }

@@ -206,29 +206,30 @@ fn a_walk_is_exact_while_elements_come_go_and_are_replaced() {
             random = random.wrapping_mul(0x9e37_79b1).wrapping_add(random >> 15);
             let (which, number) = ((random >> 8) as usize % 2, (random >> 9) % KEYS);
             let (table, key) = (&tables[which], key_of(number));
-            let key = &key[..];
-            let hash = table.hash(key);
-            let model: &mut Vec<u32> = &mut models[which][table.bucket_of(hash) as usize];
-            let mut bucket = table.lock(hash);
-            let place = bucket.find(key, hash);
-            assert_eq!(place.is_some(), model.contains(&number));
-            model.retain(|&other| other != number);
-            if let Some(place) = place.filter(|_| random.is_multiple_of(3)) {
-                bucket.remove(place);
-                free[which].push(place.slot);
-            } else {
-                let slot = free[which].pop().expect("one more than keys");
-                table.write_key(slot, key);
-                match place {
-                    Some(old) => {
-                        bucket.replace(old, slot, hash);
-                        free[which].push(old.slot);
+            with_probe!(&key, |key| {
+                let hash = table.hash(key);
+                let model: &mut Vec<u32> = &mut models[which][table.bucket_of(hash) as usize];
+                let mut bucket = table.lock(hash);
+                let place = bucket.find(key, hash);
+                assert_eq!(place.is_some(), model.contains(&number));
+                model.retain(|&other| other != number);
+                if let Some(place) = place.filter(|_| random.is_multiple_of(3)) {
+                    bucket.remove(place);
+                    free[which].push(place.slot);
+                } else {
+                    let slot = free[which].pop().expect("one more than keys");
+                    table.write_key(slot, key);
+                    match place {
+                        Some(old) => {
+                            bucket.replace(old, slot, hash);
+                            free[which].push(old.slot);
+                        }
+                        None => bucket.insert(slot, hash),
                     }
-                    None => bucket.insert(slot, hash),
+                    model.insert(0, number);
                 }
-                model.insert(0, number);
-            }
-            drop(bucket);
+                drop(bucket);
+            });
             let mut next = vec![0; key_size];
             let from = at[which].map(key_of);
             let found = table.next_key(from.as_deref(), &mut next);

@@ -1,7 +1,8 @@
 //! A block of 64-bit words at an address that stays, all zero at first, that many threads read and write at once.
 //!
-//! Every access is atomic and a whole word wide (relaxed, unless it says otherwise), so a racing copy can be torn between
-//! words, as in the kernel, and is never undefined behaviour. Smaller stores exchange their bytes in the word.
+//! Every access is atomic and a whole word wide (relaxed, unless it says otherwise), or the processor's own copy of many words
+//! ([`super::blocks`]), so a racing copy can be torn between words, as in the kernel, and is never undefined behaviour. Smaller
+//! stores exchange their bytes in the word.
 //!
 //! Invariant: `words` points at `len` words of `memory`, which lives and stays where it is as long as this value.
 

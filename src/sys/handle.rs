@@ -1,6 +1,8 @@
 //! One map through one open file on one CPU: the checks between the fd and the type, and the type's answer.
 //!
-//! The element commands, the batches and [`MapHandle`] all go through [`Target`]: nothing is decided twice.
+//! The element commands, the batches and [`MapHandle`] all go through [`Target`], which judges them. Only a call through a handle
+//! that has nothing to be judged but sizes goes straight to the type, here or by what the type has for it
+//! (`map/direct.rs`).
 //!
 //! Kernel: `kernel/bpf/syscall.c` (v6.18).
 
@@ -10,7 +12,7 @@ use std::sync::atomic::Ordering;
 use super::Kernel;
 use super::call::Call;
 use super::files::File;
-use crate::abi::{Errno, Fd, MapHandle, MapType, Result, UpdateFlags};
+use crate::abi::{ElemAttr, Errno, Fd, MapHandle, MapType, Result, UpdateFlags};
 use crate::map::object::Object;
 use crate::map::writers::Writing;
 use crate::map::{Access, BucketRequest, Caller, Files, Map};
@@ -423,7 +425,6 @@ fn answer_nowhere(size: usize, f: impl FnOnce(&mut [u8]) -> Result<()>) -> Resul
 }
 
 impl Handle {
-    #[cold]
     #[inline(never)]
     fn judged_lookup(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
         self.kernel.own().early_lookup_flags(flags)?;
@@ -438,7 +439,6 @@ impl Handle {
         answer(value, size, |value| target.lookup(key, value, flags))
     }
 
-    #[cold]
     #[inline(never)]
     fn judged_update(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
         let target = self.target();
@@ -449,7 +449,6 @@ impl Handle {
         target.update(key, value, flags)
     }
 
-    #[cold]
     #[inline(never)]
     fn judged_delete(&self, key: &[u8]) -> Result<()> {
         let target = self.target();
@@ -457,7 +456,6 @@ impl Handle {
         target.delete(cut_key(key, target.key_size())?)
     }
 
-    #[cold]
     #[inline(never)]
     fn judged_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
         let target = self.target();
@@ -520,6 +518,10 @@ impl MapHandle for Handle {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
+        let end = self.map.env.release.lookup_and_delete_end;
+        if !flags.is_empty() && end < ElemAttr::END {
+            return Err(Errno::EINVAL);
+        }
         lookup_flags(flags)?;
         let target = self.target();
         let _writing = target.may_take(flags)?;

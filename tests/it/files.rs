@@ -4,7 +4,7 @@ use mapemu::abi::{Bpf as _, Errno, MapType};
 use mapemu::calls;
 use mapemu::sys::Kernel;
 
-use crate::common::{BPF_ANY, NOT_OPEN, lookup, map, on_both, queue, small, update};
+use crate::common::{BPF_ANY, NOT_OPEN, lookup, on_both, queue, small, update};
 
 #[test]
 fn an_fd_that_is_not_open_has_its_own_errno_in_each_command() {
@@ -59,33 +59,6 @@ fn ids_are_not_used_again() {
         bpf.close(fd).expect("it is open");
         assert!(id(queue(bpf)) > first);
     });
-}
-
-#[test]
-fn a_handle_keeps_its_file_open() {
-    let kernel = Kernel::new();
-    let fd = small(&kernel, MapType::HASH);
-    let handle = mapemu::abi::Bpf::map_handle(&kernel, fd).expect("a map");
-    close(&kernel, fd);
-    let (key, mut value) = ([0; 4], [0; 8]);
-    let flags = mapemu::abi::UpdateFlags::ANY;
-    assert_eq!(handle.update_elem(&key, &[7; 8], flags), Ok(()));
-    assert_eq!(handle.lookup_elem(&key, &mut value, flags), Ok(()));
-    assert_eq!(value, [7; 8]);
-}
-
-#[test]
-fn a_handle_answers_what_the_command_answers() {
-    let kernel = Kernel::new();
-    const WRONLY: u32 = 1 << 4;
-    let fd = map(&kernel, MapType::HASH, 4, 8, 4, WRONLY);
-    let handle = kernel.map_handle(fd).expect("a map");
-    for flags in [0, 2, 4, 1 << 40] {
-        let command = calls::bpf_map_lookup_elem_flags(&kernel, fd, &[0; 4], &mut [0; 8], flags);
-        let flags = mapemu::abi::UpdateFlags::from_bits_retain(flags);
-        let by_handle = handle.lookup_elem(&[0; 4], &mut [0; 8], flags);
-        assert_eq!(by_handle, command, "{flags:?}");
-    }
 }
 
 #[track_caller]

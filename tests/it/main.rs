@@ -16,6 +16,7 @@ mod faulty;
 mod fd_arrays;
 mod fds;
 mod files;
+mod handles;
 mod kernel_objects;
 mod lists_and_trees;
 mod local_storage;
