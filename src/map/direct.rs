@@ -3,7 +3,9 @@
 
 use std::fmt;
 
+use super::slots::Slots;
 use crate::abi::{MapHandle, Result, UpdateFlags};
+use crate::store::Probe;
 
 /// What calls through a handle may do, if they have nothing else to be judged.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +21,7 @@ pub struct Access {
 /// The elements of a map whose values have no special fields, as calls through a handle reach them.
 pub(super) trait Direct: Send + Sync + fmt::Debug + 'static {
     /// A key of the map's size.
-    type Key<'k>: Copy;
+    type Key<'k>: Probe;
 
     /// The key at the beginning of some bytes, if they are as many.
     fn cut<'k>(&self, bytes: &'k [u8]) -> Option<Self::Key<'k>>;
@@ -34,20 +36,8 @@ pub(super) trait Direct: Send + Sync + fmt::Debug + 'static {
     /// Copies the key behind another to the beginning of some bytes; none if they are too few.
     fn next_key(&self, key: Self::Key<'_>, next_key: &mut [u8]) -> Option<Result<()>>;
 
-    /// Inserts or replaces, unless the map is frozen; the flags are `ANY`, `NOEXIST` or `EXIST`. None of a type whose writes are
-    /// counted.
-    fn update(
-        &self,
-        _cpu: u32,
-        _key: Self::Key<'_>,
-        _value: &[u8],
-        _flags: UpdateFlags,
-    ) -> Option<Result<()>> {
-        None
-    }
-
-    /// Removes, unless the map is frozen. None of a type whose writes are counted.
-    fn remove(&self, _cpu: u32, _key: Self::Key<'_>) -> Option<Result<()>> {
+    /// Where elements are written, of a plain hash; the writes of all other types are counted.
+    fn slots(&self) -> Option<&Slots> {
         None
     }
 }
@@ -94,9 +84,9 @@ impl<D: Direct> MapHandle for Handle<D> {
             && flags.bits() <= UpdateFlags::EXIST.bits()
             && let Some(key) = self.direct.cut(key)
             && let Some(value) = value.get(..self.value_size)
-            && let Some(done) = self.direct.update(self.access.cpu, key, value, flags)
+            && let Some(slots) = self.direct.slots()
         {
-            return done;
+            return slots.update_plain::<true>(self.access.cpu, key, value, flags);
         }
         self.other.update_elem(key, value, flags)
     }
@@ -104,9 +94,9 @@ impl<D: Direct> MapHandle for Handle<D> {
     fn delete_elem(&self, key: &[u8]) -> Result<()> {
         if self.access.write
             && let Some(key) = self.direct.cut(key)
-            && let Some(done) = self.direct.remove(self.access.cpu, key)
+            && let Some(slots) = self.direct.slots()
         {
-            return done;
+            return slots.remove_plain::<true>(self.access.cpu, key);
         }
         self.other.delete_elem(key)
     }

@@ -115,7 +115,7 @@ impl Slots {
 pub(super) trait Plain: Send + Sync + fmt::Debug + 'static {
     fn table(&self) -> &Table;
 
-    /// None if writes are counted.
+    /// As [`Direct::slots`].
     #[inline(always)]
     fn slots(&self) -> Option<&Slots> {
         None
@@ -217,21 +217,8 @@ impl<S: Shape, E: Plain> Direct for Shaped<S, E> {
     }
 
     #[inline(always)]
-    fn update(
-        &self,
-        cpu: u32,
-        key: S::Key<'_>,
-        value: &[u8],
-        flags: UpdateFlags,
-    ) -> Option<Result<()>> {
-        let slots = self.elems.slots()?;
-        Some(slots.update_plain::<true>(cpu, key, value, flags))
-    }
-
-    #[inline(always)]
-    fn remove(&self, cpu: u32, key: S::Key<'_>) -> Option<Result<()>> {
-        let slots = self.elems.slots()?;
-        Some(slots.remove_plain::<true>(cpu, key))
+    fn slots(&self) -> Option<&Slots> {
+        self.elems.slots()
     }
 }
 
