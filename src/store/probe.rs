@@ -9,9 +9,6 @@ use super::words::{WORD, Words, padded};
 
 /// See the module.
 pub trait Probe: Copy {
-    /// Keys of this shape take so long to hash that the hash of the last one of a walk is kept.
-    const LONG: bool = false;
-
     /// Bytes of the key.
     fn len(self) -> usize;
 
@@ -19,10 +16,10 @@ pub trait Probe: Copy {
     fn hash(self, seed: u32) -> u32;
 
     /// As `hash`, where the key is most likely the last of a walk.
-    #[inline]
-    fn hash_in_walk(self, seed: u32) -> u32 {
-        self.hash(seed)
-    }
+    fn hash_in_walk(self, seed: u32) -> u32;
+
+    /// A walk gave that key, which is of this shape.
+    fn walked(key: &[u8], seed: u32, hash: u32);
 
     /// Whether it is the key that begins at that word.
     fn is_at(self, words: &Words, at: usize) -> bool;
@@ -60,11 +57,30 @@ macro_rules! with_probe {
 }
 pub(crate) use with_probe;
 
+/// What all integers have in common.
+macro_rules! integer {
+    () => {
+        #[inline(always)]
+        fn len(self) -> usize {
+            size_of::<Self>()
+        }
+
+        #[inline(always)]
+        fn hash_in_walk(self, seed: u32) -> u32 {
+            let short = (self.into(), size_of::<Self>());
+            last_hash::get_short(short, seed).unwrap_or_else(|| self.hash(seed))
+        }
+
+        #[inline(always)]
+        fn walked(key: &[u8], seed: u32, hash: u32) {
+            let key = Self::from_ne_bytes(key.try_into().expect("a key of this shape"));
+            last_hash::keep_short((key.into(), size_of::<Self>()), seed, hash);
+        }
+    };
+}
+
 impl Probe for u32 {
-    #[inline(always)]
-    fn len(self) -> usize {
-        size_of::<Self>()
-    }
+    integer!();
 
     #[inline(always)]
     fn hash(self, seed: u32) -> u32 {
@@ -91,10 +107,7 @@ impl Probe for u32 {
 }
 
 impl Probe for u64 {
-    #[inline(always)]
-    fn len(self) -> usize {
-        size_of::<Self>()
-    }
+    integer!();
 
     #[inline(always)]
     fn hash(self, seed: u32) -> u32 {
@@ -129,10 +142,7 @@ const fn halves(key: u128) -> [u64; 2] {
 }
 
 impl Probe for u128 {
-    #[inline(always)]
-    fn len(self) -> usize {
-        size_of::<Self>()
-    }
+    integer!();
 
     #[inline(always)]
     fn hash(self, seed: u32) -> u32 {
@@ -164,8 +174,6 @@ impl Probe for u128 {
 }
 
 impl Probe for &[u8] {
-    const LONG: bool = true;
-
     #[inline(always)]
     fn len(self) -> usize {
         <[u8]>::len(self)
@@ -179,6 +187,11 @@ impl Probe for &[u8] {
     #[inline]
     fn hash_in_walk(self, seed: u32) -> u32 {
         last_hash::get(self, seed).unwrap_or_else(|| self.hash(seed))
+    }
+
+    #[inline]
+    fn walked(key: &[u8], seed: u32, hash: u32) {
+        last_hash::keep(key, seed, hash);
     }
 
     #[inline]

@@ -24,7 +24,6 @@
 use std::io;
 
 use super::freelist::Links;
-use super::last_hash;
 use super::probe::{Probe, with_probe};
 use super::sync::{AtomicU64, Ordering, fence, relax};
 use super::words::{WORD, Words};
@@ -418,9 +417,7 @@ impl Table {
 
     #[inline(always)]
     fn walked<P: Probe>(&self, key: &[u8], hash: Hash) -> bool {
-        if P::LONG {
-            last_hash::keep(key, self.seed, hash.0);
-        }
+        P::walked(key, self.seed, hash.0);
         true
     }
 
@@ -437,11 +434,11 @@ impl Table {
         }
     }
 
-    /// Copies an element's key out; its hash, if it is worth to be kept.
+    /// Copies an element's key out; its hash.
     #[inline(always)]
     fn read_elem_key<P: Probe>(&self, slot: u32, key: &mut [u8]) -> Hash {
         P::copy(&self.slots, self.header_at(slot) + KEY_AT, key);
-        if P::LONG { self.hash_of(slot) } else { Hash(0) }
+        self.hash_of(slot)
     }
 
     /// The first slot of a bucket. Takes no lock.

@@ -239,3 +239,29 @@ fn a_walk_is_exact_while_elements_come_go_and_are_replaced() {
         }
     }
 }
+
+/// The hash that is kept from step to step is that of a key of its size, too.
+#[test]
+fn walks_through_tables_with_other_key_sizes_do_not_disturb_each_other() {
+    const KEYS: u32 = 32;
+    let tables = [4, 8, 16, 20].map(|key_size| {
+        let table = table(16, KEYS, key_size);
+        for number in 0..KEYS {
+            let mut key = vec![0; key_size];
+            key[..4].copy_from_slice(&number.to_le_bytes());
+            insert(&table, number, &key);
+        }
+        table
+    });
+    let mut walks = tables.each_ref().map(|_| Vec::<Vec<u8>>::new());
+    for _ in 0..KEYS {
+        for (table, walk) in tables.iter().zip(&mut walks) {
+            let mut next = vec![0; table.key_size()];
+            assert!(table.next_key(walk.last().map(|key| &key[..]), &mut next));
+            walk.push(next);
+        }
+    }
+    for (table, of_table) in tables.iter().zip(&walks) {
+        assert_eq!(*of_table, walk(table), "{} bytes", table.key_size());
+    }
+}
