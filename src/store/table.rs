@@ -48,8 +48,8 @@ const TRIES: u32 = 16;
 const FAR: u32 = 8;
 const NEAR: u32 = 4;
 
-/// Words of the slots of a table from which on walks ask for what comes next: 1 MiB.
-const LARGE: usize = (1 << 20) / WORD;
+/// Words of the slots of a table from which on walks ask for what comes next: 256 KiB.
+const LARGE: usize = (1 << 18) / WORD;
 
 /// See the module.
 #[derive(Debug)]
