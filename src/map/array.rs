@@ -18,7 +18,7 @@ use crate::store::{WORD, Words};
 /// See the module.
 #[derive(Debug)]
 pub struct Array {
-    elems: Block,
+    elems: Elems,
     mmapable: bool,
     value_size: u32,
     fields: Fields,
@@ -27,14 +27,14 @@ pub struct Array {
 
 /// All elements, one behind the other.
 #[derive(Clone, Debug)]
-struct Block {
+struct Elems {
     words: Arc<Words>,
     max_entries: u32,
     /// Words of one element.
     stride: usize,
 }
 
-impl Block {
+impl Elems {
     /// The word where an element begins.
     #[inline]
     fn at(&self, index: u32) -> usize {
@@ -42,7 +42,7 @@ impl Block {
     }
 }
 
-impl Direct for Block {
+impl Direct for Elems {
     type Key<'k> = u32;
 
     #[inline(always)]
@@ -83,7 +83,7 @@ impl Array {
             Words::new(words)
         };
         Ok(Self {
-            elems: Block {
+            elems: Elems {
                 words: Arc::new(elems.map_err(|_| Errno::ENOMEM)?),
                 max_entries: def.max_entries,
                 stride,

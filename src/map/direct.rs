@@ -1,5 +1,5 @@
 //! Handles that go to the elements of their map by themselves, in the calls that have nothing to be judged but the sizes of what
-//! they are given. All others they leave to the handle for all types.
+//! they are given, plain flags, and whether the map is frozen. All others they leave to the handle for all types.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ pub struct Access {
     pub cpu: u32,
     /// Read elements by key.
     pub read: bool,
-    /// Write elements by key, unless the map is frozen.
+    /// Write elements by key, unless the map is frozen, and writes are not counted.
     pub write: bool,
 }
 

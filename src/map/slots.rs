@@ -56,7 +56,7 @@ impl Slots {
         self.count.is_none()
     }
 
-    /// Asked under the lock of a bucket, before all else, of a type that counts no writes.
+    /// Asked under the lock of a bucket, before a look at what is in it, of a type that counts no writes.
     ///
     /// # Errors
     ///
@@ -140,7 +140,7 @@ impl Slots {
         }
     }
 
-    /// Takes a key out, after a look at its slot under its bucket's lock; `free` gets what is left in the slot, when no lock is held
+    /// Takes a key out (`USER`: by a system call of a type that counts no writes), after a look at its slot under its bucket's lock; `free` gets what is left in the slot, when no lock is held
     /// and before anybody gets the slot.
     #[inline(always)]
     pub(super) fn remove<const USER: bool>(

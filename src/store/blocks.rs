@@ -107,6 +107,7 @@ unsafe fn copy_few(from: *const u8, to: *mut u8, blocks: usize) {
 #[target_feature(enable = "avx")]
 unsafe fn copy_wide(from: *const u8, to: *mut u8, blocks: usize) {
     use std::arch::x86_64::_mm256_zeroupper;
+    debug_assert!(blocks >= WIDE_FROM, "the loop runs at least once");
     // SAFETY: as in `copy`.
     unsafe {
         copy_loop!(

@@ -48,7 +48,7 @@ const TRIES: u32 = 16;
 const FAR: u32 = 8;
 const NEAR: u32 = 4;
 
-/// Words of the slots of a table from which on walks ask for what comes next: 256 KiB.
+/// Words of the slots of a table from which on walks and batches ask for what comes next: 256 KiB.
 const LARGE: usize = (1 << 18) / WORD;
 
 /// See the module.
@@ -63,7 +63,7 @@ pub struct Table {
     /// Words of a slot.
     stride: usize,
     n_buckets: u32,
-    /// Larger than a core's cache, most likely.
+    /// Larger than a core's first cache: cold, most often.
     is_large: bool,
 }
 
@@ -172,7 +172,7 @@ impl Table {
             value_at: KEY_AT + key_size.div_ceil(WORD),
             stride,
             n_buckets,
-            is_large: words > LARGE,
+            is_large: words >= LARGE,
         })
     }
 
@@ -385,7 +385,12 @@ impl Table {
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
         match key {
             Some(key) => with_probe!(key, |key| self.key_after(key, next_key)),
-            None => self.first_key::<&[u8]>(0, next_key),
+            None => match self.key_size {
+                4 => self.first_key::<u32>(0, next_key),
+                8 => self.first_key::<u64>(0, next_key),
+                16 => self.first_key::<u128>(0, next_key),
+                _ => self.first_key::<&[u8]>(0, next_key),
+            },
         }
     }
 

@@ -1,7 +1,7 @@
 //! One map through one open file on one CPU: the checks between the fd and the type, and the type's answer.
 //!
 //! The element commands, the batches and [`MapHandle`] all go through [`Target`], which judges them. Only a call through a handle
-//! that has nothing to be judged but sizes goes straight to the type, here or by what the type has for it
+//! that has nothing to be judged but sizes, plain flags, and whether the map is frozen, goes straight to the type, here or by what the type has for it
 //! (`map/direct.rs`).
 //!
 //! Kernel: `kernel/bpf/syscall.c` (v6.18).

@@ -6,9 +6,11 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
@@ -81,6 +83,22 @@ fn mount_point() -> &'static str {
     }
 }
 
+/// Held while the process is in a cgroup of a scenario: all its threads are, whichever scenario they play.
+static INSIDE: Mutex<()> = Mutex::new(());
+
+/// The cgroup that the process was in when the first scenario asked.
+fn home() -> Result<PathBuf> {
+    static HOME: OnceLock<PathBuf> = OnceLock::new();
+    let _nobody = INSIDE.lock();
+    if let Some(home) = HOME.get() {
+        return Ok(home.clone());
+    }
+    let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| errno_of(&error))?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let home = Path::new(mount_point()).join(own.ok_or(Errno::ENOENT)?);
+    Ok(HOME.get_or_init(|| home).clone())
+}
+
 fn enter(dir: &Path) -> Result<()> {
     fs::write(dir.join("cgroup.procs"), "0").map_err(|error| errno_of(&error))
 }
@@ -113,11 +131,8 @@ impl Cgroups {
         if let Some((base, _)) = &self.base {
             return Ok(base.clone());
         }
-        let mount = Path::new(mount_point());
-        let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| errno_of(&error))?;
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-        let home = mount.join(own.ok_or(Errno::ENOENT)?);
-        let base = mount.join(&self.name);
+        let home = home()?;
+        let base = Path::new(mount_point()).join(&self.name);
         fs::create_dir(&base).map_err(|error| errno_of(&error))?;
         self.base = Some((base.clone(), home));
         Ok(base)
@@ -177,6 +192,7 @@ impl Cgroups {
     /// Does something with this process in a cgroup.
     pub(super) fn inside<T>(&self, cgroup: &str, does: impl FnOnce() -> T) -> Result<T> {
         let (_, home) = self.base.as_ref().ok_or(Errno::ENOENT)?;
+        let _alone = INSIDE.lock();
         enter(self.dir(cgroup)?)?;
         let done = does();
         enter(home)?;
