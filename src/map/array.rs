@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::checks::{self, index_below, next_index};
+use super::checks::{self, index_below, index_of, next_index};
 use super::direct::{self, Direct};
 use super::holdings::{self, Holdings};
 use super::lock::SpinGuard;
@@ -13,7 +13,7 @@ use super::{Access, Batches, Caller, MapDef, MapOps, Token, Value};
 use crate::abi::{Errno, MapFlags, MapHandle, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::{Env, PAGE_SIZE};
-use crate::store::{WORD, Words};
+use crate::store::{Shape, WORD, Words};
 
 /// See the module.
 #[derive(Debug)]
@@ -27,17 +27,17 @@ pub struct Array {
 
 /// All elements, one behind the other.
 #[derive(Clone, Debug)]
-struct Elems {
-    words: Arc<Words>,
-    max_entries: u32,
+pub(super) struct Elems {
+    pub(super) words: Arc<Words>,
+    pub(super) max_entries: u32,
     /// Words of one element.
-    stride: usize,
+    pub(super) stride: usize,
 }
 
 impl Elems {
     /// The word where an element begins.
     #[inline]
-    fn at(&self, index: u32) -> usize {
+    pub(super) fn at(&self, index: u32) -> usize {
         index as usize * self.stride
     }
 }
@@ -47,7 +47,7 @@ impl Direct for Elems {
 
     #[inline(always)]
     fn cut(&self, bytes: &[u8]) -> Option<u32> {
-        bytes.first_chunk().map(|&bytes| u32::from_ne_bytes(bytes))
+        <u32 as Shape>::cut(bytes, size_of::<u32>())
     }
 
     #[inline(always)]
@@ -188,14 +188,11 @@ impl MapOps for Array {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let at = self
-            .elems
-            .at(index_below(key, self.elems.max_entries).ok_or(Errno::ENOENT)?);
         if self.fields.is_empty() {
-            self.elems.words.read(at, value);
-        } else {
-            self.read_with_fields(at, value, flags);
+            return self.elems.read(index_of(key), value);
         }
+        let index = index_below(key, self.elems.max_entries).ok_or(Errno::ENOENT)?;
+        self.read_with_fields(self.elems.at(index), value, flags);
         Ok(())
     }
 

@@ -7,14 +7,14 @@ use super::slots::Slots;
 use crate::abi::{MapHandle, Result, UpdateFlags};
 use crate::store::Probe;
 
-/// What calls through a handle may do, if they have nothing else to be judged.
+/// Where calls through a handle happen, and the rights of its file.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
-    /// The CPU that they happen on.
+    /// The CPU.
     pub cpu: u32,
-    /// Read elements by key.
+    /// May read.
     pub read: bool,
-    /// Write elements by key, unless the map is frozen, and writes are not counted.
+    /// May write.
     pub write: bool,
 }
 
@@ -36,7 +36,7 @@ pub(super) trait Direct: Send + Sync + fmt::Debug + 'static {
     /// Copies the key behind another to the beginning of some bytes; none if they are too few.
     fn next_key(&self, key: Self::Key<'_>, next_key: &mut [u8]) -> Option<Result<()>>;
 
-    /// Where elements are written, of a plain hash; the writes of all other types are counted.
+    /// Where elements are written, of a plain hash; no other type can be written without more to be looked at.
     fn slots(&self) -> Option<&Slots> {
         None
     }

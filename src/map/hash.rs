@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::holdings::{self, Gone, Holdings};
 use super::lock::SpinGuard;
-use super::plain_hash;
+use super::plain_hash::{self, Written};
 use super::slots::Slots;
 use super::{Access, Batches, BucketRequest, Caller, MapDef, MapOps, Token, Value, checks};
 use crate::abi::{Errno, MapHandle, MapType, Result, UpdateFlags};
@@ -101,10 +101,17 @@ impl Hash {
 // Compiled for each shape of keys; plain maps have functions of their own.
 impl Hash {
     #[inline(never)]
-    fn read(&self, key: impl Probe, value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+    fn read_with_fields(
+        &self,
+        key: impl Probe,
+        value: &mut [u8],
+        flags: UpdateFlags,
+    ) -> Result<()> {
         self.slots
             .table
-            .read(key, |slot| self.copy_out(slot, value, flags))
+            .read(key, |slot| {
+                self.copy_fields_out(self.slots.table.value_at(slot), value, flags);
+            })
             .ok_or(Errno::ENOENT)
     }
 
@@ -279,16 +286,19 @@ impl MapOps for Hash {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        with_probe!(key, |key| if self.plain {
+        with_probe!(key, |key| if self.fields.is_empty() {
             plain_hash::read(&self.slots.table, key, value)
         } else {
-            self.read(key, value, flags)
+            self.read_with_fields(key, value, flags)
         })
     }
 
     fn handle(&self, access: Access, other: Box<dyn MapHandle>) -> Box<dyn MapHandle> {
+        let (slots, value_size) = (Arc::clone(&self.slots), self.value_size as usize);
         if self.plain {
-            plain_hash::handle(&self.slots, self.value_size as usize, access, other)
+            plain_hash::handle(Written(slots), value_size, access, other)
+        } else if self.fields.is_empty() {
+            plain_hash::handle(slots, value_size, access, other)
         } else {
             other
         }

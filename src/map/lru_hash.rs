@@ -367,7 +367,7 @@ impl MapOps for LruHash {
                 value_size, fields, ..
             } if fields.is_empty() => {
                 let table = Arc::clone(&self.table);
-                plain_hash::handle_of(table, *value_size as usize, access, other)
+                plain_hash::handle(table, *value_size as usize, access, other)
             }
             Values::One { .. } => other,
             Values::PerCpu(parts) => parts.handle(Arc::clone(&self.table), access, other),

@@ -7,11 +7,12 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use super::array::{BY_INDEX, check_update, for_each_index};
+use super::array::{BY_INDEX, Elems, check_update, for_each_index};
 use super::checks::{Which, index_below, next_index, percpu_flags};
+use super::direct;
 use super::holdings::{self, Holdings};
-use super::{Batches, Caller, MapDef, MapOps, Value};
-use crate::abi::{Errno, Result, UpdateFlags};
+use super::{Access, Batches, Caller, MapDef, MapOps, Value};
+use crate::abi::{Errno, MapHandle, Result, UpdateFlags};
 use crate::btf::{Btf, Fields};
 use crate::env::{Env, Release};
 use crate::store::{WORD, Words};
@@ -19,8 +20,7 @@ use crate::store::{WORD, Words};
 /// See the module.
 #[derive(Debug)]
 pub struct PercpuArray {
-    elems: Words,
-    max_entries: u32,
+    elems: Elems,
     nr_cpus: u32,
     value_size: u32,
     /// Words of one CPU's part.
@@ -33,12 +33,16 @@ pub struct PercpuArray {
 impl PercpuArray {
     pub(super) fn new(def: &MapDef, env: &Arc<Env>) -> Result<Self> {
         let part = def.elem_size() / WORD;
-        let words = (part * env.nr_cpus as usize)
+        let stride = part * env.nr_cpus as usize;
+        let words = stride
             .checked_mul(def.max_entries as usize)
             .ok_or(Errno::ENOMEM)?;
         Ok(Self {
-            elems: Words::new(words).map_err(|_| Errno::ENOMEM)?,
-            max_entries: def.max_entries,
+            elems: Elems {
+                words: Arc::new(Words::new(words).map_err(|_| Errno::ENOMEM)?),
+                max_entries: def.max_entries,
+                stride,
+            },
             nr_cpus: env.nr_cpus,
             value_size: def.value_size,
             part,
@@ -50,12 +54,12 @@ impl PercpuArray {
 
     /// The word where a CPU's part of an element begins.
     fn at(&self, index: u32, cpu: u32) -> usize {
-        (index as usize * self.nr_cpus as usize + cpu as usize) * self.part
+        self.elems.at(index) + cpu as usize * self.part
     }
 
     fn value(&self, index: u32, cpu: u32) -> Value<'_> {
         Value::in_block(
-            &self.elems,
+            &self.elems.words,
             self.at(index, cpu),
             self.value_size,
             &self.fields,
@@ -65,8 +69,12 @@ impl PercpuArray {
 
     /// Writes a CPU's part; what its fields held goes.
     fn write(&self, at: usize, part: &[u8]) {
-        self.fields.write_around(&self.elems, at, part);
-        drop(holdings::take(self.holdings.as_deref(), &self.elems, at));
+        self.fields.write_around(&self.elems.words, at, part);
+        drop(holdings::take(
+            self.holdings.as_deref(),
+            &self.elems.words,
+            at,
+        ));
     }
 
     /// The words at which the parts of a value begin, by CPU.
@@ -75,7 +83,7 @@ impl PercpuArray {
     }
 
     fn check_update(&self, key: &[u8], flags: UpdateFlags) -> Result<u32> {
-        let index = check_update(key, self.max_entries, flags)?;
+        let index = check_update(key, self.elems.max_entries, flags)?;
         // A per-CPU value never has a lock.
         if flags.contains(UpdateFlags::LOCK) {
             Err(Errno::EINVAL)
@@ -87,11 +95,11 @@ impl PercpuArray {
 
 impl MapOps for PercpuArray {
     fn lookup_elem(&self, cpu: u32, key: &[u8]) -> Option<Value<'_>> {
-        index_below(key, self.max_entries).map(|index| self.value(index, cpu))
+        index_below(key, self.elems.max_entries).map(|index| self.value(index, cpu))
     }
 
     fn lookup_percpu_elem(&self, _cpu: u32, key: &[u8], of_cpu: u32) -> Option<Value<'_>> {
-        let index = index_below(key, self.max_entries)?;
+        let index = index_below(key, self.elems.max_entries)?;
         (of_cpu < self.nr_cpus).then(|| self.value(index, of_cpu))
     }
 
@@ -110,7 +118,7 @@ impl MapOps for PercpuArray {
         cpu: u32,
         callback: &mut dyn FnMut(&[u8], Value<'_>) -> bool,
     ) -> Result<u64> {
-        Ok(for_each_index(self.max_entries, |index| {
+        Ok(for_each_index(self.elems.max_entries, |index| {
             callback(&index.to_ne_bytes(), self.value(index, cpu))
         }))
     }
@@ -122,9 +130,9 @@ impl MapOps for PercpuArray {
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let index = index_below(key, self.max_entries).ok_or(Errno::ENOENT)?;
+        let index = index_below(key, self.elems.max_entries).ok_or(Errno::ENOENT)?;
         if flags.contains(UpdateFlags::CPU) {
-            self.elems.read(self.at(index, flags.cpu()), value);
+            self.elems.words.read(self.at(index, flags.cpu()), value);
             self.fields.hide(value);
             return Ok(());
         }
@@ -132,7 +140,7 @@ impl MapOps for PercpuArray {
             .parts(index)
             .zip(value.chunks_exact_mut(self.part * WORD))
         {
-            self.elems.read(at, part);
+            self.elems.words.read(at, part);
             self.fields.hide(part);
         }
         Ok(())
@@ -164,8 +172,18 @@ impl MapOps for PercpuArray {
         Ok(())
     }
 
+    fn handle(&self, access: Access, other: Box<dyn MapHandle>) -> Box<dyn MapHandle> {
+        if self.fields.is_empty() {
+            // The parts lie one behind the other, as user space has them.
+            let value_size = self.elems.stride * WORD;
+            direct::handle(self.elems.clone(), value_size, access, other)
+        } else {
+            other
+        }
+    }
+
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-        next_index(key, self.max_entries, next_key)
+        next_index(key, self.elems.max_entries, next_key)
     }
 
     fn batches(&self) -> Batches {

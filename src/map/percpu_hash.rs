@@ -195,7 +195,7 @@ impl Parts {
     ) -> Box<dyn MapHandle> {
         if self.fields.is_empty() {
             // The parts lie one behind the other, as user space has them.
-            plain_hash::handle_of(elems, self.words() * WORD, access, other)
+            plain_hash::handle(elems, self.words() * WORD, access, other)
         } else {
             other
         }

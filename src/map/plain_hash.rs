@@ -11,7 +11,9 @@ use super::checks;
 use super::direct::{self, Access, Direct};
 use super::slots::Slots;
 use crate::abi::{Errno, MapHandle, Result, UpdateFlags};
-use crate::store::{Blocks, FewBlocks, FewWords, Probe, Room, Stored, Table, Unlinked, WORD};
+use crate::store::{
+    Blocks, FewWords, Probe, Room, Shape, Stored, Table, Unlinked, WORD, with_shape,
+};
 
 /// Copies a value out.
 #[inline(always)]
@@ -19,13 +21,13 @@ pub(super) fn read(table: &Table, key: impl Probe, value: &mut [u8]) -> Result<(
     if let Ok(word) = <&mut [u8; WORD]>::try_from(&mut *value) {
         return read_into(table, key, word);
     }
-    if let Some(blocks) = FewBlocks::of(value) {
+    if let Some(blocks) = Blocks::<true>::of(value) {
         return read_into(table, key, blocks);
     }
     if let Some(words) = FewWords::of(value) {
         return read_into(table, key, words);
     }
-    if let Some(blocks) = Blocks::of(value) {
+    if let Some(blocks) = Blocks::<false>::of(value) {
         return read_into(table, key, blocks);
     }
     read_any(table, key, value)
@@ -111,7 +113,7 @@ impl Slots {
     }
 }
 
-/// What a handle reads, and writes if it may.
+/// The elements of a hash whose values have no special fields.
 pub(super) trait Plain: Send + Sync + fmt::Debug + 'static {
     fn table(&self) -> &Table;
 
@@ -129,7 +131,7 @@ impl Plain for Arc<Table> {
     }
 }
 
-/// Elements that are only read: the writes of their type are counted.
+/// Elements that are only read: of a type whose writes are counted, or that looks at more when it writes.
 impl Plain for Arc<Slots> {
     #[inline(always)]
     fn table(&self) -> &Table {
@@ -137,9 +139,9 @@ impl Plain for Arc<Slots> {
     }
 }
 
-/// Elements that are written, too.
+/// Elements of a plain hash, which are written too.
 #[derive(Debug)]
-struct Written(Arc<Slots>);
+pub(super) struct Written(pub(super) Arc<Slots>);
 
 impl Plain for Written {
     #[inline(always)]
@@ -150,42 +152,6 @@ impl Plain for Written {
     #[inline(always)]
     fn slots(&self) -> Option<&Slots> {
         Some(&self.0)
-    }
-}
-
-/// Keys of one size.
-trait Shape: Send + Sync + fmt::Debug + 'static {
-    type Key<'k>: Probe;
-
-    /// The key of that size at the beginning of some bytes, if they are as many.
-    fn cut(bytes: &[u8], size: usize) -> Option<Self::Key<'_>>;
-}
-
-macro_rules! shape {
-    ($($int:ty),*) => {$(
-        impl Shape for $int {
-            type Key<'k> = Self;
-
-            #[inline(always)]
-            fn cut(bytes: &[u8], _size: usize) -> Option<Self> {
-                bytes.first_chunk().map(|&bytes| Self::from_ne_bytes(bytes))
-            }
-        }
-    )*};
-}
-
-shape!(u32, u64, u128);
-
-/// Keys of another size.
-#[derive(Debug)]
-struct OtherSize;
-
-impl Shape for OtherSize {
-    type Key<'k> = &'k [u8];
-
-    #[inline(always)]
-    fn cut(bytes: &[u8], size: usize) -> Option<&[u8]> {
-        bytes.get(..size)
     }
 }
 
@@ -222,33 +188,15 @@ impl<S: Shape, E: Plain> Direct for Shaped<S, E> {
     }
 }
 
-/// A handle of a plain hash.
-pub(super) fn handle(
-    slots: &Arc<Slots>,
-    value_size: usize,
-    access: Access,
-    other: Box<dyn MapHandle>,
-) -> Box<dyn MapHandle> {
-    handle_of(Written(Arc::clone(slots)), value_size, access, other)
-}
-
 /// A handle of a hash whose values have no special fields.
-pub(super) fn handle_of<E: Plain>(
+pub(super) fn handle<E: Plain>(
     elems: E,
     value_size: usize,
     access: Access,
     other: Box<dyn MapHandle>,
 ) -> Box<dyn MapHandle> {
-    fn shaped<S: Shape, E: Plain>(elems: E) -> Shaped<S, E> {
-        Shaped {
-            elems,
-            shape: PhantomData,
-        }
-    }
-    match elems.table().key_size() {
-        4 => direct::handle(shaped::<u32, E>(elems), value_size, access, other),
-        8 => direct::handle(shaped::<u64, E>(elems), value_size, access, other),
-        16 => direct::handle(shaped::<u128, E>(elems), value_size, access, other),
-        _ => direct::handle(shaped::<OtherSize, E>(elems), value_size, access, other),
-    }
+    with_shape!(elems.table().key_size(), S => {
+        let shape = PhantomData::<S>;
+        direct::handle(Shaped { elems, shape }, value_size, access, other)
+    })
 }

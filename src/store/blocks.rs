@@ -151,50 +151,41 @@ unsafe fn copy_few(_from: *const u8, _to: *mut u8, _blocks: usize) {
     unreachable!("no blocks here")
 }
 
-/// Copies words, which are as many bytes and [`are_blocks`], out.
+/// Copies words, which are as many bytes and [`are_blocks`], out; `FEW` where they [`are_few`].
 #[inline(always)]
-pub(super) fn read(words: &[AtomicU64], out: &mut [u8]) {
+pub(super) fn read<const FEW: bool>(words: &[AtomicU64], out: &mut [u8]) {
     debug_assert!(are_blocks(out.len()) && words.len() * WORD == out.len());
+    let blocks = out.len() / BLOCK;
     // SAFETY: so many bytes lie there, and `out` is the caller's own. The copy is the processor's: other threads that write
     // meanwhile are seen in part or not, as with single words.
-    unsafe { copy(words.as_ptr().cast(), out.as_mut_ptr(), out.len() / BLOCK) };
+    unsafe { copy_some::<FEW>(words.as_ptr().cast(), out.as_mut_ptr(), blocks) };
 }
 
-/// As [`read`], where they [`are_few`].
+/// Copies bytes, which are as many and [`are_blocks`], to words; `FEW` where they [`are_few`].
 #[inline(always)]
-pub(super) fn read_few(words: &[AtomicU64], out: &mut [u8]) {
-    debug_assert!(are_few(out.len()) && words.len() * WORD == out.len());
-    // SAFETY: as in `read`.
-    unsafe { copy_few(words.as_ptr().cast(), out.as_mut_ptr(), out.len() / BLOCK) };
-}
-
-/// Copies bytes, which are as many and [`are_blocks`], to words.
-#[inline(always)]
-pub(super) fn write(words: &[AtomicU64], bytes: &[u8]) {
+pub(super) fn write<const FEW: bool>(words: &[AtomicU64], bytes: &[u8]) {
     debug_assert!(are_blocks(bytes.len()) && words.len() * WORD == bytes.len());
+    let (to, blocks) = (words.as_ptr().cast_mut().cast(), bytes.len() / BLOCK);
     // SAFETY: so many bytes lie there, which may be written through a shared reference as all atomics may, and `bytes` are not
     // among them. The copy is the processor's, as in `read`.
-    unsafe {
-        copy(
-            bytes.as_ptr(),
-            words.as_ptr().cast_mut().cast(),
-            bytes.len() / BLOCK,
-        )
-    };
+    unsafe { copy_some::<FEW>(bytes.as_ptr(), to, blocks) };
 }
 
-/// As [`write`], where they [`are_few`].
+/// As [`copy`]; without a call if they are few.
+///
+/// # Safety
+///
+/// As there.
 #[inline(always)]
-pub(super) fn write_few(words: &[AtomicU64], bytes: &[u8]) {
-    debug_assert!(are_few(bytes.len()) && words.len() * WORD == bytes.len());
-    // SAFETY: as in `write`.
-    unsafe {
-        copy_few(
-            bytes.as_ptr(),
-            words.as_ptr().cast_mut().cast(),
-            bytes.len() / BLOCK,
-        )
-    };
+unsafe fn copy_some<const FEW: bool>(from: *const u8, to: *mut u8, blocks: usize) {
+    debug_assert!(!FEW || blocks < WIDE_FROM, "{blocks} blocks are not few");
+    if FEW {
+        // SAFETY: by the contract of this function.
+        unsafe { copy_few(from, to, blocks) };
+    } else {
+        // SAFETY: by the contract of this function.
+        unsafe { copy(from, to, blocks) };
+    }
 }
 
 /// So many bytes are blocks, at least one, and nothing else.

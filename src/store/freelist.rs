@@ -7,7 +7,7 @@
 //!
 //! Kernel: `kernel/bpf/percpu_freelist.c` (v6.18).
 
-use super::sync::{AtomicU32, Ordering, relax};
+use super::sync::{AtomicU32, Ordering, wait};
 
 /// Where the link of a free slot is kept.
 pub trait Links {
@@ -115,29 +115,14 @@ impl FreeLists {
     #[inline]
     pub fn take_spare(&self, cpu: u32) -> u32 {
         let spare = &self.cpus[cpu as usize].spare;
-        match spare.swap(NONE, Ordering::Acquire) {
-            NONE => wait_for_spare(spare),
-            slot => slot,
-        }
+        let take = || Some(spare.swap(NONE, Ordering::Acquire)).filter(|slot| *slot != NONE);
+        take().unwrap_or_else(|| wait(take))
     }
 
     /// Gives that CPU its next spare slot.
     #[inline]
     pub fn put_spare(&self, cpu: u32, slot: u32) {
         self.cpus[cpu as usize].spare.store(slot, Ordering::Release);
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn wait_for_spare(spare: &AtomicU32) -> u32 {
-    let mut waited = 0;
-    loop {
-        relax(&mut waited);
-        let slot = spare.swap(NONE, Ordering::Acquire);
-        if slot != NONE {
-            return slot;
-        }
     }
 }
 
@@ -167,18 +152,8 @@ impl Stack {
 
     #[inline(always)]
     fn lock(&self) {
-        if self.locked.swap(1, Ordering::Acquire) != 0 {
-            self.wait();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wait(&self) {
-        let mut waited = 0;
-        while self.locked.swap(1, Ordering::Acquire) != 0 {
-            relax(&mut waited);
-        }
+        let lock = || (self.locked.swap(1, Ordering::Acquire) == 0).then_some(());
+        lock().unwrap_or_else(|| wait(lock));
     }
 
     #[inline]

@@ -2,6 +2,8 @@
 //!
 //! What is written for any [`Probe`] is compiled for each of them, and has no code for the others.
 
+use std::fmt;
+
 use super::jhash::{jhash, jhash_4, jhash_8, jhash_16};
 use super::last_hash;
 use super::sync::Ordering;
@@ -31,31 +33,79 @@ pub trait Probe: Copy {
     fn copy(words: &Words, at: usize, out: &mut [u8]);
 }
 
+/// The shape of all keys of a size.
+pub(crate) trait Shape: fmt::Debug + Send + Sync + 'static {
+    /// A key in that shape.
+    type Key<'k>: Probe;
+
+    /// The key of that size at the beginning of some bytes, if they are as many.
+    fn cut(bytes: &[u8], size: usize) -> Option<Self::Key<'_>>;
+}
+
+/// Calls `$f` with the shape of keys of that size.
+macro_rules! with_shape {
+    ($size:expr, $shape:ident => $f:expr) => {
+        match $size {
+            4 => {
+                type $shape = u32;
+                $f
+            }
+            8 => {
+                type $shape = u64;
+                $f
+            }
+            16 => {
+                type $shape = u128;
+                $f
+            }
+            _ => {
+                type $shape = $crate::store::OtherSize;
+                $f
+            }
+        }
+    };
+}
+pub(crate) use with_shape;
+
 /// Calls `$f` with a key in its shape.
 macro_rules! with_probe {
     ($key:expr, |$probe:ident| $f:expr) => {{
         let key: &[u8] = $key;
-        match key.len() {
-            4 => {
-                let $probe = u32::from_ne_bytes(key.try_into().expect("4 bytes"));
-                $f
-            }
-            8 => {
-                let $probe = u64::from_ne_bytes(key.try_into().expect("8 bytes"));
-                $f
-            }
-            16 => {
-                let $probe = u128::from_ne_bytes(key.try_into().expect("16 bytes"));
-                $f
-            }
-            _ => {
-                let $probe = key;
-                $f
-            }
-        }
+        $crate::store::with_shape!(key.len(), S => {
+            let $probe = <S as $crate::store::Shape>::cut(key, key.len()).expect("all of it");
+            $f
+        })
     }};
 }
 pub(crate) use with_probe;
+
+/// Of keys without a shape of their own.
+#[derive(Debug)]
+pub(crate) struct OtherSize;
+
+impl Shape for OtherSize {
+    type Key<'k> = &'k [u8];
+
+    #[inline(always)]
+    fn cut(bytes: &[u8], size: usize) -> Option<&[u8]> {
+        bytes.get(..size)
+    }
+}
+
+macro_rules! shapes {
+    ($($int:ty),*) => {$(
+        impl Shape for $int {
+            type Key<'k> = Self;
+
+            #[inline(always)]
+            fn cut(bytes: &[u8], _size: usize) -> Option<Self> {
+                bytes.first_chunk().map(|&bytes| Self::from_ne_bytes(bytes))
+            }
+        }
+    )*};
+}
+
+shapes!(u32, u64, u128);
 
 /// What all integers have in common.
 macro_rules! integer {

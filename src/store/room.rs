@@ -73,46 +73,27 @@ impl Room for FewWords<'_> {
     }
 }
 
-/// Room for a few blocks.
+/// Room for blocks: a few, or any number, which a call copies.
 #[derive(Debug)]
-pub struct FewBlocks<'a>(&'a mut [u8]);
+pub struct Blocks<'a, const FEW: bool>(&'a mut [u8]);
 
-impl<'a> FewBlocks<'a> {
+impl<'a, const FEW: bool> Blocks<'a, FEW> {
     /// Those bytes, if they are so many blocks and nothing else.
     #[inline(always)]
     pub fn of(bytes: &'a mut [u8]) -> Option<Self> {
-        blocks::are_few(bytes.len()).then_some(Self(bytes))
+        let are = if FEW {
+            blocks::are_few(bytes.len())
+        } else {
+            blocks::are_blocks(bytes.len())
+        };
+        are.then_some(Self(bytes))
     }
 }
 
-impl Room for FewBlocks<'_> {
+impl<const FEW: bool> Room for Blocks<'_, FEW> {
     #[inline(always)]
     fn fill(&mut self, words: &Words, from: usize) {
-        blocks::read_few(words.slice(from, self.0.len() / WORD), self.0);
-    }
-
-    #[inline(always)]
-    fn bytes(&mut self) -> &mut [u8] {
-        self.0
-    }
-}
-
-/// Room for any number of blocks; they are copied by a call.
-#[derive(Debug)]
-pub struct Blocks<'a>(&'a mut [u8]);
-
-impl<'a> Blocks<'a> {
-    /// Those bytes, if they are blocks and nothing else.
-    #[inline(always)]
-    pub fn of(bytes: &'a mut [u8]) -> Option<Self> {
-        blocks::are_blocks(bytes.len()).then_some(Self(bytes))
-    }
-}
-
-impl Room for Blocks<'_> {
-    #[inline(always)]
-    fn fill(&mut self, words: &Words, from: usize) {
-        blocks::read(words.slice(from, self.0.len() / WORD), self.0);
+        blocks::read::<FEW>(words.slice(from, self.0.len() / WORD), self.0);
     }
 
     #[inline(always)]
@@ -178,12 +159,12 @@ mod tests {
                 assert_eq!(room.bytes(), bytes);
                 rooms.push("few words");
             }
-            if let Some(mut room) = FewBlocks::of(&mut out) {
+            if let Some(mut room) = Blocks::<true>::of(&mut out) {
                 room.fill(&words, 1);
                 assert_eq!(room.bytes(), bytes);
                 rooms.push("few blocks");
             }
-            if let Some(mut room) = Blocks::of(&mut out) {
+            if let Some(mut room) = Blocks::<false>::of(&mut out) {
                 room.fill(&words, 1);
                 assert_eq!(room.bytes(), bytes);
                 rooms.push("blocks");

@@ -9,9 +9,21 @@ pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(not(shuttle))]
 const SPINS: u32 = 64;
 
-/// Waits a moment for another thread, which may not run at the time. `waited` counts the rounds.
+/// Waits until another thread has done what `ready` looks for. Not inlined: who has to wait for nothing has all in registers.
 #[cold]
-pub(crate) fn relax(waited: &mut u32) {
+#[inline(never)]
+pub(crate) fn wait<T>(mut ready: impl FnMut() -> Option<T>) -> T {
+    let mut waited = 0;
+    loop {
+        relax(&mut waited);
+        if let Some(answer) = ready() {
+            return answer;
+        }
+    }
+}
+
+/// Waits a moment for another thread, which may not run at the time. `waited` counts the rounds.
+fn relax(waited: &mut u32) {
     *waited += 1;
     #[cfg(shuttle)]
     shuttle::thread::yield_now();

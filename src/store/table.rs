@@ -24,8 +24,8 @@
 use std::io;
 
 use super::freelist::Links;
-use super::probe::{Probe, with_probe};
-use super::sync::{AtomicU64, Ordering, fence, relax};
+use super::probe::{Probe, Shape, with_probe, with_shape};
+use super::sync::{AtomicU64, Ordering, fence, wait};
 use super::words::{WORD, Words};
 
 const LINK_BITS: u32 = 28;
@@ -385,12 +385,9 @@ impl Table {
     pub fn next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> bool {
         match key {
             Some(key) => with_probe!(key, |key| self.key_after(key, next_key)),
-            None => match self.key_size {
-                4 => self.first_key::<u32>(0, next_key),
-                8 => self.first_key::<u64>(0, next_key),
-                16 => self.first_key::<u128>(0, next_key),
-                _ => self.first_key::<&[u8]>(0, next_key),
-            },
+            None => with_shape!(self.key_size, S => {
+                self.first_key::<<S as Shape>::Key<'_>>(0, next_key)
+            }),
         }
     }
 
@@ -474,7 +471,7 @@ impl Table {
     #[inline]
     pub fn lock_bucket(&self, bucket: u32) -> Bucket<'_> {
         let place = self.place(bucket);
-        let word = try_lock(place).unwrap_or_else(|| wait_for(place));
+        let word = try_lock(place).unwrap_or_else(|| wait(|| try_lock(place)));
         Bucket {
             table: self,
             place,
@@ -487,10 +484,8 @@ impl Table {
     pub fn pass_locks(&self) {
         for bucket in 0..self.n_buckets {
             let place = self.place(bucket);
-            let mut waited = 0;
-            while place.load(Ordering::SeqCst) & LOCKED != 0 {
-                relax(&mut waited);
-            }
+            let unlocked = || (place.load(Ordering::SeqCst) & LOCKED == 0).then_some(());
+            unlocked().unwrap_or_else(|| wait(unlocked));
         }
     }
 
@@ -566,19 +561,6 @@ fn try_lock(place: &AtomicU64) -> Option<u64> {
     place
         .compare_exchange_weak(word, word | LOCKED, Ordering::SeqCst, Ordering::Relaxed)
         .ok()
-}
-
-/// Not inlined, nor is any other wait: who needs none then has all in registers.
-#[cold]
-#[inline(never)]
-fn wait_for(place: &AtomicU64) -> u64 {
-    let mut waited = 0;
-    loop {
-        relax(&mut waited);
-        if let Some(word) = try_lock(place) {
-            return word;
-        }
-    }
 }
 
 impl Bucket<'_> {

@@ -18,7 +18,7 @@ use std::ptr::NonNull;
 use memmap2::{MmapMut, MmapOptions};
 
 use super::blocks;
-use super::room::{FewBlocks, Room};
+use super::room::{Blocks, Room};
 use super::sync::{AtomicU64, Ordering};
 
 /// Bytes of a word.
@@ -240,7 +240,7 @@ impl Words {
         // A counter, most often.
         if let Ok(mut word) = <&mut [u8; WORD]>::try_from(&mut *out) {
             word.fill(self, from);
-        } else if let Some(mut blocks) = FewBlocks::of(out) {
+        } else if let Some(mut blocks) = Blocks::<true>::of(out) {
             blocks.fill(self, from);
         } else {
             self.read_some(from, out);
@@ -252,7 +252,7 @@ impl Words {
         let (blocks, out) = out.split_at_mut(blocks::within(out.len()));
         let (of_blocks, words) = words.split_at(blocks.len() / WORD);
         if !blocks.is_empty() {
-            blocks::read(of_blocks, blocks);
+            blocks::read::<false>(of_blocks, blocks);
         }
         let mut chunks = out.chunks_exact_mut(WORD);
         for (chunk, word) in (&mut chunks).zip(words) {
@@ -284,7 +284,7 @@ impl Words {
     pub fn write(&self, from: usize, bytes: &[u8]) {
         let (blocks, bytes) = bytes.split_at(blocks::within(bytes.len()));
         if !blocks.is_empty() {
-            blocks::write(self.slice(from, blocks.len() / WORD), blocks);
+            blocks::write::<false>(self.slice(from, blocks.len() / WORD), blocks);
         }
         let from = from + blocks.len() / WORD;
         let whole = bytes.len() / WORD;
@@ -305,9 +305,9 @@ impl Words {
             self.word(from)
                 .store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
         } else if blocks::are_few(bytes.len()) {
-            blocks::write_few(self.slice(from, bytes.len() / WORD), bytes);
+            blocks::write::<true>(self.slice(from, bytes.len() / WORD), bytes);
         } else if blocks::are_blocks(bytes.len()) {
-            blocks::write(self.slice(from, bytes.len() / WORD), bytes);
+            blocks::write::<false>(self.slice(from, bytes.len() / WORD), bytes);
         } else {
             self.fill_some(from, bytes);
         }

@@ -1,8 +1,7 @@
 //! One map through one open file on one CPU: the checks between the fd and the type, and the type's answer.
 //!
-//! The element commands, the batches and [`MapHandle`] all go through [`Target`], which judges them. Only a call through a handle
-//! that has nothing to be judged but sizes, plain flags, and whether the map is frozen, goes straight to the type, here or by what the type has for it
-//! (`map/direct.rs`).
+//! The element commands, the batches and [`MapHandle`] all go through [`Target`], which judges them. Only what a type has for the
+//! calls of a handle that leave nothing to be judged (`map/direct.rs`) does without.
 //!
 //! Kernel: `kernel/bpf/syscall.c` (v6.18).
 
@@ -342,55 +341,28 @@ pub(super) fn with_bytes<R>(len: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
 pub(super) struct Handle {
     kernel: Kernel,
     file: Arc<File>,
-    map: Arc<Map>,
-    access: Access,
 }
 
 impl Handle {
-    pub(super) fn new(kernel: &Kernel, fd: Fd) -> Result<Self> {
+    /// The fastest that the type of the map has.
+    ///
+    /// # Errors
+    ///
+    /// `EBADF` if the fd is not open, `EINVAL` if it is something else.
+    pub(super) fn fastest(kernel: &Kernel, fd: Fd) -> Result<Box<dyn MapHandle>> {
         let file = kernel.own().file(fd)?;
         let map = Arc::clone(file.map()?);
-        let has_keys = map.def.key_size > 0;
-        Ok(Self {
-            access: Access {
-                cpu: kernel.cpu,
-                read: file.read && has_keys,
-                write: file.write && has_keys && !map.counts_writes,
-            },
-            kernel: kernel.clone(),
-            map,
-            file,
-        })
+        let access = Access {
+            cpu: kernel.cpu,
+            read: file.read,
+            write: file.write,
+        };
+        let kernel = kernel.clone();
+        Ok(map.ops.handle(access, Box::new(Self { kernel, file })))
     }
 
-    /// The fastest that the type of the map has.
-    pub(super) fn fastest(self) -> Box<dyn MapHandle> {
-        let (map, access) = (Arc::clone(&self.map), self.access);
-        map.ops.handle(access, Box::new(self))
-    }
-
-    #[inline(always)]
-    fn target(&self) -> Target<'_> {
-        Target {
-            map: &self.map,
-            file: &self.file,
-            cpu: self.access.cpu,
-            files: self,
-        }
-    }
-}
-
-impl Files for Handle {
-    fn object(&self, fd: Fd) -> Result<Object> {
-        self.kernel.own().object(fd)
-    }
-
-    fn object_raw(&self, fd: Fd) -> Result<Object> {
-        Ok(self.kernel.own().any(fd)?.held.object())
-    }
-
-    fn map_file(&self) -> u64 {
-        self.file.id
+    fn through(&self) -> Through<'_> {
+        Through::file(self.kernel.own(), &self.file)
     }
 }
 
@@ -424,11 +396,11 @@ fn answer_nowhere(size: usize, f: impl FnOnce(&mut [u8]) -> Result<()>) -> Resul
     Err(Errno::EFAULT)
 }
 
-impl Handle {
-    #[inline(never)]
-    fn judged_lookup(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
+impl MapHandle for Handle {
+    fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
         self.kernel.own().early_lookup_flags(flags)?;
-        let target = self.target();
+        let through = self.through();
+        let target = Target::new(&through, &self.file)?;
         target.may_read()?;
         target.lookup_flags(flags)?;
         let key = cut_key(key, target.key_size())?;
@@ -439,9 +411,9 @@ impl Handle {
         answer(value, size, |value| target.lookup(key, value, flags))
     }
 
-    #[inline(never)]
-    fn judged_update(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        let target = self.target();
+    fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
+        let through = self.through();
+        let target = Target::new(&through, &self.file)?;
         let _writing = target.may_write()?;
         target.update_flags(flags)?;
         let key = cut_key(key, target.key_size())?;
@@ -449,81 +421,26 @@ impl Handle {
         target.update(key, value, flags)
     }
 
-    #[inline(never)]
-    fn judged_delete(&self, key: &[u8]) -> Result<()> {
-        let target = self.target();
+    fn delete_elem(&self, key: &[u8]) -> Result<()> {
+        let through = self.through();
+        let target = Target::new(&through, &self.file)?;
         let _writing = target.may_write()?;
         target.delete(cut_key(key, target.key_size())?)
     }
 
-    #[inline(never)]
-    fn judged_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-        let target = self.target();
-        target.may_read()?;
-        let key = key.map(|key| cut_key(key, target.key_size())).transpose()?;
-        answer(next_key, target.key_size(), |next| {
-            target.next_key(key, next)
-        })
-    }
-}
-
-impl MapHandle for Handle {
-    #[inline]
-    fn lookup_elem(&self, key: &[u8], value: &mut [u8], flags: UpdateFlags) -> Result<()> {
-        let (map, size) = (&*self.map, self.map.user_value_size);
-        if self.access.read
-            && flags.is_empty()
-            && let Some(key) = key.get(..map.def.key_size as usize)
-            && value.len() >= size
-        {
-            let caller = &self.target().caller();
-            return map
-                .ops
-                .user_lookup_elem(caller, key, &mut value[..size], flags);
-        }
-        self.judged_lookup(key, value, flags)
-    }
-
-    #[inline]
-    fn update_elem(&self, key: &[u8], value: &[u8], flags: UpdateFlags) -> Result<()> {
-        let map = &*self.map;
-        if self.access.write
-            && flags.bits() <= UpdateFlags::EXIST.bits()
-            && let Some(key) = key.get(..map.def.key_size as usize)
-            && let Some(value) = value.get(..map.user_value_size)
-            && !map.frozen.load(Ordering::Acquire)
-        {
-            let caller = &self.target().caller();
-            return map.ops.user_update_elem(caller, key, value, flags);
-        }
-        self.judged_update(key, value, flags)
-    }
-
-    #[inline]
-    fn delete_elem(&self, key: &[u8]) -> Result<()> {
-        let map = &*self.map;
-        if self.access.write
-            && let Some(key) = key.get(..map.def.key_size as usize)
-            && !map.frozen.load(Ordering::Acquire)
-        {
-            return map.ops.user_delete_elem(&self.target().caller(), key);
-        }
-        self.judged_delete(key)
-    }
-
-    #[inline]
     fn lookup_and_delete_elem(
         &self,
         key: &[u8],
         value: &mut [u8],
         flags: UpdateFlags,
     ) -> Result<()> {
-        let end = self.map.env.release.lookup_and_delete_end;
+        let through = self.through();
+        let target = Target::new(&through, &self.file)?;
+        let end = target.map.env.release.lookup_and_delete_end;
         if !flags.is_empty() && end < ElemAttr::END {
             return Err(Errno::EINVAL);
         }
         lookup_flags(flags)?;
-        let target = self.target();
         let _writing = target.may_take(flags)?;
         let key = cut_key(key, target.key_size())?;
         answer(value, target.value_size(flags), |value| {
@@ -531,17 +448,13 @@ impl MapHandle for Handle {
         })
     }
 
-    #[inline]
     fn get_next_key(&self, key: Option<&[u8]>, next_key: &mut [u8]) -> Result<()> {
-        let (map, size) = (&*self.map, self.map.def.key_size as usize);
-        if self.access.read
-            && let Some(key) = key
-            && key.len() >= size
-            && next_key.len() >= size
-        {
-            let key = Some(&key[..size]);
-            return map.ops.get_next_key(key, &mut next_key[..size]);
-        }
-        self.judged_next_key(key, next_key)
+        let through = self.through();
+        let target = Target::new(&through, &self.file)?;
+        target.may_read()?;
+        let key = key.map(|key| cut_key(key, target.key_size())).transpose()?;
+        answer(next_key, target.key_size(), |next| {
+            target.next_key(key, next)
+        })
     }
 }

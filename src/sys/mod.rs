@@ -352,7 +352,7 @@ impl Bpf for Kernel {
     }
 
     fn map_handle(&self, fd: Fd) -> Option<Box<dyn MapHandle>> {
-        Handle::new(self, fd).ok().map(Handle::fastest)
+        Handle::fastest(self, fd).ok()
     }
 
     fn nr_cpus(&self) -> u32 {
