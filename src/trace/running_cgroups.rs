@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -63,8 +62,8 @@ const fn part_len(len: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct Cgroups {
     name: String,
-    /// The directory above all of them, and where this process is.
-    base: Option<(PathBuf, PathBuf)>,
+    /// The directory above all of them.
+    base: Option<PathBuf>,
     cgroups: HashMap<String, Cgroup>,
     progs: Vec<(String, Loaded)>,
     /// Counts runs of all programs.
@@ -83,20 +82,14 @@ fn mount_point() -> &'static str {
     }
 }
 
-/// Held while the process is in a cgroup of a scenario: all its threads are, whichever scenario they play.
-static INSIDE: Mutex<()> = Mutex::new(());
+/// The cgroup that the process is in between scenarios' visits to their own, once that is known. Held while it is in another one:
+/// all its threads are, whichever scenario they play.
+static HOME: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// The cgroup that the process was in when the first scenario asked.
-fn home() -> Result<PathBuf> {
-    static HOME: OnceLock<PathBuf> = OnceLock::new();
-    let _nobody = INSIDE.lock();
-    if let Some(home) = HOME.get() {
-        return Ok(home.clone());
-    }
+fn own_cgroup() -> Result<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").map_err(|error| errno_of(&error))?;
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    let home = Path::new(mount_point()).join(own.ok_or(Errno::ENOENT)?);
-    Ok(HOME.get_or_init(|| home).clone())
+    Ok(Path::new(mount_point()).join(own.ok_or(Errno::ENOENT)?))
 }
 
 fn enter(dir: &Path) -> Result<()> {
@@ -128,13 +121,12 @@ impl Cgroups {
     }
 
     fn base(&mut self) -> Result<PathBuf> {
-        if let Some((base, _)) = &self.base {
+        if let Some(base) = &self.base {
             return Ok(base.clone());
         }
-        let home = home()?;
         let base = Path::new(mount_point()).join(&self.name);
         fs::create_dir(&base).map_err(|error| errno_of(&error))?;
-        self.base = Some((base.clone(), home));
+        self.base = Some(base.clone());
         Ok(base)
     }
 
@@ -169,7 +161,7 @@ impl Cgroups {
     /// Removed cgroups that something still holds.
     fn dying(&self) -> u32 {
         let count = || {
-            let (base, _) = self.base.as_ref()?;
+            let base = self.base.as_ref()?;
             let stat = fs::read_to_string(base.join("cgroup.stat")).ok()?;
             stat.lines()
                 .find_map(|line| line.strip_prefix("nr_dying_descendants ")?.parse().ok())
@@ -191,11 +183,14 @@ impl Cgroups {
 
     /// Does something with this process in a cgroup.
     pub(super) fn inside<T>(&self, cgroup: &str, does: impl FnOnce() -> T) -> Result<T> {
-        let (_, home) = self.base.as_ref().ok_or(Errno::ENOENT)?;
-        let _alone = INSIDE.lock();
-        enter(self.dir(cgroup)?)?;
+        let dir = self.dir(cgroup)?;
+        let mut home = HOME.lock();
+        if home.is_none() {
+            *home = Some(own_cgroup()?);
+        }
+        enter(dir)?;
         let done = does();
-        enter(home)?;
+        enter(home.as_ref().expect("found above"))?;
         Ok(done)
     }
 
@@ -364,7 +359,7 @@ impl Cgroups {
         self.clock = None;
         self.cgroups.clear();
         self.far = None;
-        let Some((base, _)) = self.base.take() else {
+        let Some(base) = self.base.take() else {
             return;
         };
         // A cgroup can stay busy for a moment.
