@@ -211,8 +211,14 @@ impl Table {
     /// The hash of a key.
     #[inline(always)]
     pub fn hash(&self, key: impl Probe) -> Hash {
-        debug_assert_eq!(key.len(), self.key_size, "bytes of a key");
+        self.check_size(key);
         Hash(key.hash(self.seed))
+    }
+
+    /// A key of another size would be compared with, and written over, part of a value.
+    #[inline(always)]
+    fn check_size(&self, key: impl Probe) {
+        assert_eq!(key.len(), self.key_size, "bytes of a key");
     }
 
     /// As [`Table::find`], of a key in no shape yet.
@@ -393,7 +399,7 @@ impl Table {
 
     /// As [`Table::next_key`], behind a key.
     pub fn key_after<P: Probe>(&self, key: P, next_key: &mut [u8]) -> bool {
-        debug_assert_eq!(key.len(), self.key_size, "bytes of a key");
+        self.check_size(key);
         let hash = Hash(key.hash_in_walk(self.seed));
         let in_bucket = self.read_hashed(key, hash, |slot| {
             let behind = self.behind(slot);
